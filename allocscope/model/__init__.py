@@ -1,0 +1,5 @@
+"""What travels between the rooms: frozen, slotted dataclasses without behaviour beyond derived properties.
+
+Units are in the names (``_bytes``, ``_count``, ``_ns``, ``_ratio``, ``_pages``); addresses are plain ints here and hex strings
+in JSON (fields made with :func:`allocscope.model.fields.address`). Unknown is None, never 0.
+"""

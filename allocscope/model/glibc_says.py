@@ -1,0 +1,141 @@
+"""glibc's own figures: malloc_info's XML and malloc_stats' text, parsed, and how they compare with our reading."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SizeRow:
+    """One ``size`` or ``unsorted`` element of malloc_info, as printed (flag bits included, see docs)."""
+
+    from_bytes: int
+    to_bytes: int
+    total_bytes: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InfoHeap:
+    """One ``heap`` element of malloc_info, that is: one arena. Sizes as printed; None where that version prints none."""
+
+    index: int
+    sizes: tuple[SizeRow, ...]
+    unsorted: SizeRow | None
+    fast_count: int | None
+    fast_bytes: int | None
+    rest_count: int
+    rest_bytes: int
+    system_bytes: int
+    max_system_bytes: int
+    aspace_bytes: int
+    aspace_mprotect_bytes: int
+    subheap_count: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MallocInfo:
+    """A whole malloc_info document."""
+
+    heaps: tuple[InfoHeap, ...]
+    fast_count: int | None
+    fast_bytes: int | None
+    rest_count: int
+    rest_bytes: int
+    mmap_count: int | None
+    mmap_bytes: int | None
+    system_bytes: int
+    max_system_bytes: int
+    aspace_bytes: int
+    aspace_mprotect_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StatsArena:
+    """One arena of malloc_stats: both figures are modulo 2**32 in every glibc version."""
+
+    index: int
+    system_bytes: int
+    in_use_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MallocStats:
+    """malloc_stats' text. All but ``max_mmap_bytes`` wrap at 4 GiB."""
+
+    arenas: tuple[StatsArena, ...]
+    total_system_bytes: int
+    total_in_use_bytes: int
+    max_mmap_regions: int
+    max_mmap_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArenaLists:
+    """What glibc's own functions would count for one arena in the memory that was read (lists, not headers):
+    ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the fastbins, ``top_bytes`` the
+    size word of the top chunk."""
+
+    index: int
+    bin_count: int
+    bin_bytes: int
+    fast_count: int
+    fast_bytes: int
+    top_bytes: int
+    system_bytes: int
+    max_system_bytes: int
+    aspace_bytes: int
+    aspace_mprotect_bytes: int
+    subheap_count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProcessLists:
+    """All arenas of one process as glibc would count them, and ``mp_``'s counters. ``has_fastbins`` is False from 2.43."""
+
+    arenas: tuple[ArenaLists, ...]
+    has_fastbins: bool
+    top_in_rest: bool
+    mmap_count: int
+    mmap_bytes: int
+    max_mmap_count: int
+    max_mmap_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Difference:
+    """One figure on which glibc and our reading differ. ``arena_index`` None: a process total."""
+
+    arena_index: int | None
+    figure: str
+    glibc: int
+    ours: int
+    explanation: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks that were held at that
+    instant (``arena 3``, ``stderr``) and released in the copy."""
+
+    source: str
+    pause_ns: int
+    malloc_info_xml: bytes | None
+    malloc_stats_text: bytes | None
+    locks_held: tuple[str, ...]
+    elapsed_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GlibcSays:
+    """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented inaccuracies of that version.
+    ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None without one."""
+
+    source: str
+    pause_ns: int
+    malloc_info: MallocInfo | None
+    malloc_stats: MallocStats | None
+    agrees: bool
+    differences: tuple[Difference, ...]
+    locks_held: tuple[str, ...]
+    drift_bytes: int | None

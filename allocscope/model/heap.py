@@ -1,0 +1,185 @@
+"""What the chunk walk found: arenas, heaps, and how their bytes are used.
+
+All sizes are chunk sizes (header included). The identity that every arena must satisfy, with nothing computed as a remainder::
+
+    system = live + tcache + fastbin + bin + top + overhead + unread      (residue_bytes is what is left over: 0)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+from allocscope.model.fields import address
+from allocscope.model.glibc_says import GlibcSays
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overhead:
+    """glibc's own bytes inside an arena, each kind counted, none derived."""
+
+    arena_headers_bytes: int = 0
+    alignment_bytes: int = 0
+    fencepost_bytes: int = 0
+    tcache_struct_bytes: int = 0
+    foreign_brk_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.arena_headers_bytes
+            + self.alignment_bytes
+            + self.fencepost_bytes
+            + self.tcache_struct_bytes
+            + self.foreign_brk_bytes
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figures:
+    """The sums of one heap, one arena, or a whole process. See docs/concepts for the meaning of each figure."""
+
+    system_bytes: int
+    max_system_bytes: int
+    live_bytes: int
+    live_count: int
+    tcache_bytes: int
+    tcache_count: int
+    fastbin_bytes: int
+    fastbin_count: int
+    bin_bytes: int
+    bin_count: int
+    top_bytes: int
+    overhead_bytes: int
+    overhead: Overhead
+    unread_bytes: int
+    residue_bytes: int
+    resident_bytes: int
+    private_dirty_bytes: int | None
+    swapped_bytes: int
+    lazyfree_bytes: int | None
+    huge_bytes: int
+    free_resident_bytes: int
+    trimmable_bytes: int
+    pinned_bytes: int
+
+    @property
+    def fragmentation_ratio(self) -> float:
+        return self.free_resident_bytes / self.resident_bytes if self.resident_bytes else 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heap:
+    """One contiguous piece of an arena: the brk heap, an mmap-fallback region, or one heap of a thread arena.
+
+    ``[start, end)`` is what the arena may use now; ``reserved_bytes`` is the address space set aside for it."""
+
+    start: int = address()
+    end: int = address()
+    reserved_bytes: int
+    resident_bytes: int
+    swapped_bytes: int
+    huge_bytes: int
+    live_bytes: int
+    live_count: int
+    free_bytes: int
+    free_resident_bytes: int
+    trimmable_bytes: int
+    holds_top: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arena:
+    """One malloc arena. ``index`` is glibc's heap nr: ring order, 0 = main, 1 = newest."""
+
+    index: int
+    address: int = address()
+    is_main: bool
+    attached_threads: int | None
+    locked: bool
+    consistency: str
+    figures: Figures
+    heaps: tuple[Heap, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mmapped:
+    """Chunks with a mapping of their own: glibc's counters (``mp_``) beside what was found by header."""
+
+    count: int
+    bytes: int
+    found_count: int
+    found_bytes: int
+    resident_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SizeClass:
+    """Chunks of ``min_bytes <= size <= max_bytes``; ``pages_held`` counts resident pages that hold a live one of them."""
+
+    min_bytes: int
+    max_bytes: int
+    live_count: int
+    live_bytes: int
+    tcache_count: int
+    tcache_bytes: int
+    fastbin_count: int
+    fastbin_bytes: int
+    bin_count: int
+    bin_bytes: int
+    pages_held: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ThreadCache:
+    """A thread, the arena it is attached to, and what its tcache holds (chunk sizes)."""
+
+    tid: int
+    name: str
+    arena_index: int | None
+    tcache_address: int | None = address()
+    tcache_count: int
+    tcache_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """A malloc setting in force. ``origin``: default, tunable, environment, mallopt, dynamic, unknown."""
+
+    value: int | bool | str | None
+    origin: str
+    evidence: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings in force, read from ``mp_`` in the target's memory, never from the environment alone."""
+
+    arena_max: Setting
+    arena_test: Setting
+    arena_limit: int | None
+    arena_count: int
+    cpus_online: int
+    cpus_cgroup: float | None
+    mmap_threshold_bytes: Setting
+    trim_threshold_bytes: Setting
+    top_pad_bytes: Setting
+    mmap_max: Setting
+    thresholds_dynamic: bool
+    tcache_count: Setting
+    tcache_max_bytes: Setting
+    hugetlb: Setting
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArenasData:
+    """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked."""
+
+    rss_bytes: int
+    arenas: tuple[Arena, ...]
+    mmapped: Mmapped
+    totals: Figures
+    settings: Settings
+    size_classes: tuple[SizeClass, ...]
+    threads: tuple[ThreadCache, ...]
+    glibc_says: GlibcSays | None = None

@@ -1,0 +1,47 @@
+"""The envelope around every answer: who was looked at, how, and what to keep in mind."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Generic, TypeVar
+
+from allocscope.model.libc import Allocator, Libc
+from allocscope.model.process import Process
+
+D = TypeVar("D")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caveat:
+    """Something the reader must know; ``code`` is stable, ``partial`` makes the command exit with 6."""
+
+    code: str
+    message: str
+    partial: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Method:
+    """How the answer was obtained. ``source``: passive, snapshot, live, core, recording.
+    ``consistency``: frozen, quiescent, validated, partial. ``pause_ns``: how long the target stood still, measured."""
+
+    source: str
+    pause_ns: int
+    elapsed_ns: int
+    consistency: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Report(Generic[D]):
+    """One answer about one process."""
+
+    process: Process
+    libc: Libc | None
+    allocator: Allocator | None
+    method: Method
+    data: D
+    caveats: tuple[Caveat, ...]
+
+    @property
+    def partial(self) -> bool:
+        return any(caveat.partial for caveat in self.caveats)

@@ -1,0 +1,63 @@
+/* A source of memory: a live process, or spans in memory (recordings and the fakes of the tests).
+ *
+ * Rules: only pages that are there are read, so that reading never changes the target; every function returns 0 or an
+ * errno; out-parameters come last; nothing here allocates per chunk. */
+#ifndef ALLOCSCOPE_SOURCE_H
+#define ALLOCSCOPE_SOURCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Page states, as bits of as_run.flags. A zero page is mapped but belongs to nobody: it does not count as resident. */
+enum { AS_PRESENT = 1, AS_SWAPPED = 2, AS_ZERO = 4, AS_HUGE = 8, AS_GUARD = 16 };
+
+/* Pages [start, end) that share the same state. */
+typedef struct as_run {
+    uint64_t start, end;
+    uint64_t flags;
+} as_run;
+
+/* Bytes at [start, start + size) of the address space, held at data. */
+typedef struct as_span {
+    uint64_t start, size;
+    const void *data;
+} as_span;
+
+typedef struct as_residency {
+    uint64_t resident_bytes, swapped_bytes, huge_bytes, zero_bytes;
+} as_residency;
+
+/* A singly linked list to follow: head is the value of the list's head pointer, link_offset where in an element the link
+ * lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. */
+typedef struct as_list {
+    uint64_t head;
+    int64_t link_offset;
+    uint64_t mangled;
+    uint64_t limit;
+} as_list;
+
+typedef struct as_source as_source;
+
+/* Opens pid's pagemap. ENOENT or ESRCH: no such process; EACCES or EPERM: not allowed. */
+int as_source_process(int pid, as_source **out);
+/* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start. */
+int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs, size_t run_count, as_source **out);
+void as_source_close(as_source *source);
+/* For tests: behave as a kernel before 6.7, which has no PAGEMAP_SCAN. */
+void as_source_without_scan(as_source *source);
+
+/* The states of the pages in [start, end): at most cap runs, neighbours of equal state merged. resume is where to go on, end
+ * when all was told. Pages that are absent have no run. */
+int as_runs(as_source *source, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume);
+int as_residency_of(as_source *source, uint64_t start, uint64_t end, as_residency *out);
+
+/* Reads exactly size bytes. ENODATA: some page of it is not there (or swapped out, or a guard page) and was left alone. */
+int as_read(as_source *source, uint64_t address, void *buffer, size_t size);
+/* count reads of size bytes each, at addresses[i], to buffer + i * size; ok[i] tells whether it succeeded. */
+int as_read_each(as_source *source, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok);
+
+/* Follows a list; stores every element's pointer. broken: 1 when it ended in an unreadable or unaligned element, 2 when limit
+ * or cap was reached. */
+int as_chase(as_source *source, const as_list *list, uint64_t *out, size_t cap, size_t *count, int *broken);
+
+#endif

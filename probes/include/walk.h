@@ -1,0 +1,72 @@
+/* The chunk walk: one pass over a heap's memory in small windows, tallies out, no object per chunk.
+ *
+ * It classes every chunk, adds up bytes and resident bytes, and applies malloc_trim's rule (glibc malloc.c, mtrim and
+ * systrim), which needs chunks and pages together. 64-bit little-endian heaps. */
+#ifndef ALLOCSCOPE_WALK_H
+#define ALLOCSCOPE_WALK_H
+
+#include "source.h"
+
+/* One contiguous row of chunks, and what is known about it beforehand. All arrays are sorted ascending. */
+typedef struct as_region {
+    uint64_t start;      /* page states are counted over [start, map_end) */
+    uint64_t first;      /* the first chunk */
+    uint64_t limit;      /* no chunk reaches beyond this */
+    uint64_t map_end;
+    uint64_t top;        /* the top chunk when it lies here, else 0 */
+    uint64_t page_size;
+    uint64_t trim_unit;  /* systrim's unit for the top; 0: this top is never released */
+    uint64_t trim_pad;
+    uint64_t merge_fastbins; /* malloc_trim consolidates fastbins first (glibc up to 2.42) */
+    uint64_t deadline_ns;    /* CLOCK_MONOTONIC; 0: none */
+    const uint64_t *tcache;      size_t tcache_count;    /* chunks parked in a tcache */
+    const uint64_t *fastbin;     size_t fastbin_count;   /* chunks in fastbins */
+    const uint64_t *tcache_struct; size_t tcache_struct_count; /* the tcaches' own chunks */
+    const uint64_t *known;       size_t known_count;     /* chunks known from bins, to go on at after damage */
+} as_region;
+
+enum {
+    AS_STOP_LIMIT = 0,     /* arrived at limit */
+    AS_STOP_TOP = 1,       /* arrived at the top chunk */
+    AS_STOP_FENCEPOST = 2, /* a fencepost pair before limit: foreign memory follows */
+    AS_STOP_DAMAGE = 3,    /* no plausible header, and no known chunk further on */
+    AS_STOP_DEADLINE = 4,
+    AS_STOP_BROKEN_TOP = 5 /* the top chunk does not end at limit */
+};
+
+typedef struct as_class {
+    uint64_t live_count, live_bytes, tcache_count, tcache_bytes, fastbin_count, fastbin_bytes, bin_count, bin_bytes;
+    uint64_t pages_held, last_page;
+} as_class;
+
+/* Size classes: 16-byte steps up to 1040, then eight per power of two. */
+enum { AS_CLASSES = 400 };
+
+typedef struct as_tally {
+    uint64_t live_bytes, live_count, tcache_bytes, tcache_count, fastbin_bytes, fastbin_count, bin_bytes, bin_count;
+    uint64_t top_bytes, fencepost_bytes, tcache_struct_bytes, unread_bytes;
+    uint64_t tcache_resident_bytes, fastbin_resident_bytes, bin_resident_bytes, top_resident_bytes;
+    uint64_t trimmable_bytes; /* resident bytes that malloc_trim would release */
+    uint64_t pinned_bytes;    /* resident bin and fastbin bytes that it would not */
+    uint64_t trim_range_count;
+    as_residency pages;
+    /* Sums of a hash over the binned chunks' addresses, their fd and their bk: equal to the same sums over the bin heads
+     * exactly when the lists hold the chunks that the walk found. */
+    uint64_t bin_node_hash, bin_fd_hash, bin_bk_hash;
+    uint64_t footer_mismatch_count; /* a free chunk's size and the prev_size after it differ */
+    uint64_t missed_mark_count;     /* list-free chunks that the walk did not come by */
+    uint64_t cut_at_top_count;      /* a chunk reached over top: an allocation was under way */
+    uint64_t damage_count;
+    uint64_t first_damage;
+    uint64_t stopped_at, stop_reason;
+} as_tally;
+
+int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes);
+uint64_t as_hash(uint64_t address);
+size_t as_class_of(uint64_t size);
+uint64_t as_class_min(size_t index);
+/* Is there a row of chunks from address that arrives exactly at one of known (or at limit)? 1 yes, 0 no. */
+int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
+                     int *reaches);
+
+#endif
