@@ -56,8 +56,9 @@ int as_read(as_source *source, uint64_t address, void *buffer, size_t size);
 /* count reads of size bytes each, at addresses[i], to buffer + i * size; ok[i] tells whether it succeeded. */
 int as_read_each(as_source *source, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok);
 
-/* Follows a list; stores every element's pointer. broken: 1 when it ended in an unreadable or unaligned element, 2 when limit
- * or cap was reached. */
-int as_chase(as_source *source, const as_list *list, uint64_t *out, size_t cap, size_t *count, int *broken);
+/* Follows list_count lists. All elements' pointers, list after list, go to *out (give it back with as_free); counts[i] is how many
+ * belong to list i; broken[i]: 0 it ended as it should, 1 in an unreadable or unaligned element, 2 at its limit. */
+int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts, uint8_t *broken);
+void as_free(void *memory);
 
 #endif
