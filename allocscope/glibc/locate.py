@@ -8,6 +8,7 @@ that names it. A library's data is read once, a few dozen KiB.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
@@ -115,6 +116,21 @@ def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayou
                     yield layout, arena
 
 
+def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
+    """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena itself, and one attached thread."""
+    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    for start, data in areas:
+        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        for layout in state_layouts:
+            for i in range(layout.next // WORD, len(words)):
+                offset = i * WORD - layout.next
+                if words[i] != start + offset or offset + layout.size > len(data):
+                    continue
+                arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
+                if not any(arena.raw[: layout.next - 4]) and arena.attached_threads == 1:
+                    yield layout, arena
+
+
 def locate(
     memory: Memory, data_spans: Sequence[tuple[int, int]], heap_spans: Sequence[tuple[int, int]]
 ) -> Located | None:
@@ -123,7 +139,7 @@ def locate(
     ``heap_spans``: where the main heap may begin (the [heap] mapping). The table's rows that contradict the memory are
     dropped; those left differ only in what this process does not show."""
     areas = read_areas(memory, data_spans)
-    for state, candidate in _candidates(areas):
+    for state, candidate in itertools.chain(_candidates(areas), _untouched(areas)):
         try:
             arenas = read_ring(memory, candidate.address, state)
             heap_info = heap_info_size(memory, arenas)

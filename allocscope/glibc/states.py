@@ -44,10 +44,17 @@ class ArenaState:
     def noncontiguous(self) -> bool:
         return bool(self.flags & NONCONTIGUOUS)
 
+    @property
+    def initialised(self) -> bool:
+        """Has malloc set up the bins? (Before the first call they are zero, glibc up to 2.41.)"""
+        return any(self.bins)
+
     def bin_heads(self, layout: StateLayout) -> list[tuple[int, int, int]]:
         """``(address, fd, bk)`` of every non-empty bin; the address is that of the pretended chunk (fd lies 16 into it)."""
         base = self.address + layout.bins - 2 * WORD
-        heads = []
+        heads: list[tuple[int, int, int]] = []
+        if not self.initialised:
+            return heads
         for i in range(BIN_COUNT):
             here, fd, bk = base + 2 * WORD * i, self.bins[2 * i], self.bins[2 * i + 1]
             if fd != here or bk != here:

@@ -45,6 +45,7 @@ class ClassTally:
 
     index: int
     min_bytes: int
+    max_bytes: int
     live_count: int
     live_bytes: int
     tcache_count: int

@@ -219,7 +219,8 @@ def _tally(tally: Any, classes: Any) -> Tally:
         row = classes[index]
         if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
             figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
-            rows.append(ClassTally(index=index, min_bytes=int(lib.as_class_min(index)), **figures))
+            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
+            rows.append(ClassTally(index=index, min_bytes=low, max_bytes=beyond - 16, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
