@@ -1,0 +1,1 @@
+"""IO that only reads a live target: /proc, page states, memory."""
