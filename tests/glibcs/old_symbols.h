@@ -2,7 +2,8 @@
  *
  * Included before anything else (gcc -include). The directives concern references only; where a program does not use a
  * name, its line does nothing. x86-64 only, whose oldest version is 2.2.5. */
-#define OLD(name, version) __asm__(".symver " #name "," #name "@GLIBC_" version)
+#define OLD_AS(name, old_name, version) __asm__(".symver " #name "," #old_name "@GLIBC_" version)
+#define OLD(name, version) OLD_AS(name, name, version)
 
 OLD(__libc_start_main, "2.2.5");
 OLD(dlopen, "2.2.5");
@@ -28,3 +29,6 @@ OLD(sem_destroy, "2.2.5");
 OLD(sem_init, "2.2.5");
 OLD(sem_post, "2.2.5");
 OLD(sem_wait, "2.2.5");
+OLD_AS(__isoc23_strtol, strtol, "2.2.5"); /* what headers of 2.38 and newer make of strtol */
+OLD_AS(__isoc23_strtoul, strtoul, "2.2.5");
+OLD_AS(__isoc23_strtoull, strtoull, "2.2.5");

@@ -22,6 +22,7 @@ from glibcs.fetch import LOADER, Tree
 
 HERE = Path(__file__).resolve().parent
 OLDEST = (2, 31)
+WEAK = 2  # VER_FLG_WEAK of <elf.h>: the loader goes on without such a version
 
 
 class TooNew(Exception):
@@ -29,7 +30,7 @@ class TooNew(Exception):
 
 
 def build(sources: Sequence[Path], program: Path, *flags: str) -> Path:
-    """Compiles and links ``program``. :class:`TooNew` when it would not run under the oldest glibc."""
+    """Compiles and links ``program``. :class:`TooNew` when the oldest glibc would not run it."""
     command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
     command += ["-nostartfiles", "-include", str(HERE / "old_symbols.h"), str(HERE / "start.c")]
     subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)
@@ -40,22 +41,23 @@ def build(sources: Sequence[Path], program: Path, *flags: str) -> Path:
 
 
 def versions_needed(program: Path) -> set[tuple[int, ...]]:
-    """The GLIBC_x.y versions that a program's symbols are bound to."""
+    """The GLIBC_x.y versions that a program cannot start without; weak needs are left out."""
     with program.open("rb") as file:
         section = ELFFile(file).get_section_by_name(".gnu.version_r")
         if not isinstance(section, GNUVerNeedSection):
             return set()
-        names = [need.name for _, needs in section.iter_versions() for need in needs]
+        needs = [need for _, needs in section.iter_versions() for need in needs]
+    names = [need.name for need in needs if not need["vna_flags"] & WEAK]
     numbers = [name.removeprefix("GLIBC_") for name in names if name.startswith("GLIBC_2")]
     return {tuple(int(part) for part in number.split(".")) for number in numbers}
 
 
-def command_under(tree: Tree, program: Path, *arguments: str) -> list[str]:
-    """The command line that runs ``program`` with the tree's loader and libraries instead of ours."""
+def loader_of(tree: Tree) -> list[str]:
+    """A command prefix: what follows it runs with the tree's loader and libraries, not ours."""
     command = [str(tree.libraries / LOADER), "--library-path", str(tree.libraries)]
     if (tree.libraries / "libpthread.so.0").exists():  # threads live in it below 2.34
         command += ["--preload", str(tree.libraries / "libpthread.so.0")]
-    return [*command, str(program), *arguments]
+    return command
 
 
 @contextlib.contextmanager
@@ -64,7 +66,7 @@ def running(
 ) -> Iterator[dict[str, Any]]:
     """Runs a program that follows the fixtures' protocol; yields its ready line, ends it with EOF."""
     with subprocess.Popen(
-        command_under(tree, program, *arguments),
+        [*loader_of(tree), str(program), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": os.environ["PATH"], **environment},

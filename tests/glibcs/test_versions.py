@@ -1,10 +1,10 @@
-"""One seed of the stress program under each glibc of Debian's archive; ``./dev matrix`` runs many."""
+"""One seed of the stress program under each glibc of Debian's archive; ./dev matrix runs many."""
 
 from __future__ import annotations
 
 import pytest
 
-from allocscope.app.arenas import arenas
+from allocscope import observe
 from glibcs import fetch, judge, programs
 
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
@@ -29,7 +29,7 @@ def test_the_stress_program_runs_under_the_oldest_glibc(stress):
 
 def test_the_reading_is_exact(tree, stress):
     with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS)) as ready:
-        report = arenas(ready["pid"])
+        report = observe(ready["pid"])
     assert report.libc.version == tree.version
     assert len(report.data.arenas) > 1
     assert judge.differences(report, ready["truth"]) == []
