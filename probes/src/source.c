@@ -362,13 +362,13 @@ static int chase_one(page_cache *cache, const as_list *list, word_list *found, u
 {
     uint64_t at = list->head;
     *broken = 0;
-    for (uint64_t n = 0; at; n++) {
+    for (uint64_t n = 0; at != list->end; n++) {
         uint64_t link = at + (uint64_t)list->link_offset, value = 0;
         if (n == list->limit) {
             *broken = 2;
             return 0;
         }
-        int error = at & 15 || link % 8 ? ENODATA : cached_word(cache, link, &value);
+        int error = !at || at & 15 || link % 8 ? ENODATA : cached_word(cache, link, &value);
         if (error == ENODATA || error == EFAULT) {
             *broken = 1;
             return 0;
