@@ -133,7 +133,7 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
 def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
     from allocscope.app.arenas import ArenasOptions, arenas
 
-    wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s, by_thread=wish.by == "thread")
+    wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
     if not wish.frozen:
         return arenas(pid, wanted)
     from allocscope.app.arenas_frozen import arenas_frozen

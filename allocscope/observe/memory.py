@@ -1,7 +1,9 @@
-"""A process's memory, page states and the native walk over them: the Memory and Walker of :mod:`allocscope.glibc.protocols`.
+"""A process's memory, page states and the native walk over them: the Memory and Walker of
+:mod:`allocscope.glibc.protocols`.
 
-Rules: nothing here stops or changes the target; a page that is not there is not read. The native helper does the work with
-process_vm_readv(2), /proc/PID/pagemap and PAGEMAP_SCAN; both need ptrace *permission* (ptrace(2), PTRACE_MODE_READ), no attach.
+Rules: nothing here stops or changes the target; a page that is not there is not read. The native
+helper does the work with process_vm_readv(2), /proc/PID/pagemap and PAGEMAP_SCAN; both need ptrace
+*permission* (ptrace(2), PTRACE_MODE_READ), no attach.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def failure(code: int, pid: int, doing: str) -> AllocscopeError:
 
 
 def robust_list(tid: int) -> int:
-    """Where thread ``tid`` keeps its robust futex list, 0 when it has none or may not be asked (get_robust_list(2))."""
+    """Where thread ``tid`` keeps its robust futex list, 0 when it has none or may not be asked
+    (get_robust_list(2))."""
     head = ffi.new("uint64_t *")
     return int(head[0]) if lib.as_robust_list(tid, head) == 0 else 0
 
@@ -74,7 +77,10 @@ class ProcessMemory:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -93,7 +99,10 @@ class ProcessMemory:
 
     def read(self, address: int, size: int) -> bytes:
         buffer = ffi.new("char[]", size)
-        self._check(lib.as_read(self._source, address, buffer, size), f"reading {size} bytes at {address:#x}")
+        self._check(
+            lib.as_read(self._source, address, buffer, size),
+            f"reading {size} bytes at {address:#x}",
+        )
         return bytes(ffi.buffer(buffer, size))
 
     def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
@@ -103,7 +112,9 @@ class ProcessMemory:
         where = array("Q", addresses)
         data = ffi.new("char[]", count * size)
         ok = ffi.new("uint8_t[]", count)
-        code = lib.as_read_each(self._source, ffi.from_buffer("uint64_t[]", where), count, size, data, ok)
+        code = lib.as_read_each(
+            self._source, ffi.from_buffer("uint64_t[]", where), count, size, data, ok
+        )
         self._check(code, "reading")
         view = ffi.buffer(data, count * size)
         return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
@@ -149,7 +160,9 @@ class ProcessMemory:
         counts = ffi.new("size_t[]", count)
         broken = ffi.new("uint8_t[]", count)
         out = ffi.new("uint64_t **")
-        self._check(lib.as_chase(self._source, lists, count, out, counts, broken), "following free lists")
+        self._check(
+            lib.as_chase(self._source, lists, count, out, counts, broken), "following free lists"
+        )
         try:
             found: list[tuple[Sequence[int], bool]] = []
             at = 0
