@@ -74,3 +74,7 @@ class InternalError(AllocscopeError):
 
 EXIT_PARTIAL = 6
 """Exit status of an answer that is printed, but incomplete or not adding up."""
+
+
+class MemoryGap(AllocscopeError):
+    """A page of the target is not there (never touched, released, swapped out) and was left alone."""

@@ -83,21 +83,6 @@ def open_mapped_file(pid: int, mapping: Mapping) -> MappedFile | None:
     return None
 
 
-def open_executable(pid: int) -> MappedFile | None:
-    """The program that ``pid`` runs (also when deleted), or None where the kernel refuses."""
-    descriptor = _open_regular(f"/proc/{pid}/exe")
-    return None if descriptor is None else MappedFile(descriptor, "path")
-
-
-def is_executable(pid: int, mapping: Mapping) -> bool:
-    """Is this a mapping of the program that ``pid`` runs?"""
-    try:
-        found = os.stat(f"/proc/{pid}/exe")
-    except OSError:
-        return False
-    return _same_inode(found, mapping)
-
-
 def _same_device_and_inode(found: os.stat_result, mapping: Mapping) -> bool:
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
     return _same_inode(found, mapping) and device == mapping.device

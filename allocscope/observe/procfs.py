@@ -217,12 +217,12 @@ def _ended(found: TaskStat) -> NoSuchProcess:
     threads = [] if found.thread_count < 2 else [t.tid for t in tasks(pid) if t.tid != pid]
     if threads:
         return NoSuchProcess(
-            f"the main thread of process {pid} ({found.comm}) has ended, and its memory can only be "
+            f"the main thread of process {pid} ({found.comm}) has ended; its memory can only be "
             f"reached through one of the {len(threads)} threads that live on",
             f"Use {threads[0]}, the number of such a thread.",
         )
     return NoSuchProcess(
-        f"process {pid} ({found.comm}) has ended: it is a zombie, and no memory is left of it",
+        f"process {pid} ({found.comm}) has ended: it is a zombie without any memory",
         f"Its parent, process {found.ppid}, has yet to collect its exit status.",
     )
 

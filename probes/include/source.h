@@ -28,9 +28,11 @@ typedef struct as_residency {
 } as_residency;
 
 /* A singly linked list to follow: head is the value of the list's head pointer, link_offset where in an element the link
- * lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. */
+ * lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. The list ends at
+ * end, which is 0 for tcache bins and fastbins and the bin's own address for the circular bins. */
 typedef struct as_list {
     uint64_t head;
+    uint64_t end;
     int64_t link_offset;
     uint64_t mangled;
     uint64_t limit;
