@@ -4,6 +4,10 @@ our reading."""
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
+
+What = Literal["malloc_info", "malloc_stats", "both"]
+"""Which of glibc's functions to ask."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
