@@ -1,4 +1,4 @@
-"""What the project promises about itself: bounds, packages, small modules, decisions that are true."""
+"""What the project promises of itself: bounds, packages, small modules, true decisions."""
 
 from __future__ import annotations
 
@@ -82,9 +82,11 @@ def test_a_module_is_small_and_says_what_it_is_for(path):
 
 @pytest.mark.parametrize("path", c_files(), ids=named)
 def test_a_c_file_is_small_and_says_what_it_is_for(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= MODULE_LINES_MAX
-    assert text.startswith("/*")
+    """In the file itself, before anything is included, or in its header."""
+    headers = [path.with_suffix(".h"), ROOT / "probes" / "include" / f"{path.stem}.h"]
+    explained = [path, *(header for header in headers if header.exists())]
+    assert len(path.read_text().splitlines()) <= MODULE_LINES_MAX
+    assert any("/*" in each.read_text().partition("#include")[0] for each in explained)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=named)
