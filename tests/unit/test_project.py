@@ -67,6 +67,7 @@ def test_every_package_is_listed():
     assert listed == there
 
 
+@pytest.mark.own_malloc
 def test_the_public_function_can_be_called_twice():
     """The package ``allocscope.observe`` must not take the place of the function of that name."""
     for _ in range(2):
