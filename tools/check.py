@@ -75,23 +75,18 @@ def sanitized() -> bool:
         setup += [f"--build-lib={build}/lib"]
         if not run(sys.executable, *setup, CFLAGS=SANITIZERS, LDFLAGS=SANITIZERS):
             return False
-        return run(
-            sys.executable,
-            *[
-                "-P",
-                "-m",
-                "pytest",
-                "-q",
-                "tests/unit",
-                "-m",
-                "not own_malloc",
-                "-p",
-                "no:cacheprovider",
-            ],
+        pytest = ["-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        passed = run(
+            *[sys.executable, *pytest, "tests/unit", "-m", "not own_malloc"],
             PYTHONPATH=str(build / "lib"),
             LD_PRELOAD=runtime,
-            ASAN_OPTIONS="detect_leaks=0:halt_on_error=1",
+            ASAN_OPTIONS=f"detect_leaks=0:log_path={build}/found",
+            UBSAN_OPTIONS=f"print_stacktrace=1:log_path={build}/found",
         )
+        for report in build.glob("found.*"):  # pytest would have kept it from standard error
+            print(report.read_text())
+            passed = False
+        return passed
 
 
 STEPS: list[tuple[str, Callable[[], bool]]] = [
