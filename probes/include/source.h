@@ -28,9 +28,11 @@ typedef struct as_residency {
 } as_residency;
 
 /* A singly linked list to follow: head is the value of the list's head pointer, link_offset where in an element the link
- * lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. */
+ * lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. The list ends at
+ * end, which is 0 for tcache bins and fastbins and the bin's own address for the circular bins. */
 typedef struct as_list {
     uint64_t head;
+    uint64_t end;
     int64_t link_offset;
     uint64_t mangled;
     uint64_t limit;
@@ -56,8 +58,9 @@ int as_read(as_source *source, uint64_t address, void *buffer, size_t size);
 /* count reads of size bytes each, at addresses[i], to buffer + i * size; ok[i] tells whether it succeeded. */
 int as_read_each(as_source *source, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok);
 
-/* Follows a list; stores every element's pointer. broken: 1 when it ended in an unreadable or unaligned element, 2 when limit
- * or cap was reached. */
-int as_chase(as_source *source, const as_list *list, uint64_t *out, size_t cap, size_t *count, int *broken);
+/* Follows list_count lists. All elements' pointers, list after list, go to *out (give it back with as_free); counts[i] is how many
+ * belong to list i; broken[i]: 0 it ended as it should, 1 in an unreadable or unaligned element, 2 at its limit. */
+int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts, uint8_t *broken);
+void as_free(void *memory);
 
 #endif

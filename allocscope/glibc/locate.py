@@ -1,0 +1,166 @@
+"""Finding main_arena without a symbol: by what must be true of an initialised arena, wherever its
+library put it.
+
+Bin 127 is never used and thus always links to itself; from it each layout predicts where the arena
+begins. A candidate counts only if all bins are plausible, the ring of arenas closes, and every
+other arena of it lies right behind the header of a heap that names it. A library's data is read
+once, a few dozen KiB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+
+from allocscope.errors import MemoryGap
+from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, WORD, Layout, StateLayout
+from allocscope.glibc.par import ParValues, find_par
+from allocscope.glibc.protocols import Memory
+from allocscope.glibc.states import (
+    ArenaState,
+    InvalidHeap,
+    heap_of,
+    parse_state,
+    read_heap_info,
+    read_ring,
+)
+
+HEAP_INFO_BYTES = (32, 48)
+PAGE = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Located:
+    """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first
+    is used)."""
+
+    main_arena: int
+    layouts: tuple[Layout, ...]
+    par: ParValues
+    arena_count: int
+
+    @property
+    def layout(self) -> Layout:
+        return self.layouts[0]
+
+
+def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[int, bytes]]:
+    """The present pages of the spans, neighbours joined: ``(address, bytes)``."""
+    areas = []
+    for start, end in spans:
+        for run_start, run_end in memory.runs(start, end):
+            try:
+                areas.append((run_start, memory.read(run_start, run_end - run_start)))
+            except MemoryGap:
+                continue
+    return areas
+
+
+def _self_linked(start: int, data: bytes) -> list[int]:
+    """Addresses of words that, with their successor, form an empty bin: both point 16 bytes before
+    themselves."""
+    words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+    base = start - 2 * WORD
+    return [
+        start + i * WORD
+        for i in range(len(words) - 1)
+        if words[i] == base + i * WORD and words[i + 1] == words[i]
+    ]
+
+
+def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
+    base = arena.address + layout.bins - 2 * WORD
+    for i in range(BIN_COUNT):
+        fd, bk = arena.bins[2 * i], arena.bins[2 * i + 1]
+        here = base + 2 * WORD * i
+        if fd == 0 or bk == 0 or fd % 16 or bk % 16:
+            return False
+        if fd == here != bk or (bk == here != fd):
+            return False
+    return True
+
+
+def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
+    return (
+        arena.lock_word in (0, 1, 2)
+        and 0 <= arena.flags < 8
+        and arena.top % 16 == 0
+        and arena.top != 0
+        and arena.system_bytes <= arena.max_system_bytes < 1 << 47
+        and arena.attached_threads < 1 << 24
+        and _bins_plausible(arena, layout)
+    )
+
+
+def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
+    """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
+    contradict each other."""
+    sizes = set()
+    for arena in arenas[1:]:
+        start = heap_of(arena.address)
+        size = arena.address - start
+        if size not in HEAP_INFO_BYTES or read_heap_info(memory, start).arena != arena.address:
+            raise InvalidHeap(f"arena {arena.address:#x} does not lie behind a heap header")
+        sizes.add(size)
+    if len(sizes) > 1:
+        raise InvalidHeap("thread arenas lie behind heap headers of different sizes")
+    return sizes.pop() if sizes else None
+
+
+def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
+    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    for start, data in areas:
+        for address in _self_linked(start, data):
+            for layout in state_layouts:
+                offset = address - layout.last_bin - start
+                if offset < 0 or offset + layout.size > len(data) or (start + offset) % 16:
+                    continue
+                arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
+                if _state_plausible(arena, layout):
+                    yield layout, arena
+
+
+def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
+    """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
+    itself, and one attached thread."""
+    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    for start, data in areas:
+        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        for layout in state_layouts:
+            for i in range(layout.next // WORD, len(words)):
+                offset = i * WORD - layout.next
+                if words[i] != start + offset or offset + layout.size > len(data):
+                    continue
+                arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
+                if not any(arena.raw[: layout.next - 4]) and arena.attached_threads == 1:
+                    yield layout, arena
+
+
+def locate(
+    memory: Memory, data_spans: Sequence[tuple[int, int]], heap_spans: Sequence[tuple[int, int]]
+) -> Located | None:
+    """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or
+    None.
+
+    ``heap_spans``: where the main heap may begin (the [heap] mapping). The table's rows that
+    contradict the memory are dropped; those left differ only in what this process does not show."""
+    areas = read_areas(memory, data_spans)
+    for state, candidate in itertools.chain(_candidates(areas), _untouched(areas)):
+        try:
+            arenas = read_ring(memory, candidate.address, state)
+            heap_info = heap_info_size(memory, arenas)
+        except (InvalidHeap, MemoryGap):
+            continue
+        rows = [
+            layout
+            for layout in LAYOUTS
+            if layout.state is state and heap_info in (None, layout.heap_info_bytes)
+        ]
+        par = find_par(areas, [row.par for row in rows], heap_spans)
+        if par is None:
+            continue
+        fitting = tuple(row for row in rows if row.par.sbrk_base == par.layout.sbrk_base)
+        if fitting:
+            return Located(candidate.address, fitting, par, len(arenas))
+    return None

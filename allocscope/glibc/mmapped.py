@@ -1,0 +1,122 @@
+"""Chunks with a mapping of their own: nothing lists them, so they are found by their headers.
+
+A mapping made for one chunk begins with the chunk's header (or, for memalign, with the distance to
+it noted in prev_size), and header and mapping length must agree to the byte. The kernel joins
+neighbouring mappings, so each one is gone through mapping by mapping. ``mp_`` counts them: the
+search ends when the count is reached.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+from allocscope.glibc.layouts import WORD
+from allocscope.glibc.protocols import Memory
+from allocscope.glibc.states import CHUNK_FLAGS
+
+PAGE = 4096
+HEADER = 2 * WORD
+IS_MMAPPED = 2
+HUGETLB_BIT = 1
+SEARCH_PAGES = 1 << 18
+OFFSET_PAGES = 512
+
+
+def chunk_length(prev_size: int, size_word: int, offset: int, size_is_usable: bool) -> int:
+    """Length of the mapping that a header at ``offset`` into it describes, 0 when it is no header
+    of an mmapped chunk."""
+    if size_word & CHUNK_FLAGS != IS_MMAPPED:
+        return 0
+    size = size_word & ~CHUNK_FLAGS
+    if size_is_usable:
+        length = offset + size + HEADER if prev_size & ~HUGETLB_BIT == offset else 0
+    else:
+        length = offset + size if prev_size == offset else 0
+    return length if length % PAGE == 0 and length >= PAGE else 0
+
+
+def _length_at(memory: Memory, address: int, end: int, size_is_usable: bool) -> int:
+    [data] = memory.read_each([address], HEADER)
+    if data is None:
+        return 0
+    prev_size, size_word = struct.unpack("<2Q", data)
+    length = chunk_length(prev_size, size_word, 0, size_is_usable)
+    return length if length <= end - address else 0
+
+
+def _aligned_length_at(memory: Memory, start: int, end: int, size_is_usable: bool) -> int:
+    """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned
+    address."""
+    offsets = list(range(HEADER, PAGE, HEADER))
+    offsets += [
+        page * PAGE - HEADER for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end
+    ]
+    found = memory.read_each([start + offset for offset in offsets], HEADER)
+    for offset, data in zip(offsets, found, strict=True):
+        if data is None:
+            continue
+        prev_size, size_word = struct.unpack("<2Q", data)
+        length = chunk_length(prev_size, size_word, offset, size_is_usable)
+        if length and length <= end - start:
+            return length
+    return 0
+
+
+def _chain(
+    memory: Memory, start: int, end: int, size_is_usable: bool, aligned: bool
+) -> Iterable[tuple[int, int]]:
+    while start < end:
+        length = _length_at(memory, start, end, size_is_usable)
+        if not length and aligned:
+            length = _aligned_length_at(memory, start, end, size_is_usable)
+        if not length:
+            return
+        yield start, start + length
+        start += length
+
+
+def _page_starts(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    """Every present page but the first of each span, with its span's end; bounded."""
+    left = SEARCH_PAGES
+    for start, end in spans:
+        for low, high in memory.runs(start, end):
+            for page in range(max(low, start + PAGE), high, PAGE):
+                left -= 1
+                if left < 0:
+                    return
+                yield page, end
+
+
+def find_mmapped(
+    memory: Memory,
+    spans: Sequence[tuple[int, int]],
+    size_is_usable: bool,
+    count: int,
+    total_bytes: int,
+) -> list[tuple[int, int]]:
+    """The mappings of mmapped chunks within ``spans`` (anonymous writable memory that no arena
+    owns), ascending.
+
+    ``count`` and ``total_bytes`` are ``mp_``'s: with them reached nothing more is searched."""
+    found: dict[int, int] = {}
+
+    def complete() -> bool:
+        return len(found) >= count and sum(e - s for s, e in found.items()) >= total_bytes
+
+    for aligned in (False, True):
+        for start, end in spans:
+            if complete():
+                break
+            for low, high in _chain(memory, start, end, size_is_usable, aligned):
+                found[low] = high
+    if not complete():
+        beyond = 0
+        for page, end in _page_starts(memory, spans):
+            if page < beyond or page in found:
+                continue
+            for low, high in _chain(memory, page, end, size_is_usable, False):
+                found[low] = beyond = high
+            if complete():
+                break
+    return sorted(found.items())

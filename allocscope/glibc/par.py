@@ -1,0 +1,157 @@
+"""``mp_`` (struct malloc_par): finding it without a symbol, and its values.
+
+It is found by what must be true of it: counters and their maxima agree, huge-page fields are powers
+of two, the tcache fields have their fixed sizes, and sbrk_base lies in the main heap. Several
+candidates are told apart by how many fields hold their static start values; equal scores count as
+not found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Sequence
+
+from allocscope.glibc.layouts import ParLayout
+
+DEFAULT_THRESHOLD = 0x20000
+DEFAULT_ARENA_TEST = 8
+DEFAULT_MMAP_MAX = 65536
+SMALL_TCACHE_BINS = 64
+MAX_TCACHE_BINS = 76
+MAX_TCACHE_COUNT = 65535
+MAX_TCACHE_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParValues:
+    """The values of ``mp_``; sizes in bytes."""
+
+    address: int
+    layout: ParLayout
+    trim_threshold: int
+    top_pad: int
+    mmap_threshold: int
+    arena_test: int
+    arena_max: int
+    thp_pagesize: int
+    hp_pagesize: int
+    n_mmaps: int
+    n_mmaps_max: int
+    max_n_mmaps: int
+    no_dyn_threshold: int
+    mmapped_mem: int
+    max_mmapped_mem: int
+    sbrk_base: int
+    tcache_bins: int
+    tcache_max_bytes: int
+    tcache_count: int
+
+
+def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParValues:
+    """``mp_`` from its bytes at ``data[at:]``."""
+
+    def word(offset: int | None) -> int:
+        return 0 if offset is None else int(struct.unpack_from("<Q", data, at + offset)[0])
+
+    def number(offset: int) -> int:
+        return int(struct.unpack_from("<i", data, at + offset)[0])
+
+    return ParValues(
+        address=address,
+        layout=layout,
+        trim_threshold=word(0),
+        top_pad=word(8),
+        mmap_threshold=word(16),
+        arena_test=word(24),
+        arena_max=word(32),
+        thp_pagesize=word(layout.thp_pagesize),
+        hp_pagesize=word(layout.hp_pagesize),
+        n_mmaps=number(layout.n_mmaps),
+        n_mmaps_max=number(layout.n_mmaps_max),
+        max_n_mmaps=number(layout.max_n_mmaps),
+        no_dyn_threshold=number(layout.no_dyn_threshold),
+        mmapped_mem=word(layout.mmapped_mem),
+        max_mmapped_mem=word(layout.max_mmapped_mem),
+        sbrk_base=word(layout.sbrk_base),
+        tcache_bins=word(layout.tcache_bins),
+        tcache_max_bytes=word(layout.tcache_max_bytes),
+        tcache_count=word(layout.tcache_count),
+    )
+
+
+def _power_of_two_or_zero(value: int) -> bool:
+    return value & (value - 1) == 0
+
+
+def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]]) -> bool:
+    """Can these be the values of ``mp_``? ``heap_spans``: where sbrk_base may lie when it is not
+    null."""
+    counters = (
+        0 <= par.n_mmaps <= par.max_n_mmaps
+        and par.n_mmaps_max >= 0
+        and par.mmapped_mem <= par.max_mmapped_mem < 1 << 47
+        and par.mmapped_mem % 4096 == 0
+        and (par.n_mmaps == 0) == (par.mmapped_mem == 0)
+        and (par.max_n_mmaps == 0) == (par.max_mmapped_mem == 0)
+        and par.no_dyn_threshold in (0, 1)
+    )
+    pages = _power_of_two_or_zero(par.thp_pagesize) and _power_of_two_or_zero(par.hp_pagesize)
+    arenas = 0 < par.arena_test < 1 << 24 and par.arena_max < 1 << 24
+    tcache = (
+        0 < par.tcache_bins <= MAX_TCACHE_BINS
+        and 0 < par.tcache_max_bytes <= MAX_TCACHE_BYTES + 16
+        and par.tcache_count <= MAX_TCACHE_COUNT
+    )
+    base = par.sbrk_base == 0 or any(start <= par.sbrk_base < end for start, end in heap_spans)
+    return counters and pages and arenas and tcache and base
+
+
+def defaults_held(par: ParValues) -> int:
+    """How many fields hold their static start value."""
+    return (
+        (par.trim_threshold == DEFAULT_THRESHOLD)
+        + (par.top_pad == DEFAULT_THRESHOLD)
+        + (par.mmap_threshold == DEFAULT_THRESHOLD)
+        + (par.arena_test == DEFAULT_ARENA_TEST)
+        + (par.n_mmaps_max == DEFAULT_MMAP_MAX)
+        + (par.tcache_bins == SMALL_TCACHE_BINS)
+        + 2 * (par.sbrk_base != 0)
+    )
+
+
+def find_par(
+    areas: Sequence[tuple[int, bytes]],
+    layouts: Sequence[ParLayout],
+    heap_spans: Sequence[tuple[int, int]],
+) -> ParValues | None:
+    """``mp_`` within ``areas`` (start address and bytes of the library's data), or None when it is
+    not found for certain."""
+    best: list[ParValues] = []
+    best_score = 0
+    for start, data in areas:
+        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        for index in range(len(words) - 5):
+            # arena_test and arena_max are small numbers, the thresholds before them sizes: a quick
+            # sieve
+            if (
+                not 0 < words[index + 3] < 1 << 24
+                or words[index + 4] >= 1 << 24
+                or words[index + 1] >= 1 << 40
+            ):
+                continue
+            for layout in layouts:
+                if index * 8 + layout.size > len(data):
+                    continue
+                par = parse_par(start + index * 8, data, layout, index * 8)
+                if not plausible(par, heap_spans):
+                    continue
+                score = defaults_held(par)
+                if score > best_score:
+                    best, best_score = [par], score
+                elif score == best_score:
+                    best.append(par)
+    if best_score < 4:
+        return None
+    addresses = {par.address for par in best}
+    return best[0] if len(addresses) == 1 else None

@@ -1,0 +1,303 @@
+"""Cutting an arena into rows of chunks and walking them.
+
+A thread arena is its heaps, each a row from behind the heap's header to its end. The main arena is
+one row from
+``mp_.sbrk_base`` to the end of top; where somebody else moved the break in between, two fenceposts
+end a row and the next one begins behind the foreign bytes; where sbrk failed, further rows lie in
+mappings of their own. What a row's beginning and end cost is counted here, as overhead; nothing is
+a remainder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from allocscope.errors import MemoryGap
+from allocscope.glibc.layouts import HEAP_MAX_BYTES, WORD, Layout
+from allocscope.glibc.marks import Marks, known_chunks
+from allocscope.glibc.par import ParValues
+from allocscope.glibc.protocols import Memory, Walker
+from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
+from allocscope.model.walk import STOP_FENCEPOST, Region, Tally
+
+PAGE = 4096
+ALIGN = 16
+MIN_CHUNK = 32
+MAX_PIECES = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first
+    chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that."""
+
+    start: int
+    end: int
+    reserved_bytes: int
+    holds_top: bool
+    header_bytes: int
+    alignment_bytes: int
+    foreign_bytes: int
+    aspace_bytes: int
+    mprotect_bytes: int
+    tally: Tally
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the cutting needs to know of the process: memory, the walk, the marks, and the writable
+    anonymous mappings, ascending."""
+
+    memory: Memory
+    walker: Walker
+    layout: Layout
+    par: ParValues
+    marks: Marks
+    spans: Sequence[tuple[int, int]]
+    brk_end: int
+    """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
+
+    @property
+    def trim_unit(self) -> int:
+        """systrim works in huge pages where ``mp_.thp_pagesize`` is set (2.35 on)."""
+        return self.par.thp_pagesize or PAGE
+
+    def extent(self, address: int) -> tuple[int, int] | None:
+        """The run of neighbouring mappings around ``address``."""
+        index = bisect_right(self.spans, address, key=lambda span: span[0]) - 1
+        if index < 0 or address >= self.spans[index][1]:
+            return None
+        start, end = self.spans[index]
+        for low, high in self.spans[index + 1 :]:
+            if low != end:
+                break
+            end = high
+        for low, high in reversed(self.spans[:index]):
+            if high != start:
+                break
+            start = low
+        return start, end
+
+
+def _round_up(value: int, unit: int) -> int:
+    return (value + unit - 1) // unit * unit
+
+
+def _walk(
+    around: Surroundings,
+    known: Sequence[int],
+    *,
+    start: int,
+    first: int,
+    limit: int,
+    map_end: int,
+    top: int,
+    trim_unit: int,
+) -> Tally:
+    tcache, fastbin, structs = around.marks.within(first, limit)
+    inside = [address for address in known if first <= address < limit]
+    region = Region(
+        start=start // PAGE * PAGE,
+        first=first,
+        limit=limit,
+        map_end=map_end,
+        top=top if first <= top < limit else 0,
+        trim_unit=trim_unit,
+        trim_pad=0,
+        merge_fastbins=around.layout.state.fastbins is not None,
+        tcache=tcache,
+        fastbin=fastbin,
+        tcache_struct=structs,
+        known=inside,
+    )
+    return around.walker.walk(region)
+
+
+# ---- thread arenas ----
+
+
+def thread_pieces(
+    around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
+) -> list[Piece]:
+    """Walks every heap of a thread arena."""
+    known = known_chunks(arena, around.layout.state)
+    pieces = []
+    for heap in heaps:
+        holds_arena = heap.start == heap_of(arena.address)
+        header = around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
+        first = _round_up(heap.start + header, ALIGN)
+        limit = heap.start + heap.size
+        tally = _walk(
+            around,
+            known,
+            start=heap.start,
+            first=first,
+            limit=limit,
+            map_end=heap.start + heap.mprotect_size,
+            top=arena.top,
+            trim_unit=0,
+        )
+        pieces.append(
+            Piece(
+                start=heap.start,
+                end=limit,
+                reserved_bytes=HEAP_MAX_BYTES,
+                holds_top=heap is heaps[-1],
+                header_bytes=header,
+                alignment_bytes=first - heap.start - header,
+                foreign_bytes=0,
+                aspace_bytes=heap.size,
+                mprotect_bytes=heap.mprotect_size,
+                tally=tally,
+            )
+        )
+    return pieces
+
+
+# ---- the main arena ----
+
+
+def _chunk_size(memory: Memory, chunk: int) -> int:
+    try:
+        return int.from_bytes(memory.read(chunk + WORD, WORD), "little") & ~CHUNK_FLAGS
+    except MemoryGap:
+        return 0
+
+
+def _row_start(
+    around: Surroundings, low: int, high: int, limit: int, known: Sequence[int]
+) -> int | None:
+    """The first address in ``[low, high)`` from which chunks lead to a known one: where a row
+    begins behind foreign memory."""
+    targets = [address for address in known if address > low]
+    for run_start, run_end in around.memory.runs(low, high):
+        start = max(low, run_start)
+        try:
+            data = around.memory.read(start, min(high, run_end) - start)
+        except MemoryGap:
+            continue
+        words = memoryview(data)[: len(data) // WORD * WORD].cast("Q")
+        for i in range((-start % ALIGN) // WORD + 1, len(words), 2):
+            size = words[i] & ~CHUNK_FLAGS
+            address = start + (i - 1) * WORD
+            plausible = words[i] & CHUNK_FLAGS == 1 and MIN_CHUNK <= size <= limit - address
+            if (
+                plausible
+                and size % ALIGN == 0
+                and around.walker.chain_reaches(address, limit, targets)
+            ):
+                return address
+    return None
+
+
+def main_pieces(around: Surroundings, arena: ArenaState) -> list[Piece]:
+    """Walks all rows of the main arena; empty when it has obtained no memory yet."""
+    if (
+        not arena.system_bytes
+        or arena.address <= arena.top < arena.address + around.layout.state.size
+    ):
+        return []
+    known = known_chunks(arena, around.layout.state)
+    base = around.par.sbrk_base
+    extent = around.extent(base) if base else None
+    pieces: list[Piece] = []
+    if extent is not None:
+        top_here = extent[0] <= arena.top < extent[1]
+        limit = _brk_limit(around, arena, extent) if top_here else extent[1]
+        pieces += _rows(around, arena, known, base, limit)
+    if arena.noncontiguous or not pieces or not any(piece.holds_top for piece in pieces):
+        pieces += _mmapped_rows(around, arena, known, extent)
+    return pieces
+
+
+def _brk_limit(around: Surroundings, arena: ArenaState, extent: tuple[int, int]) -> int:
+    """Where top ends. In a contiguous arena that is sbrk_base + system_mem, whatever an allocation
+    under way wrote to top."""
+    by_system = around.par.sbrk_base + arena.system_bytes
+    if not arena.noncontiguous and arena.top + MIN_CHUNK <= by_system <= extent[1]:
+        return by_system
+    return min(arena.top + _chunk_size(around.memory, arena.top), extent[1])
+
+
+def _rows(
+    around: Surroundings,
+    arena: ArenaState,
+    known: Sequence[int],
+    start: int,
+    limit: int,
+) -> list[Piece]:
+    """Rows of chunks from ``start`` on, with foreign memory between them, up to ``limit``."""
+    pieces: list[Piece] = []
+    foreign = 0
+    while start < limit and len(pieces) < MAX_PIECES:
+        first = _round_up(start, ALIGN)
+        tally = _walk(
+            around,
+            known,
+            start=start,
+            first=first,
+            limit=limit,
+            map_end=limit,
+            top=arena.top,
+            trim_unit=around.trim_unit if limit == around.brk_end else 0,
+        )
+        more = tally.stop_reason == STOP_FENCEPOST
+        end = tally.stopped_at if more else limit
+        pieces.append(
+            Piece(
+                start=start,
+                end=end,
+                reserved_bytes=end - start,
+                holds_top=start <= arena.top < end,
+                header_bytes=0,
+                alignment_bytes=first - start,
+                foreign_bytes=foreign,
+                aspace_bytes=end - start + foreign,
+                mprotect_bytes=end - start + foreign,
+                tally=tally,
+            )
+        )
+        if not more:
+            break
+        beyond = [address for address in known if end <= address < limit]
+        following = _row_start(around, end, beyond[0] + 1 if beyond else limit, limit, beyond)
+        if following is None:
+            break
+        foreign = following - end
+        start = following
+    return pieces
+
+
+def _mmapped_rows(
+    around: Surroundings, arena: ArenaState, known: Sequence[int], brk: tuple[int, int] | None
+) -> list[Piece]:
+    """Rows that the main arena got from mmap when sbrk failed: found by the chunks that its header
+    names."""
+    pieces: list[Piece] = []
+    outside = [a for a in known if brk is None or not brk[0] <= a < brk[1]]
+    extents = sorted({e for e in (around.extent(a) for a in outside) if e is not None})
+    for low, high in extents:
+        targets = [a for a in outside if low <= a < high]
+        top_end = (
+            arena.top + _chunk_size(around.memory, arena.top) if low <= arena.top < high else high
+        )
+        at = low
+        while targets and at < high and len(pieces) < MAX_PIECES:
+            start = next(
+                (
+                    page
+                    for page in range(at, targets[0] + 1, PAGE)
+                    if page == targets[0] or around.walker.chain_reaches(page, high, targets)
+                ),
+                None,
+            )
+            if start is None:
+                break
+            limit = top_end if start <= arena.top < top_end else high
+            found = _rows(around, arena, known, start, limit)
+            pieces += found
+            at = _round_up(found[-1].end, PAGE)
+            targets = [a for a in targets if a >= at]
+    return pieces

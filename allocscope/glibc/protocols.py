@@ -1,0 +1,51 @@
+"""The two things that reading a heap needs from its surroundings: memory, and the walk over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from allocscope.model.walk import Region, Residency, Tally
+
+
+class Memory(Protocol):
+    """Memory of one process, core or recording. Reading never changes the target: absent pages are
+    left alone."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly ``size`` bytes. MemoryGap where a page is absent, swapped out or unreadable."""
+
+    def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        """``size`` bytes at each address; None where that failed."""
+
+    def runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The present pages of ``[start, end)`` as ascending ``(start, end)`` pairs."""
+
+    def residency(self, start: int, end: int) -> Residency:
+        """Page states of ``[start, end)``."""
+
+    def chase(
+        self,
+        heads: Sequence[int],
+        *,
+        link_offset: int,
+        mangled: bool,
+        limit: int,
+        ends: Sequence[int] | None = None,
+    ) -> list[tuple[Sequence[int], bool]]:
+        """Follows singly linked lists: for each head the elements, and whether the list ended as it
+        should (in ``ends``, 0 by default)."""
+
+
+class Walker(Protocol):
+    """The native walk (probes/), over the same memory."""
+
+    def walk(self, region: Region) -> Tally:
+        """Walks one row of chunks."""
+
+    def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
+        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to
+        ``limit``?"""
+
+    def hash_sum(self, addresses: Sequence[int]) -> int:
+        """The sum, modulo 2**64, of the walk's hash over the addresses."""

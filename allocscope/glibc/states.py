@@ -1,0 +1,161 @@
+"""Arenas as they stand in memory: ``struct malloc_state`` and the heaps of thread arenas.
+
+Rules: a ring or a chain that does not close is an error (InvalidHeap), never cut short silently;
+every loop is bounded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+
+from allocscope.errors import AllocscopeError, MemoryGap
+from allocscope.glibc.layouts import BIN_COUNT, HEAP_MAX_BYTES, WORD, StateLayout
+from allocscope.glibc.protocols import Memory
+
+MAX_ARENAS = 1 << 16
+MAX_HEAPS = 1 << 16
+CHUNK_FLAGS = 7
+NONCONTIGUOUS = 2
+
+
+class InvalidHeap(AllocscopeError):
+    """The bytes contradict the layout: another layout, or an arena that is being changed right
+    now."""
+
+    exit_code = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ArenaState:
+    """One ``struct malloc_state``. ``raw`` is its bytes without the lock word, for comparing two
+    readings."""
+
+    address: int
+    lock_word: int
+    flags: int
+    fastbins: tuple[int, ...]
+    top: int
+    bins: tuple[int, ...]
+    next: int
+    attached_threads: int
+    system_bytes: int
+    max_system_bytes: int
+    raw: bytes
+
+    @property
+    def noncontiguous(self) -> bool:
+        return bool(self.flags & NONCONTIGUOUS)
+
+    @property
+    def initialised(self) -> bool:
+        """Has malloc set up the bins? (Before the first call they are zero, glibc up to 2.41.)"""
+        return any(self.bins)
+
+    def bin_heads(self, layout: StateLayout) -> list[tuple[int, int, int]]:
+        """``(address, fd, bk)`` of every non-empty bin; the address is that of the pretended chunk
+        (fd lies 16 into it)."""
+        base = self.address + layout.bins - 2 * WORD
+        heads: list[tuple[int, int, int]] = []
+        if not self.initialised:
+            return heads
+        for i in range(BIN_COUNT):
+            here, fd, bk = base + 2 * WORD * i, self.bins[2 * i], self.bins[2 * i + 1]
+            if fd != here or bk != here:
+                heads.append((here, fd, bk))
+        return heads
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeapInfo:
+    """One heap of a thread arena: ``[start, start + size)`` is in use, RW up to
+    ``mprotect_size``."""
+
+    start: int
+    arena: int
+    previous: int
+    size: int
+    mprotect_size: int
+
+
+def parse_state(address: int, data: bytes, layout: StateLayout) -> ArenaState:
+    """One arena from its bytes (``layout.size`` of them)."""
+
+    def word(offset: int) -> int:
+        return int(struct.unpack_from("<Q", data, offset)[0])
+
+    lock, flags = struct.unpack_from("<Ii", data, 0)
+    fastbins: tuple[int, ...] = ()
+    if layout.fastbins is not None:
+        fastbins = struct.unpack_from(f"<{layout.fastbin_count}Q", data, layout.fastbins)
+    return ArenaState(
+        address=address,
+        lock_word=lock,
+        flags=flags,
+        fastbins=fastbins,
+        top=word(layout.top),
+        bins=struct.unpack_from(f"<{2 * BIN_COUNT}Q", data, layout.bins),
+        next=word(layout.next),
+        attached_threads=word(layout.attached_threads),
+        system_bytes=word(layout.system_mem),
+        max_system_bytes=word(layout.max_system_mem),
+        raw=data[4 : layout.size],
+    )
+
+
+def read_state(memory: Memory, address: int, layout: StateLayout) -> ArenaState:
+    """One arena. MemoryGap when its bytes are not there."""
+    return parse_state(address, memory.read(address, layout.size), layout)
+
+
+def read_ring(memory: Memory, main_arena: int, layout: StateLayout) -> list[ArenaState]:
+    """All arenas in list order: main first, then the newest (glibc inserts behind main).
+    InvalidHeap when it does not close."""
+    arenas = [read_state(memory, main_arena, layout)]
+    seen = {main_arena}
+    while (address := arenas[-1].next) != main_arena:
+        if address in seen or len(arenas) >= MAX_ARENAS or address % 16:
+            raise InvalidHeap(
+                f"the list of arenas does not close: {address:#x} after {len(arenas)}"
+            )
+        seen.add(address)
+        try:
+            arenas.append(read_state(memory, address, layout))
+        except MemoryGap as gap:
+            raise InvalidHeap(f"arena {address:#x} is not in memory") from gap
+    return arenas
+
+
+def heap_of(address: int) -> int:
+    """Start of the thread heap that would hold ``address`` (glibc's heap_for_ptr)."""
+    return address & ~(HEAP_MAX_BYTES - 1)
+
+
+def read_heap_info(memory: Memory, start: int) -> HeapInfo:
+    """The header of one thread heap. MemoryGap when it is not there."""
+    arena, previous, size, mprotect_size = struct.unpack("<4Q", memory.read(start, 32))
+    return HeapInfo(start, arena, previous, size, mprotect_size)
+
+
+def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
+    """The heaps of a thread arena, oldest first (glibc links them from the newest, which holds top,
+    backwards).
+
+    InvalidHeap when the chain does not end in the heap that holds the arena itself."""
+    heaps: list[HeapInfo] = []
+    start = heap_of(arena.top)
+    while start:
+        try:
+            heap = read_heap_info(memory, start)
+        except MemoryGap as gap:
+            raise InvalidHeap(
+                f"heap {start:#x} of arena {arena.address:#x} is not in memory"
+            ) from gap
+        sane = heap.arena == arena.address and 0 < heap.size <= heap.mprotect_size <= HEAP_MAX_BYTES
+        if not sane or heap.previous % HEAP_MAX_BYTES or len(heaps) >= MAX_HEAPS:
+            raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} does not look like one")
+        heaps.append(heap)
+        start = heap.previous
+    if heaps[-1].start != heap_of(arena.address):
+        raise InvalidHeap(f"the heaps of arena {arena.address:#x} do not lead back to it")
+    return heaps[::-1]

@@ -1,0 +1,196 @@
+"""Each thread's arena and tcache, found without symbols and without a stop.
+
+The kernel tells where a thread keeps its robust futex list; glibc keeps that list inside the
+thread's control block (TCB), whose first and third word point to itself. Below the TCB lies static
+TLS, and there, at the same offset in every thread, libc's variables ``thread_arena`` and
+``tcache``. The offsets are found by what the words point to: an arena, and a chunk of the tcache's
+size whose contents fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from allocscope.glibc.layouts import WORD, TcacheLayout
+from allocscope.glibc.protocols import Memory
+
+TCB_SEARCH_BYTES = 0x500
+STATIC_TLS_BYTES = 4096
+SAMPLE_THREADS = 64
+MAX_DEFAULT_COUNT = 65535
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ThreadHead:
+    """A thread as the kernel knows it; ``robust_list`` is 0 when it has none."""
+
+    tid: int
+    name: str
+    robust_list: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tcache:
+    """One thread's tcache. ``counts`` is what each bin holds, ``heads`` each bin's first element
+    (user pointers)."""
+
+    tid: int
+    address: int
+    counts: tuple[int, ...]
+    heads: tuple[int, ...]
+    raw: bytes
+
+    @property
+    def chunk(self) -> int:
+        """The chunk that the struct itself lies in."""
+        return self.address - 2 * WORD
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ThreadState:
+    """A thread's malloc state. ``tcache`` is None where it has none yet (or no longer)."""
+
+    tid: int
+    name: str
+    arena: int | None
+    tcache: Tcache | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ThreadSlots:
+    """Where libc's two variables lie, relative to the thread pointer; None where no thread shows
+    it."""
+
+    layout: TcacheLayout
+    arena_offset: int | None
+    tcache_offset: int | None
+
+
+def find_tcbs(memory: Memory, threads: Sequence[ThreadHead]) -> dict[int, int]:
+    """Thread pointer of every thread that has one: ``{tid: address}``."""
+    found: dict[int, int] = {}
+    distance: int | None = None
+    for thread in threads:
+        if not thread.robust_list:
+            continue
+        guesses = [distance] if distance is not None else range(0, TCB_SEARCH_BYTES, 16)
+        for back in guesses:
+            tcb = thread.robust_list - back
+            [data] = memory.read_each([tcb], 3 * WORD)
+            if data is None:
+                break
+            first, _, third = struct.unpack("<3Q", data)
+            if first == tcb == third:
+                distance = back
+                found[thread.tid] = tcb
+                break
+    return found
+
+
+def parse_tcache(
+    tid: int, address: int, data: bytes, layout: TcacheLayout, fill: int
+) -> Tcache | None:
+    """A tcache from its bytes, None when they cannot be one. ``fill``: ``mp_.tcache_count``, what a
+    bin may hold."""
+    numbers = struct.unpack_from(f"<{layout.slot_count}H", data, 0)
+    heads = struct.unpack_from(f"<{layout.slot_count}Q", data, layout.entries)
+    if layout.counts_free_slots:
+        # a thread keeps the fill that was in force when it made its tcache
+        most = max(*numbers, fill)
+        counts = tuple(most - n for n in numbers)
+        counts = tuple(c if h else 0 for c, h in zip(counts, heads, strict=True))
+    else:
+        counts = numbers
+    for count, head in zip(counts, heads, strict=True):
+        if (count > 0) != (head != 0) or head % 16 or count > MAX_DEFAULT_COUNT or head >> 47:
+            return None
+    return Tcache(tid, address, counts, heads, data)
+
+
+def _chunk_size(memory: Memory, pointer: int) -> int:
+    [data] = memory.read_each([pointer - WORD], WORD)
+    return 0 if data is None else int(struct.unpack("<Q", data)[0]) & ~7
+
+
+def _read_tcache(
+    memory: Memory, tid: int, pointer: int, layout: TcacheLayout, fill: int
+) -> Tcache | None:
+    if pointer % 16 or not pointer or _chunk_size(memory, pointer) not in layout.chunk_sizes:
+        return None
+    [data] = memory.read_each([pointer], layout.size)
+    return None if data is None else parse_tcache(tid, pointer, data, layout, fill)
+
+
+def _tls_words(memory: Memory, tcb: int) -> dict[int, int]:
+    """The words of static TLS below a thread pointer, by (negative) offset; shorter where a page is
+    absent."""
+    words: dict[int, int] = {}
+    for start, end in memory.runs(tcb - STATIC_TLS_BYTES, tcb):
+        low = max(start, tcb - STATIC_TLS_BYTES)
+        [data] = memory.read_each([low], min(end, tcb) - low)
+        if data is not None:
+            for i, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) // WORD * WORD])):
+                words[low + i * WORD - tcb] = word
+    return words
+
+
+def find_slots(
+    memory: Memory,
+    tcbs: dict[int, int],
+    arenas: set[int],
+    in_heap: Callable[[int], bool],
+    layouts: Sequence[TcacheLayout],
+    fill: int,
+) -> ThreadSlots:
+    """Where ``thread_arena`` and ``tcache`` lie, and which tcache layout fits (the first of
+    ``layouts`` when no thread has one)."""
+    arena_votes: Counter[int] = Counter()
+    tcache_votes: Counter[tuple[str, int]] = Counter()
+    by_name = {layout.name: layout for layout in layouts}
+    for tid, tcb in list(tcbs.items())[:SAMPLE_THREADS]:
+        for offset, word in _tls_words(memory, tcb).items():
+            if word in arenas:
+                arena_votes[offset] += 1
+            elif in_heap(word):
+                for layout in layouts:
+                    if _read_tcache(memory, tid, word, layout, fill) is not None:
+                        tcache_votes[layout.name, offset] += 1
+    arena_offset = arena_votes.most_common(1)[0][0] if arena_votes else None
+    if not tcache_votes:
+        return ThreadSlots(layouts[0], arena_offset, None)
+    (name, tcache_offset), _ = tcache_votes.most_common(1)[0]
+    return ThreadSlots(by_name[name], arena_offset, tcache_offset)
+
+
+def read_threads(
+    memory: Memory,
+    threads: Sequence[ThreadHead],
+    tcbs: dict[int, int],
+    slots: ThreadSlots,
+    arenas: set[int],
+    fill: int,
+) -> list[ThreadState]:
+    """Every thread's arena and tcache as they stand now."""
+    known = [thread for thread in threads if thread.tid in tcbs]
+
+    def words(offset: int | None) -> list[int]:
+        if offset is None:
+            return [0] * len(known)
+        found = memory.read_each([tcbs[thread.tid] + offset for thread in known], WORD)
+        return [0 if data is None else int.from_bytes(data, "little") for data in found]
+
+    states: dict[int, ThreadState] = {}
+    for thread, arena, pointer in zip(
+        known, words(slots.arena_offset), words(slots.tcache_offset), strict=True
+    ):
+        tcache = _read_tcache(memory, thread.tid, pointer, slots.layout, fill)
+        states[thread.tid] = ThreadState(
+            thread.tid, thread.name, arena if arena in arenas else None, tcache
+        )
+    return [
+        states.get(thread.tid, ThreadState(thread.tid, thread.name, None, None))
+        for thread in threads
+    ]

@@ -1,0 +1,95 @@
+"""What the chunk walk is asked and what it answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from allocscope.model.fields import HEX
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Residency:
+    """Page states of an address range, in bytes. The zero page counts as zero, not as resident."""
+
+    resident_bytes: int
+    swapped_bytes: int
+    huge_bytes: int
+    zero_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Region:
+    """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h.
+    Address lists are sorted."""
+
+    start: int = dataclasses.field(metadata=HEX)
+    first: int = dataclasses.field(metadata=HEX)
+    limit: int = dataclasses.field(metadata=HEX)
+    map_end: int = dataclasses.field(metadata=HEX)
+    top: int = dataclasses.field(metadata=HEX)
+    trim_unit: int
+    trim_pad: int
+    merge_fastbins: bool
+    tcache: Sequence[int]
+    fastbin: Sequence[int]
+    tcache_struct: Sequence[int]
+    known: Sequence[int]
+
+
+STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClassTally:
+    """One size class as the walk counted it; ``index`` orders the classes."""
+
+    index: int
+    min_bytes: int
+    max_bytes: int
+    live_count: int
+    live_bytes: int
+    tcache_count: int
+    tcache_bytes: int
+    fastbin_count: int
+    fastbin_bytes: int
+    bin_count: int
+    bin_bytes: int
+    pages_held: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tally:
+    """The sums over one region; the meaning of each field is in probes/include/walk.h."""
+
+    live_bytes: int
+    live_count: int
+    tcache_bytes: int
+    tcache_count: int
+    fastbin_bytes: int
+    fastbin_count: int
+    bin_bytes: int
+    bin_count: int
+    top_bytes: int
+    fencepost_bytes: int
+    tcache_struct_bytes: int
+    unread_bytes: int
+    tcache_resident_bytes: int
+    fastbin_resident_bytes: int
+    bin_resident_bytes: int
+    top_resident_bytes: int
+    trimmable_bytes: int
+    pinned_bytes: int
+    trim_range_count: int
+    pages: Residency
+    bin_node_hash: int
+    bin_fd_hash: int
+    bin_bk_hash: int
+    footer_mismatch_count: int
+    missed_mark_count: int
+    cut_at_top_count: int
+    damage_count: int
+    first_damage: int = dataclasses.field(metadata=HEX)
+    stopped_at: int = dataclasses.field(metadata=HEX)
+    stop_reason: int
+    classes: tuple[ClassTally, ...]

@@ -1,0 +1,304 @@
+/* Memory of a live process or of spans in memory, behind one interface. Page states come from PAGEMAP_SCAN (Linux 6.7) or, on
+ * older kernels, from plain pagemap reads. Facts: Documentation/admin-guide/mm/pagemap.rst. */
+#define _GNU_SOURCE
+#include "source.h"
+#include "source_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* linux/fs.h has these from 6.7 on; older headers must do as well. */
+struct pm_scan {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct pm_region {
+    uint64_t start, end, categories;
+};
+#define PM_SCAN _IOWR('f', 16, struct pm_scan)
+enum { PM_PRESENT = 8, PM_SWAPPED = 16, PM_ZERO = 32, PM_HUGE = 64, PM_GUARD = 256 };
+
+/* Above 512 entries the kernel's walk_end can be stale, and a resumed scan then repeats pages. */
+enum { SCAN_ENTRIES = 512, PAGEMAP_BATCH = 16384 };
+/* One scan holds the target's mmap lock: keep the pieces short. */
+static const uint64_t SCAN_PIECE = 64u << 20;
+static const uint64_t PAGE = 4096;
+
+static int add_run(as_run *out, size_t cap, size_t *count, uint64_t start, uint64_t end, uint64_t flags)
+{
+    if (*count && out[*count - 1].end == start && out[*count - 1].flags == flags) {
+        out[*count - 1].end = end;
+        return 1;
+    }
+    if (*count == cap)
+        return 0;
+    out[(*count)++] = (as_run){start, end, flags};
+    return 1;
+}
+
+static uint64_t flags_of_categories(uint64_t categories)
+{
+    if (categories & PM_GUARD)
+        return AS_GUARD;
+    if (categories & PM_SWAPPED)
+        return AS_SWAPPED;
+    return AS_PRESENT | (categories & PM_ZERO ? AS_ZERO : 0) | (categories & PM_HUGE ? AS_HUGE : 0);
+}
+
+static int scan_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
+                     uint64_t *resume)
+{
+    struct pm_region found[SCAN_ENTRIES];
+    uint64_t at = start;
+    while (at < end) {
+        uint64_t stop = end - at > SCAN_PIECE ? at + SCAN_PIECE : end;
+        struct pm_scan arg = {
+            .size = sizeof arg,
+            .start = at,
+            .end = stop,
+            .vec = (uint64_t)(uintptr_t)found,
+            .vec_len = SCAN_ENTRIES,
+            .category_anyof_mask = PM_PRESENT | PM_SWAPPED,
+            .return_mask = PM_PRESENT | PM_SWAPPED | PM_ZERO | PM_HUGE | (s->no_guard ? 0 : PM_GUARD),
+        };
+        int n = ioctl(s->pagemap, PM_SCAN, &arg);
+        if (n < 0 && errno == EINVAL && !s->no_guard) {
+            s->no_guard = 1; /* the guard category came later than the call itself */
+            continue;
+        }
+        if (n < 0)
+            return errno;
+        for (int i = 0; i < n; i++)
+            if (!add_run(out, cap, count, found[i].start, found[i].end, flags_of_categories(found[i].categories))) {
+                *resume = found[i].start;
+                return 0;
+            }
+        if (n < SCAN_ENTRIES)
+            at = stop;
+        else
+            at = arg.walk_end > found[n - 1].end ? arg.walk_end : found[n - 1].end;
+    }
+    *resume = end;
+    return 0;
+}
+
+static int pagemap_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
+                        uint64_t *resume)
+{
+    static const uint64_t PRESENT = 1ull << 63, SWAPPED = 1ull << 62, GUARD = 1ull << 58;
+    uint64_t *entries = malloc(PAGEMAP_BATCH * sizeof *entries);
+    if (!entries)
+        return ENOMEM;
+    int error = 0;
+    uint64_t at = start;
+    while (at < end) {
+        uint64_t pages = (end - at) / PAGE;
+        if (pages > PAGEMAP_BATCH)
+            pages = PAGEMAP_BATCH;
+        ssize_t got = pread(s->pagemap, entries, pages * 8, (off_t)(at / PAGE * 8));
+        if (got < 8) {
+            error = got < 0 ? errno : 0;
+            at = got < 0 ? at : end; /* beyond the address space there is nothing */
+            break;
+        }
+        for (ssize_t i = 0; i < got / 8; i++, at += PAGE) {
+            uint64_t e = entries[i];
+            uint64_t flags = e & GUARD ? AS_GUARD : e & PRESENT ? AS_PRESENT : e & SWAPPED ? AS_SWAPPED : 0;
+            if (flags && !add_run(out, cap, count, at, at + PAGE, flags)) {
+                *resume = at;
+                free(entries);
+                return 0;
+            }
+        }
+    }
+    free(entries);
+    *resume = at;
+    return error;
+}
+
+static int span_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
+                     uint64_t *resume)
+{
+    for (size_t i = 0; i < s->run_count; i++) {
+        as_run r = s->runs[i];
+        if (r.end <= start || r.start >= end)
+            continue;
+        if (r.start < start)
+            r.start = start;
+        if (r.end > end)
+            r.end = end;
+        if (!add_run(out, cap, count, r.start, r.end, r.flags)) {
+            *resume = r.start;
+            return 0;
+        }
+    }
+    *resume = end;
+    return 0;
+}
+
+int as_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume)
+{
+    *count = 0;
+    *resume = start;
+    start &= ~(PAGE - 1);
+    end = (end + PAGE - 1) & ~(PAGE - 1);
+    if (start >= end) {
+        *resume = end;
+        return 0;
+    }
+    if (s->pid < 0)
+        return span_runs(s, start, end, out, cap, count, resume);
+    if (!s->no_scan) {
+        int error = scan_runs(s, start, end, out, cap, count, resume);
+        if (error != ENOTTY && error != EINVAL)
+            return error;
+        s->no_scan = 1;
+        *count = 0;
+    }
+    return pagemap_runs(s, start, end, out, cap, count, resume);
+}
+
+int as_residency_of(as_source *s, uint64_t start, uint64_t end, as_residency *out)
+{
+    as_run runs[SCAN_ENTRIES];
+    memset(out, 0, sizeof *out);
+    while (start < end) {
+        size_t count;
+        uint64_t resume;
+        int error = as_runs(s, start, end, runs, SCAN_ENTRIES, &count, &resume);
+        if (error)
+            return error;
+        as_add_residency(runs, count, out);
+        if (resume <= start)
+            return EIO;
+        start = resume;
+    }
+    return 0;
+}
+
+void as_add_residency(const as_run *runs, size_t count, as_residency *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bytes = runs[i].end - runs[i].start;
+        if (runs[i].flags & AS_SWAPPED)
+            out->swapped_bytes += bytes;
+        if (runs[i].flags & AS_ZERO)
+            out->zero_bytes += bytes;
+        if (as_resident(runs[i].flags)) {
+            out->resident_bytes += bytes;
+            if (runs[i].flags & AS_HUGE)
+                out->huge_bytes += bytes;
+        }
+    }
+}
+
+/* ---- opening and closing ---- */
+
+int as_source_process(int pid, as_source **out)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/pagemap", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    as_source *s = calloc(1, sizeof *s);
+    if (!s) {
+        close(fd);
+        return ENOMEM;
+    }
+    s->pid = pid;
+    s->pagemap = fd;
+    *out = s;
+    return 0;
+}
+
+int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs, size_t run_count, as_source **out)
+{
+    as_source *s = calloc(1, sizeof *s);
+    if (!s)
+        return ENOMEM;
+    s->pid = -1;
+    s->pagemap = -1;
+    s->spans = malloc(span_count * sizeof *spans + 1);
+    s->runs = malloc(run_count * sizeof *runs + 1);
+    if (!s->spans || !s->runs) {
+        as_source_close(s);
+        return ENOMEM;
+    }
+    memcpy(s->spans, spans, span_count * sizeof *spans);
+    memcpy(s->runs, runs, run_count * sizeof *runs);
+    s->span_count = span_count;
+    s->run_count = run_count;
+    *out = s;
+    return 0;
+}
+
+void as_source_close(as_source *s)
+{
+    if (!s)
+        return;
+    if (s->pagemap >= 0)
+        close(s->pagemap);
+    free(s->spans);
+    free(s->runs);
+    free(s);
+}
+
+void as_source_without_scan(as_source *s)
+{
+    s->no_scan = 1;
+}
+
+/* ---- reading ---- */
+
+static int span_read(const as_source *s, uint64_t address, void *buffer, size_t size)
+{
+    for (size_t i = 0; i < s->span_count; i++) {
+        const as_span *p = &s->spans[i];
+        if (address >= p->start && address - p->start < p->size && size <= p->size - (address - p->start)) {
+            memcpy(buffer, (const char *)p->data + (address - p->start), size);
+            return 0;
+        }
+    }
+    return ENODATA;
+}
+
+int as_read_present(as_source *s, uint64_t address, void *buffer, size_t size)
+{
+    if (s->pid < 0)
+        return span_read(s, address, buffer, size);
+    struct iovec local = {buffer, size}, remote = {(void *)(uintptr_t)address, size};
+    ssize_t got = process_vm_readv(s->pid, &local, 1, &remote, 1, 0);
+    if (got < 0)
+        return errno;
+    return (size_t)got == size ? 0 : ENODATA;
+}
+
+int as_read(as_source *s, uint64_t address, void *buffer, size_t size)
+{
+    as_run runs[64];
+    uint64_t at = address, end = address + size;
+    if (end < address)
+        return EINVAL;
+    while (at < end) {
+        size_t count;
+        uint64_t resume;
+        int error = as_runs(s, at, end, runs, 64, &count, &resume);
+        if (error)
+            return error;
+        for (size_t i = 0; i < count; i++) {
+            if (runs[i].start > at || !(runs[i].flags & AS_PRESENT))
+                return ENODATA;
+            at = runs[i].end;
+        }
+        if (at < end && at < resume)
+            return ENODATA;
+    }
+    return as_read_present(s, address, buffer, size);
+}

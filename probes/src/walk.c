@@ -1,0 +1,407 @@
+/* The chunk walk. A chunk's state is told by the chunk behind it (PREV_INUSE), so each one is held back until the next header has
+ * been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
+#define _GNU_SOURCE
+#include "walk.h"
+#include "window.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, CHUNK_STRUCT = 48 };
+
+/* A sorted list of addresses that the walk passes by. */
+typedef struct marks {
+    const uint64_t *at, *end;
+    uint64_t missed;
+} marks;
+
+static inline int marked(marks *m, uint64_t address)
+{
+    while (m->at < m->end && *m->at < address) {
+        m->at++;
+        m->missed++;
+    }
+    if (m->at == m->end || *m->at != address)
+        return 0;
+    m->at++;
+    return 1;
+}
+
+/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. */
+typedef struct free_row {
+    uint64_t start; /* 0: none */
+    uint64_t pages_start, pages_end;
+    uint64_t resident_bytes;
+} free_row;
+
+typedef struct walker {
+    const as_region *region;
+    as_tally *tally;
+    as_class *classes;
+    run_list runs;
+    window window;
+    size_t chunk_hint, row_hint, class_hint;
+    marks tcache, fastbin, structs;
+    free_row row;
+    /* the chunk held back; size 0: none */
+    uint64_t chunk, size, fd, bk;
+} walker;
+
+uint64_t as_hash(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+enum { EXACT_CLASSES = 66, EXACT_MAX = 1040 };
+
+size_t as_class_of(uint64_t size)
+{
+    if (size <= EXACT_MAX)
+        return size / 16;
+    unsigned log = 63 - (unsigned)__builtin_clzll(size);
+    size_t index = EXACT_CLASSES + (log - 10) * 8 + ((size >> (log - 3)) & 7);
+    return index < AS_CLASSES ? index : AS_CLASSES - 1;
+}
+
+uint64_t as_class_min(size_t index)
+{
+    if (index < EXACT_CLASSES)
+        return index * 16;
+    if (index == EXACT_CLASSES)
+        return EXACT_MAX + 16;
+    size_t step = index - EXACT_CLASSES;
+    return (8ull + step % 8) << (step / 8 + 7);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) & ~(unit - 1);
+}
+
+/* ---- malloc_trim's rule ---- */
+
+static void row_extend(walker *w, uint64_t start, uint64_t end)
+{
+    free_row *row = &w->row;
+    uint64_t page = w->region->page_size;
+    if (!row->start)
+        *row = (free_row){start, round_up(start + CHUNK_STRUCT, page), round_up(start + CHUNK_STRUCT, page), 0};
+    uint64_t whole = end & ~(page - 1);
+    if (whole > row->pages_end) {
+        row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
+        row->pages_end = whole;
+    }
+}
+
+/* The row ends at something that stays: its whole pages would be released. */
+static void row_close(walker *w)
+{
+    free_row *row = &w->row;
+    if (row->start && row->pages_end > row->pages_start) {
+        w->tally->trimmable_bytes += row->resident_bytes;
+        w->tally->pinned_bytes -= row->resident_bytes;
+        w->tally->trim_range_count++;
+    }
+    row->start = 0;
+}
+
+/* The row, if any, merges into top; what of it goes back through the break. */
+static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
+{
+    const as_region *g = w->region;
+    uint64_t start = w->row.start ? w->row.start : top, size = top_end - start;
+    w->row.start = 0;
+    if (!g->trim_unit || size <= MIN_SIZE + 1 + g->trim_pad)
+        return;
+    uint64_t extra = (size - MIN_SIZE - 1 - g->trim_pad) / g->trim_unit * g->trim_unit;
+    if (!extra)
+        return;
+    uint64_t released = top_end - extra;
+    w->tally->trimmable_bytes += runs_resident(&w->runs, &w->row_hint, released, top_end);
+    w->tally->trim_range_count++;
+    if (released < top)
+        w->tally->pinned_bytes -= runs_resident(&w->runs, &w->row_hint, released, top);
+}
+
+/* ---- one chunk ---- */
+
+static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_t end)
+{
+    uint64_t page = w->region->page_size;
+    uint64_t first = start & ~(page - 1), last = round_up(end, page);
+    if (first < class->last_page)
+        first = class->last_page;
+    if (first < last) {
+        class->pages_held += runs_resident(&w->runs, &w->class_hint, first, last) / page;
+        class->last_page = last;
+    }
+}
+
+/* The chunk held back is whole now: what is it? */
+static void settle(walker *w, int in_use)
+{
+    uint64_t chunk = w->chunk, size = w->size;
+    as_tally *t = w->tally;
+    if (!size)
+        return;
+    w->size = 0;
+    if (size == FENCEPOST) {
+        t->fencepost_bytes += size;
+        row_close(w);
+        return;
+    }
+    as_class *class = &w->classes[as_class_of(size)];
+    int parked = marked(&w->tcache, chunk);
+    int fast = marked(&w->fastbin, chunk);
+    int structure = marked(&w->structs, chunk);
+    if (in_use && !parked && !fast) {
+        row_close(w);
+        if (structure) {
+            t->tcache_struct_bytes += size;
+            return;
+        }
+        t->live_bytes += size;
+        t->live_count++;
+        class->live_bytes += size;
+        class->live_count++;
+        count_live_pages(w, class, chunk, chunk + size);
+        return;
+    }
+    uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
+    if (parked) {
+        row_close(w);
+        t->tcache_bytes += size;
+        t->tcache_count++;
+        t->tcache_resident_bytes += resident;
+        class->tcache_bytes += size;
+        class->tcache_count++;
+        return;
+    }
+    t->pinned_bytes += resident;
+    if (fast) {
+        t->fastbin_bytes += size;
+        t->fastbin_count++;
+        t->fastbin_resident_bytes += resident;
+        class->fastbin_bytes += size;
+        class->fastbin_count++;
+        if (w->region->merge_fastbins)
+            row_extend(w, chunk, chunk + size);
+        else
+            row_close(w);
+        return;
+    }
+    t->bin_bytes += size;
+    t->bin_count++;
+    t->bin_resident_bytes += resident;
+    class->bin_bytes += size;
+    class->bin_count++;
+    t->bin_node_hash += as_hash(chunk);
+    t->bin_fd_hash += as_hash(w->fd);
+    t->bin_bk_hash += as_hash(w->bk);
+    row_extend(w, chunk, chunk + size);
+}
+
+/* ---- going on after damage ---- */
+
+static uint64_t next_after(const uint64_t *list, size_t count, uint64_t address)
+{
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (list[middle] <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count ? list[low] : UINT64_MAX;
+}
+
+static uint64_t next_known(const as_region *g, uint64_t address)
+{
+    uint64_t best = g->top > address ? g->top : UINT64_MAX;
+    uint64_t found[] = {next_after(g->known, g->known_count, address),
+                        next_after(g->tcache, g->tcache_count, address),
+                        next_after(g->fastbin, g->fastbin_count, address),
+                        next_after(g->tcache_struct, g->tcache_struct_count, address)};
+    for (size_t i = 0; i < sizeof found / sizeof *found; i++)
+        if (found[i] < best)
+            best = found[i];
+    return best < g->limit ? best : UINT64_MAX;
+}
+
+/* ---- the pass ---- */
+
+static uint64_t stop(walker *w, uint64_t at, uint64_t reason)
+{
+    w->tally->stopped_at = at;
+    w->tally->stop_reason = reason;
+    return 0;
+}
+
+/* Skips to the next chunk known from elsewhere; returns its address, 0 when there is none. */
+static uint64_t skip_damage(walker *w, uint64_t at)
+{
+    as_tally *t = w->tally;
+    settle(w, 1);
+    row_close(w);
+    if (!t->damage_count++)
+        t->first_damage = at;
+    uint64_t next = next_known(w->region, at);
+    t->unread_bytes += (next == UINT64_MAX ? w->region->limit : next) - at;
+    return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
+}
+
+static void meet_top(walker *w, uint64_t at, uint64_t size)
+{
+    const as_region *g = w->region;
+    row_meets_top(w, at, g->limit);
+    w->tally->top_bytes = g->limit - at;
+    w->tally->top_resident_bytes = runs_resident(&w->runs, &w->chunk_hint, at, g->limit);
+    stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
+}
+
+/* Takes the chunk at address; returns the next one's address, 0 at the end of the walk. */
+static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int link_there)
+{
+    const as_region *g = w->region;
+    uint64_t words[4];
+    memcpy(words, bytes, link_there ? 32 : 16);
+    uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
+    int previous_in_use = words[1] & PREV_INUSE;
+    int after_fencepost = w->size == FENCEPOST;
+
+    if (!previous_in_use && w->size && words[0] != w->size)
+        w->tally->footer_mismatch_count++;
+    if (at == g->top) {
+        settle(w, previous_in_use);
+        meet_top(w, at, size);
+        return 0;
+    }
+    if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
+        settle(w, previous_in_use);
+        row_close(w);
+        w->tally->fencepost_bytes += FENCEPOST;
+        return stop(w, at + FENCEPOST, at + FENCEPOST == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+    }
+    if (size == FENCEPOST && after_fencepost) {
+        settle(w, previous_in_use);
+        w->tally->fencepost_bytes += FENCEPOST;
+        return stop(w, at + FENCEPOST, at + FENCEPOST >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+    }
+    if ((size < MIN_SIZE && size != FENCEPOST) || size % 16 || size > g->limit - at)
+        return skip_damage(w, at);
+    if (at < g->top && size > g->top - at) {
+        size = g->top - at;
+        w->tally->cut_at_top_count++;
+    }
+    settle(w, previous_in_use);
+    w->chunk = at;
+    w->size = size;
+    w->fd = link_there ? words[2] : 0;
+    w->bk = link_there ? words[3] : 0;
+    if (at + size == g->limit) {
+        settle(w, 1);
+        row_close(w);
+        return stop(w, g->limit, AS_STOP_LIMIT);
+    }
+    return at + size;
+}
+
+static int walk_chunks(walker *w)
+{
+    const as_region *g = w->region;
+    window *win = &w->window;
+    uint64_t at = g->first;
+    if (at >= g->limit) {
+        stop(w, at, AS_STOP_LIMIT);
+        return 0;
+    }
+    while (at) {
+        if (!window_holds(win, at)) {
+            if (g->deadline_ns && now_ns() > g->deadline_ns) {
+                settle(w, 1);
+                w->tally->unread_bytes += g->limit - at;
+                stop(w, at, AS_STOP_DEADLINE);
+                return 0;
+            }
+            int error = window_move(win, at);
+            if (error)
+                return error;
+        }
+        uint64_t offset = at - win->base, page = offset / WINDOW_PAGE;
+        if (!win->there[page] || offset % 16) {
+            at = skip_damage(w, at);
+            continue;
+        }
+        int link_there = (offset + 32 <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
+        if (!link_there && at + 32 < win->limit && page + 1 == WINDOW_PAGES) {
+            win->end = at; /* the links lie in the next block: read it from here */
+            continue;
+        }
+        at = step(w, at, win->bytes + offset, link_there);
+    }
+    return 0;
+}
+
+static marks marks_of(const uint64_t *list, size_t count)
+{
+    return (marks){list, list + count, 0};
+}
+
+int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
+{
+    walker w = {.region = region, .tally = tally, .classes = classes};
+    memset(tally, 0, sizeof *tally);
+    for (size_t i = 0; i < AS_CLASSES; i++)
+        classes[i].last_page = 0;
+    w.tcache = marks_of(region->tcache, region->tcache_count);
+    w.fastbin = marks_of(region->fastbin, region->fastbin_count);
+    w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);
+    int error = runs_load(source, region->start, region->map_end, &w.runs);
+    if (error)
+        return error;
+    as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
+    error = window_open(&w.window, source, &w.runs, region->limit);
+    if (!error)
+        error = walk_chunks(&w);
+    /* a list-free chunk that lies inside another chunk was never met */
+    tally->missed_mark_count = w.tcache.missed + w.fastbin.missed + w.structs.missed +
+                               (uint64_t)(w.tcache.end - w.tcache.at) + (uint64_t)(w.fastbin.end - w.fastbin.at) +
+                               (uint64_t)(w.structs.end - w.structs.at);
+    window_close(&w.window);
+    runs_free(&w.runs);
+    return error;
+}
+
+int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
+                     int *reaches)
+{
+    enum { MAX_STEPS = 1000000 };
+    *reaches = 0;
+    for (int i = 0; i < MAX_STEPS && address < limit; i++) {
+        uint64_t words[2];
+        if (as_read(source, address, words, sizeof words))
+            return 0;
+        uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
+        if (size < MIN_SIZE || size % 16 || size > limit - address)
+            return 0;
+        if (i > 0 && next_after(known, known_count, address - 1) == address) {
+            *reaches = 1;
+            return 0;
+        }
+        address += size;
+    }
+    *reaches = address == limit;
+    return 0;
+}
