@@ -1,10 +1,9 @@
-"""Which other allocators a process has mapped, and whether one of them serves malloc.
+"""Which other allocators a process has mapped, and which allocator serves malloc.
 
 Strategy: a mapped library of a known name is an allocator; whether it serves malloc is decided as
-the loader decides it, by the first in the search order that exports ``malloc``: the program, what
-is preloaded, then the libraries that the program was linked with, in their order (ld.so(8), and
-DT_NEEDED in the program's file). Libraries that come later (dependencies of libraries, dlopen) are
-behind the C library there, so they are mapped, but do not serve malloc.
+the loader decides it, by the first in its search order that exports ``malloc``: the program, what
+is preloaded, then the libraries that the program needs, and those that they need, breadth first
+(ld.so(8); DT_NEEDED in the files). What dlopen brought comes later still, behind the C library.
 
 Rules: a library being loaded proves nothing about malloc. The preload list is the one the program
 was started with. Allocators linked into the program under names of their own (Rust's, for one) do
@@ -19,7 +18,7 @@ import os
 import re
 
 from allocscope.errors import BadInput
-from allocscope.model.libc import MappedAllocator
+from allocscope.model.libc import Allocator, LibcImage, MappedAllocator
 from allocscope.model.process import Mapping
 from allocscope.observe import procfs
 from allocscope.observe.mapped import open_mapped_file
@@ -38,7 +37,6 @@ _LIBRARIES = (
     ("hoard", re.compile(r"/libhoard[^/]*\.so")),
     ("mesh", re.compile(r"/libmesh[^/]*\.so")),
     ("AddressSanitizer", re.compile(r"/lib(clang_rt\.)?asan[^/]*\.so")),
-    ("heaptrack", re.compile(r"/libheaptrack_preload[^/]*\.so")),
     ("valgrind", re.compile(r"/vgpreload_[^/]*\.so")),
 )
 """File names of allocators, and of tools that put themselves in front of malloc."""
@@ -56,9 +54,12 @@ _MARKS = (
 contains."""
 
 _LIBC = re.compile(r"/(libc(\.so\.6|-2\.\d+\.so|\.so)|ld-[^/]*\.so)[^/]*$")
-"""The C library, and its loader: a program that was started through the loader by hand *is* the
-loader."""
-_MOST_LINKED = 64
+_LOADER = re.compile(r"/ld-[^/]*\.so[^/]*$")
+_FORWARDERS = re.compile(r"/lib(heaptrack_preload|memusage)[^/]*\.so")
+"""Libraries that count the calls of malloc and hand them on to the next in the order."""
+
+_MOST_NEEDED = 256
+UNKNOWN = "unknown"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,16 +70,32 @@ class _Library:
     path: str
     soname: str
     needed: tuple[str, ...]
+    has_interpreter: bool
     exports_malloc: bool
     mark: str | None
 
 
-def identify(pid: int, mappings: tuple[Mapping, ...]) -> tuple[MappedAllocator, ...]:
-    """Allocators other than the C library's, the one that serves malloc first; empty where there
-    is none.
+def identify(pid: int, mappings: tuple[Mapping, ...], image: LibcImage) -> Allocator:
+    """Who serves malloc, as one name: that of ``image`` ("glibc"), of another allocator, or
+    ``unknown`` where others are mapped and the search order cannot be seen.
 
     Raises NoSuchProcess and PermissionRefused.
     """
+    found = mapped_allocators(pid, mappings)
+    names = tuple(dict.fromkeys(allocator.name for allocator in found))
+    if image.static or not found:
+        return Allocator(image.kind, names)
+    first = found[0]
+    if first.serves_malloc is None:
+        return Allocator(UNKNOWN, names)
+    if not first.serves_malloc:
+        return Allocator(image.kind, names)
+    return Allocator(first.name, tuple(name for name in names if name != first.name))
+
+
+def mapped_allocators(pid: int, mappings: tuple[Mapping, ...]) -> tuple[MappedAllocator, ...]:
+    """Allocators other than the C library's, the one that serves malloc first, each with the
+    evidence; empty where there is none. Raises NoSuchProcess and PermissionRefused."""
     scope = _Scope(pid, mappings)
     server, evidence = scope.server()
     names = {path: name for path in scope.files for name, known in _LIBRARIES if known.search(path)}
@@ -102,20 +119,33 @@ class _Scope:
     def server(self) -> tuple[_Library | None, str]:
         """The file in which the loader finds malloc (None where that cannot be told), and the
         evidence."""
-        program = self._library(procfs.exe(self.pid).replace("\n", "\\012"))
+        program = self._program()
         if program is None:
             return None, "the program's file cannot be read, so the search order is not known"
-        if program.exports_malloc and not _LIBC.search(program.path):
+        if program.exports_malloc:
             return program, "the program itself exports malloc"
         for name in _preloaded(self.pid):
             library = self._find(name)
             if library is not None and library.exports_malloc:
                 return library, f"{name} is preloaded and exports malloc"
-        for name in program.needed[:_MOST_LINKED]:
+        waiting = list(program.needed)
+        for name in waiting:
             library = self._find(name)
-            if library is not None and library.exports_malloc:
-                return library, f"{name} is the program's first library that exports malloc"
-        return None, "no library that the program was linked with exports malloc"
+            if library is None:
+                continue
+            if library.exports_malloc:
+                return library, f"{name} is the first needed library that exports malloc"
+            if len(waiting) < _MOST_NEEDED:
+                waiting += [other for other in library.needed if other not in waiting]
+        return None, "no library that the program needs exports malloc"
+
+    def _program(self) -> _Library | None:
+        """The program; where the loader was started by hand, the mapped file that asks for one."""
+        path = procfs.exe(self.pid).replace("\n", "\\012")
+        if not _LOADER.search(path):
+            return self._library(path)
+        libraries = (self._library(path) for path in self.files if not _LIBC.search(path))
+        return next((found for found in libraries if found and found.has_interpreter), None)
 
     def _find(self, name: str) -> _Library | None:
         """The mapped file that a name in a list of libraries stands for.
@@ -159,7 +189,8 @@ def _read_library(pid: int, mapping: Mapping) -> _Library | None:
             path=mapping.path,
             soname="".join(map(_text, elf.names(image, elf.DT_SONAME)[:1])),
             needed=tuple(map(_text, elf.names(image, elf.DT_NEEDED))),
-            exports_malloc=exports,
+            has_interpreter=elf.interpreter(image) is not None,
+            exports_malloc=exports and not _FORWARDERS.search(mapping.path),
             mark=next(marks, None) if exports else None,
         )
     return None

@@ -31,6 +31,12 @@ def limits(pid: int) -> CgroupLimits:
     return CgroupLimits(cpus, cpu_path, *memory)
 
 
+def cpu_quota(pid: int) -> float | None:
+    """The CPU quota of ``pid`` in CPUs, None without one. Raises NoSuchProcess,
+    PermissionRefused."""
+    return limits(pid).cpus
+
+
 _Chain = tuple[int, tuple[str, ...]]
 """The version of the hierarchy, and the directories from the process's own group upward."""
 
