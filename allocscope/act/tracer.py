@@ -17,15 +17,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from allocscope._probes import lib
-
-from allocscope.act import task
 from allocscope.errors import (
     AllocscopeError,
     InternalError,
+    MissingPart,
     NoSuchProcess,
-    PermissionRefused,
     Unsafe,
 )
+from allocscope.observe import procfs, refusal
 
 _T = TypeVar("_T")
 
@@ -51,22 +50,21 @@ def _block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-def wait_released(pid: int, tid: int, deadline_ns: int) -> None:
+def wait_released(tid: int, deadline_ns: int) -> None:
     """Until the kernel no longer names us as the tracer of the thread, or it has ended.
 
     The thread of ours that held it is ending when this is called, so the wait is short. Raises
     InternalError.
     """
-    me = str(os.getpid())
     while time.monotonic_ns() < deadline_ns:
         try:
-            if task.status(pid, tid)["TracerPid"] != me:
+            if procfs.status(tid).tracer_pid != os.getpid():
                 return
         except NoSuchProcess:
             return
         time.sleep(0.0005)
     raise InternalError(
-        f"thread {tid} of process {pid} is still traced by allocscope",
+        f"thread {tid} is still traced by allocscope",
         "Ending allocscope lets it go.",
     )
 
@@ -77,9 +75,7 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
     if number == errno.ESRCH:
         return NoSuchProcess(f"process {pid}, or its thread {thread}, has ended meanwhile")
     if step == lib.AS_AT_SEIZE and number in (errno.EPERM, errno.EACCES):
-        refused = task.translated(pid, PermissionError(number, reason))
-        assert isinstance(refused, PermissionRefused)
-        return refused
+        return refusal.permission(pid, "the registers")
     if number == errno.ETIMEDOUT and step == lib.AS_AT_STOP:
         return Unsafe(
             f"thread {thread} of process {pid} did not stop in time; it was left alone",
@@ -113,6 +109,11 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
         return Unsafe(
             f"the kernel refused a copy of process {pid}: {reason}",
             "A limit on memory (overcommit, cgroup) or processes (ulimit -u, pids.max) is reached.",
+        )
+    if step in (lib.AS_AT_CALL, lib.AS_AT_COPY) and number in (errno.ENOSYS, errno.EINVAL):
+        return MissingPart(
+            f"this kernel cannot make the copy ({reason})",
+            "Linux 5.9 or newer is needed; the passive commands do without.",
         )
     return InternalError(
         f"the snapshot of process {pid} failed at step {step}: {reason}", "Please report this."
