@@ -22,7 +22,7 @@ from typing import Any
 from allocscope._probes import ffi, lib
 from allocscope.act import borrow, leftovers
 from allocscope.act.code import Code
-from allocscope.act.tracer import Tracer, failure, wait_released
+from allocscope.act.tracer import Tracer, failure
 from allocscope.errors import AllocscopeError, NoSuchProcess, Unsafe
 from allocscope.model.process import Mapping
 from allocscope.observe import procfs
@@ -74,9 +74,7 @@ class Session:
         try:
             self.tracer.run(self._finish_there)
         finally:
-            self.tracer.end()
-            if self.tid:
-                wait_released(self.tid, self.clean_up_deadline_ns())
+            self.tracer.end(self.tid, self.clean_up_deadline_ns())
 
     def clean_up_deadline_ns(self) -> int:
         """The way out has time of its own."""

@@ -12,6 +12,7 @@ import concurrent.futures
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,39 +35,37 @@ class Tracer:
 
     def __init__(self) -> None:
         self._pool = concurrent.futures.ThreadPoolExecutor(
-            1, thread_name_prefix="allocscope-tracer", initializer=_block_signals
+            1, thread_name_prefix="allocscope-tracer", initializer=self._begin
         )
+        self._number = 0
 
     def run(self, work: Callable[[], _T]) -> _T:
         """Waits for the result; the work goes on even if the wait is interrupted."""
         return self._pool.submit(work).result()
 
-    def end(self) -> None:
-        """Waits for work under way, then for the end of the thread."""
+    def end(self, tid: int, deadline_ns: int) -> None:
+        """Waits for work under way, then for the end of the thread, by which ``tid`` is let go.
+
+        ``tid`` may be 0. Python counts a thread as ended a moment before the kernel does, so the
+        kernel is asked. Raises InternalError when it still holds the thread at the deadline.
+        """
         self._pool.shutdown(wait=True)
+        while tid and self._traces(tid):
+            if time.monotonic_ns() > deadline_ns:
+                raise InternalError(
+                    f"thread {tid} is still traced by allocscope", "Ending allocscope lets it go."
+                )
+            time.sleep(0.0002)
 
+    def _begin(self) -> None:
+        self._number = threading.get_native_id()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
-def _block_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-
-
-def wait_released(tid: int, deadline_ns: int) -> None:
-    """Until the kernel no longer names us as the tracer of the thread, or it has ended.
-
-    The thread of ours that held it is ending when this is called, so the wait is short. Raises
-    InternalError.
-    """
-    while time.monotonic_ns() < deadline_ns:
+    def _traces(self, tid: int) -> bool:
         try:
-            if procfs.status(tid).tracer_pid != os.getpid():
-                return
+            return procfs.status(tid).tracer_pid == self._number
         except NoSuchProcess:
-            return
-        time.sleep(0.0005)
-    raise InternalError(
-        f"thread {tid} is still traced by allocscope",
-        "Ending allocscope lets it go.",
-    )
+            return False
 
 
 def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:

@@ -104,7 +104,7 @@ def _refuse_foreign_children(pid: int) -> None:
     namespaces = Path(f"/proc/{pid}/ns")
     try:
         own = (namespaces / "pid").readlink()
-        children = (namespaces / "pid_for_children").readlink()
+        children = _target_of(namespaces / "pid_for_children")
     except OSError as error:
         raise refusal.translate(pid, "the namespaces", error) from error
     if own != children:
@@ -113,6 +113,14 @@ def _refuse_foreign_children(pid: int) -> None:
             "the first of them, and its end would close that namespace",
             _PASSIVE,
         )
+
+
+def _target_of(link: Path) -> Path | None:
+    """A pid namespace in which nobody was born yet has no name (pidns_for_children_get)."""
+    try:
+        return link.readlink()
+    except FileNotFoundError:
+        return None
 
 
 def same(process: Process) -> None:
