@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -115,6 +116,7 @@ def run(
         command += ["--threads", str(threads)]
     with child(command, environment) as started:
         told = json.loads(started.line(READY_SECONDS * max(1.0, scale)))
+        _wait_until_asleep(told["pid"])
         yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started.process)
 
 
@@ -132,6 +134,18 @@ def default_compiler() -> tuple[str, ...]:
     raise MissingPart(
         "fixtures are C programs, and there is no C compiler here", "Run: apt install gcc libc6-dev"
     )
+
+
+def _wait_until_asleep(pid: int) -> None:
+    """The other threads slept when the line was written; this is about the one that wrote it."""
+    deadline = time.monotonic() + READY_SECONDS
+    state = ""
+    while state != "S" and time.monotonic() < deadline:
+        os.sched_yield()
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError as error:
+            raise MissingPart(f"the fixture {pid} went away", "Was it killed?") from error
 
 
 def _cache() -> Path:
