@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.model.process import Mapping
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Libc:
-    """``kind``: glibc, musl or unknown. ``version``, ``path``, ``build_id`` are for display only; ``layout`` names the row of
-    the layout table that validated (``malloc_state/heap_info/tcache/mp_``), None where none did."""
+    """``kind``: glibc, musl or unknown. ``version``, ``path``, ``build_id`` are for display only;
+    ``layout`` names the row of the layout table that validated
+    (``malloc_state/heap_info/tcache/mp_``), None where none did."""
 
     kind: str
     version: str | None
@@ -21,7 +24,34 @@ class Libc:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allocator:
-    """``name``: who serves malloc in this process; ``others``: further allocators whose code is mapped."""
+    """``name``: who serves malloc in this process; ``others``: further allocators whose code is
+    mapped."""
 
     name: str
     others: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LibcImage:
+    """One C library, or what stands in its place, as it is mapped into a process.
+
+    ``kind``: glibc, musl, go (a program of the Go linker without a C library) or unknown (a
+    program without any C library that is known). ``mappings``: all of its file, ascending, and the
+    anonymous ones behind them that hold its .bss. ``load_bias``: what to add to an address of the
+    file; None where its headers could not be read and the program is not relocatable. ``static``:
+    part of the executable itself. ``bits``: 64 or 32. ``banner``: the packager's words.
+    ``file_readable``: the very file that is mapped can be opened. ``evidence``: what made it
+    known.
+    """
+
+    kind: str
+    path: str
+    mappings: tuple[Mapping, ...]
+    load_bias: int | None
+    version: str | None
+    banner: str | None
+    build_id: str | None
+    file_readable: bool
+    static: bool
+    bits: int
+    evidence: str

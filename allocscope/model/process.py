@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from allocscope.model.fields import address
+from allocscope.model.fields import HEX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mapping:
-    """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the kernel prints it otherwise."""
+    """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
+    kernel prints it otherwise."""
 
-    start: int = address()
-    end: int = address()
+    start: int = dataclasses.field(metadata=HEX)
+    end: int = dataclasses.field(metadata=HEX)
     perms: str
     offset: int
     device: str
@@ -58,7 +59,8 @@ class SmapsEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Process:
-    """Who the target is: identity is pid plus start time (clock ticks after boot, field 22 of stat)."""
+    """Who the target is: identity is pid plus start time (clock ticks after boot, field 22 of
+    stat)."""
 
     pid: int
     start_ticks: int
@@ -70,7 +72,12 @@ class Process:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """The lines of /proc/PID/status that matter here; sizes in bytes, None where the kernel prints none."""
+    """The lines of /proc/PID/status that matter here; sizes in bytes, None where the kernel prints
+    none.
+
+    ``state``: one letter. ``uid``: the effective one. ``ns_pid``: its pid in each pid namespace,
+    outermost first. ``tgid``: the process that this task is a thread of. ``cpus_allowed``: a list
+    such as ``0-3,8``."""
 
     state: str
     tracer_pid: int
@@ -82,3 +89,102 @@ class ProcessStatus:
     seccomp: int
     ns_pid: tuple[int, ...]
     shadow_stack: bool
+    tgid: int | None = None
+    cpus_allowed: str | None = None
+    effective_capabilities: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskStat:
+    """One line of stat. ``state`` is the kernel's letter (R, S, D, T, t, Z, X, I, …);
+    ``start_ticks``: clock ticks after boot; ``flags``: the PF_ flags of the kernel's sched.h."""
+
+    pid: int
+    comm: str
+    state: str
+    ppid: int
+    flags: int
+    thread_count: int
+    start_ticks: int
+
+    @property
+    def kernel_thread(self) -> bool:
+        """PF_KTHREAD: a thread of the kernel, without user memory."""
+        return bool(self.flags & 0x00200000)
+
+    @property
+    def dead(self) -> bool:
+        """A zombie, or about to vanish: its memory is gone."""
+        return self.state in "ZXx"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """One thread. ``start_ticks`` tells it apart from a later one with the same tid."""
+
+    tid: int
+    comm: str
+    state: str
+    start_ticks: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskClock:
+    """What shows whether a thread ran: the scheduler's own counters
+    (/proc/PID/task/TID/schedstat)."""
+
+    tid: int
+    start_ticks: int
+    state: str
+    ran_ns: int
+    timeslice_count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stillness:
+    """Every thread of a process at one instant. Two equal ones, both ``all_sleeping``, taken
+    before and after a reading, say that no thread ran in between; ``counted`` is False on a kernel
+    without schedstat, where nothing can be said."""
+
+    tasks: tuple[TaskClock, ...]
+    counted: bool
+
+    @property
+    def all_sleeping(self) -> bool:
+        """No thread is running or ready to run: all sleep, wait, or are stopped."""
+        return self.counted and all(task.state in "SDTt" for task in self.tasks)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SmapsRollup:
+    """/proc/PID/smaps_rollup, in bytes; None where this kernel prints no such line."""
+
+    rss_bytes: int
+    pss_bytes: int
+    pss_anon_bytes: int | None
+    pss_file_bytes: int | None
+    pss_shmem_bytes: int | None
+    shared_clean_bytes: int
+    shared_dirty_bytes: int
+    private_clean_bytes: int
+    private_dirty_bytes: int
+    anonymous_bytes: int | None
+    lazyfree_bytes: int | None
+    anon_huge_bytes: int | None
+    swap_bytes: int | None
+    swap_pss_bytes: int | None
+    locked_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuxVector:
+    """The entries of /proc/PID/auxv that matter here. ``base``: where the loader was mapped, 0 in
+    a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
+    ``secure``: set-id or similar, so that glibc ignored its environment."""
+
+    base: int = dataclasses.field(metadata=HEX)
+    phdr: int = dataclasses.field(metadata=HEX)
+    phnum: int
+    entry: int = dataclasses.field(metadata=HEX)
+    page_bytes: int
+    secure: bool

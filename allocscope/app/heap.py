@@ -1,0 +1,200 @@
+"""From memory to the data of ``arenas``: used for a live process and for a frozen copy of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+
+from allocscope.account import arenas as account
+from allocscope.account import settings as account_settings
+from allocscope.app.target import Target, find_malloc
+from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.model.glibc_says import GlibcSays
+from allocscope.model.heap import ArenasData
+from allocscope.model.libc import Libc, LibcImage
+from allocscope.model.process import SmapsEntry
+from allocscope.model.report import Caveat
+from allocscope.observe import cgroups, cpus
+from allocscope.observe.memory import ProcessMemory
+
+SAFE_LINKING_SINCE = (2, 32)
+FROZEN = "frozen"
+VALIDATED = "validated"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeapAnswer:
+    """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
+    what a sound arena calls itself.
+    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache."""
+
+    reading: HeapReading
+    image: LibcImage
+    sort: str
+    mmapped_resident_bytes: int
+    parked: dict[int, tuple[int, int]]
+
+    @property
+    def consistency(self) -> str:
+        """What the weakest arena has."""
+        broken = any(item.problems for item in self.reading.arenas)
+        return "partial" if broken and self.sort != FROZEN else self.sort
+
+    @property
+    def libc(self) -> Libc:
+        return Libc(
+            kind=self.image.kind,
+            version=self.image.version,
+            banner=self.image.banner,
+            path=self.image.path,
+            build_id=self.image.build_id,
+            layout=self.reading.layout.name,
+            safe_linking=self.reading.safe_linking,
+        )
+
+
+def _safe_linking_by_version(version: str | None) -> bool:
+    """What to assume where all lists are empty (a1a486d70e, 2.32); it decides nothing then."""
+    number = account_settings.version_number(version)
+    return number is None or number >= SAFE_LINKING_SINCE
+
+
+def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
+    """How many chunks each thread's tcache holds, and their bytes."""
+    by_tid = reading.marks.by_tcache
+    sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
+    return {
+        tid: (
+            len(chunks),
+            sum(int.from_bytes(next(sizes) or b"", "little") & ~7 for _ in chunks),
+        )
+        for tid, chunks in by_tid.items()
+    }
+
+
+def read(
+    memory: ProcessMemory,
+    target: Target,
+    *,
+    sort: str,
+    deadline_ns: int,
+    max_rounds: int = MAX_ROUNDS,
+) -> HeapAnswer:
+    """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC.
+
+    Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
+    memory.deadline_ns = deadline_ns
+    located, image = find_malloc(memory, target)
+    subject = Subject(
+        memory=memory,
+        walker=memory,
+        located=located,
+        threads=target.threads,
+        spans=target.anonymous_spans,
+        brk_end=max((end for _, end in target.brk_spans), default=0),
+        safe_linking_default=_safe_linking_by_version(image.version),
+    )
+    reading = read_heap(
+        subject,
+        version=image.version,
+        expired=lambda: time.monotonic_ns() > deadline_ns,
+        max_rounds=max_rounds,
+        frozen=sort == FROZEN,
+    )
+    resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
+    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
+
+
+def present(
+    answer: HeapAnswer,
+    target: Target,
+    *,
+    rss_bytes: int,
+    smaps: Sequence[SmapsEntry] | None,
+    glibc_says: GlibcSays | None = None,
+) -> ArenasData:
+    """The data of the contract. ``rss_bytes`` and ``smaps`` are those of the process itself, taken
+    before any copy of it."""
+    reading = answer.reading
+    arenas = tuple(account.arena(item, smaps, answer.sort) for item in reading.arenas)
+    settings = account_settings.settings(
+        reading.par,
+        len(arenas),
+        account_settings.Surroundings(
+            environ=target.environ,
+            cpus_online=cpus.online(),
+            cpus_cgroup=cgroups.cpu_quota(target.process.pid),
+            version=answer.image.version,
+        ),
+    )
+    return ArenasData(
+        rss_bytes=rss_bytes,
+        arenas=arenas,
+        mmapped=account.mmapped(reading, answer.mmapped_resident_bytes),
+        totals=account.totals([arena.figures for arena in arenas]),
+        settings=settings,
+        size_classes=account.size_classes(reading),
+        threads=account.thread_caches(reading, answer.parked),
+        glibc_says=glibc_says,
+    )
+
+
+# ---- caveats ----
+
+
+def _named(indexes: Sequence[int]) -> str:
+    shown = ", ".join(map(str, indexes[:20]))
+    more = f" and {len(indexes) - 20} more" if len(indexes) > 20 else ""
+    return f"arena{'s' if len(indexes) > 1 else ''} {shown}{more}"
+
+
+def caveats(answer: HeapAnswer, data: ArenasData) -> tuple[Caveat, ...]:
+    """What the reader of this answer must know."""
+    return tuple(_validation_caveats(answer)) + tuple(_sum_caveats(answer, data))
+
+
+def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    unsound = [item for item in answer.reading.arenas if item.problems]
+    if not unsound:
+        return
+    if answer.sort == FROZEN:
+        text = f"{_named([i.index for i in unsound])}: an allocation was under way at the instant of the snapshot."
+        yield Caveat("arena-in-flight", text)
+        return
+    moving = [item.index for item in unsound if item.changed]
+    broken = [item for item in unsound if not item.changed]
+    if moving:
+        text = (
+            f"{_named(moving)} changed while being read (the process is allocating): their figures are approximate; "
+            "--snapshot gives consistent ones."
+        )
+        yield Caveat("arena-not-validated", text, partial=True)
+    for item in broken:
+        text = f"arena {item.index} stood still but contradicts itself: {'; '.join(item.problems)}."
+        yield Caveat("arena-damaged", text, partial=True)
+
+
+def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
+    unread = [arena for arena in data.arenas if arena.figures.unread_bytes]
+    if unread:
+        total = sum(arena.figures.unread_bytes for arena in unread)
+        where = _named([arena.index for arena in unread])
+        text = f"{where}: {total} bytes could not be read (swapped out, in motion, or damaged)."
+        yield Caveat("unread", text, partial=True)
+    residue = [arena for arena in data.arenas if arena.figures.residue_bytes]
+    if residue:
+        total = sum(arena.figures.residue_bytes for arena in residue)
+        text = f"{_named([a.index for a in residue])}: {total} bytes of their system bytes are not accounted for."
+        yield Caveat("residue", text, partial=True)
+    mmapped = data.mmapped
+    if (mmapped.count, mmapped.bytes) != (mmapped.found_count, mmapped.found_bytes):
+        text = (
+            f"glibc counts {mmapped.count} chunks with mappings of their own ({mmapped.bytes} bytes); "
+            f"{mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
+        )
+        yield Caveat("mmapped-not-found", text)
+    broken = answer.reading.marks.broken
+    if broken:
+        text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
+        yield Caveat("broken-lists", text)

@@ -1,0 +1,81 @@
+"""What is known of a process before its heap is read: who it is, what it has mapped, which C
+library, which threads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from allocscope.errors import NoGlibcHeap, PermissionRefused
+from allocscope.glibc.locate import Located, locate
+from allocscope.glibc.protocols import Memory
+from allocscope.glibc.threads import ThreadHead
+from allocscope.model.libc import LibcImage
+from allocscope.model.process import Mapping, Process
+from allocscope.observe import libc, procfs
+from allocscope.observe.memory import robust_list
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Target:
+    """A process, looked at without touching its memory. ``environ`` is None where it may not be
+    read."""
+
+    process: Process
+    mappings: tuple[Mapping, ...]
+    images: tuple[LibcImage, ...]
+    threads: tuple[ThreadHead, ...]
+    environ: dict[str, str] | None
+
+    @property
+    def anonymous_spans(self) -> tuple[tuple[int, int], ...]:
+        """Writable private anonymous mappings without stacks of the kernel's naming, ascending:
+        where heaps can lie."""
+        return tuple(
+            (m.start, m.end) for m in self.mappings if m.anonymous and m.writable and m.readable
+        )
+
+    @property
+    def brk_spans(self) -> tuple[tuple[int, int], ...]:
+        """The [heap] mapping; in several pieces where protection or advice differ."""
+        return tuple((m.start, m.end) for m in self.mappings if m.path == "[heap]")
+
+
+def look(pid: int) -> Target:
+    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread, no glibc in
+    it)."""
+    process = procfs.identify(pid)
+    mappings = procfs.mappings(pid)
+    images = libc.require_glibc(process, libc.identify(pid, mappings))
+    threads = tuple(
+        ThreadHead(task.tid, task.comm, robust_list(task.tid)) for task in procfs.tasks(pid)
+    )
+    try:
+        environ: dict[str, str] | None = procfs.environ(pid)
+    except PermissionRefused:
+        environ = None
+    return Target(process, mappings, images, threads, environ)
+
+
+def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
+    """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
+    obtained memory, else the first that validates. NoGlibcHeap when none does."""
+    idle: tuple[Located, LibcImage] | None = None
+    for image in target.images:
+        spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
+        found = locate(memory, spans, target.brk_spans)
+        if found is None:
+            continue
+        if found.par.sbrk_base or found.arena_count > 1 or found.par.max_n_mmaps:
+            return found, image
+        idle = idle or (found, image)
+    if idle is None:
+        seen = ", ".join(
+            f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"
+            for image in target.images
+        )
+        raise NoGlibcHeap(
+            f"process {target.process.pid} ({target.process.comm}) has {seen}, "
+            "but none of the known malloc layouts fits its memory",
+            f"`allocscope arenas {target.process.pid} --ask-glibc` asks glibc itself.",
+        )
+    return idle

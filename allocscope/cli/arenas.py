@@ -1,0 +1,187 @@
+"""``allocscope arenas``: the table of arenas of one process or several.
+
+One target: its error is the command's error. Several: each gets its answer or its error in its own
+row, the deadline is for all of them together, and the exit status is the worst.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from allocscope.cli import exits, options
+from allocscope.cli.output import colour, deliver, width
+from allocscope.errors import EXIT_PARTIAL, AllocscopeError, WrongUsage
+
+if TYPE_CHECKING:
+    from allocscope.model.failure import Failure
+    from allocscope.model.heap import ArenasData
+    from allocscope.model.report import Report
+
+    Outcome = Report[ArenasData] | Failure
+
+SCHEMA = "arenas"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of each target. Times in the units of their names."""
+
+    exact: bool
+    by: str
+    deadline_s: float
+    frozen: bool
+    ask_glibc: bool
+    max_pause_ns: int
+
+
+def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter("give a number above 0, or all")
+
+
+@click.command("arenas", short_help="Per arena: what is resident, live, free, trimmable, pinned.")
+@click.argument("targets", nargs=-1, metavar="[PID]...")
+@click.option("--name", metavar="RE", help="All processes whose name or executable matches.")
+@click.option("--cgroup", metavar="PATH", help="All processes of this cgroup and those below it.")
+@click.option(
+    "--by",
+    type=click.Choice(["heap", "size", "thread"]),
+    default=None,
+    help="Rows per heap, per chunk size or per thread instead of per arena.",
+)
+@click.option(
+    "--rows",
+    default="20",
+    show_default=True,
+    callback=_rows,
+    metavar="N|all",
+    help="Rows of the table; the rest is summed.",
+)
+@click.option("--exact", is_flag=True, help="Read smaps also where RSS is above 1 GiB.")
+@click.option("--snapshot", is_flag=True, help="Read a frozen copy: for a process that is busy.")
+@click.option("--ask-glibc", is_flag=True, help="Let glibc itself answer in a frozen copy too.")
+@options.max_pause_option
+@options.deadline_option
+@options.table_options
+@options.output_options
+def command(
+    targets: tuple[str, ...],
+    name: str | None,
+    cgroup: str | None,
+    by: str | None,
+    rows: int | None,
+    exact: bool,
+    snapshot: bool,
+    ask_glibc: bool,
+    max_pause_ms: float,
+    deadline_s: float,
+    no_color: bool,
+    exact_bytes: bool,
+    as_json: bool,
+    output: Path | None,
+) -> int:
+    """Shows the malloc arenas of running processes: what each obtained from the kernel, how much of
+    it is resident, live, free but resident, and what malloc_trim would release.
+
+    Reads only: the process is not stopped, unless --snapshot or --ask-glibc asks for a frozen copy.
+    """
+    pids = [options.pid_of(target) for target in targets]
+    chosen = _chosen(name, cgroup)
+    pids += [pid for pid in chosen or () if pid not in pids]
+    if not pids:
+        raise WrongUsage("Nothing to look at.", "Give a PID, --name RE or --cgroup PATH.")
+    wish = Wish(
+        exact=exact,
+        by=by or "",
+        deadline_s=deadline_s,
+        frozen=snapshot or ask_glibc,
+        ask_glibc=ask_glibc,
+        max_pause_ns=options.nanoseconds(max_pause_ms),
+    )
+    several = chosen is not None or len(pids) > 1
+    answers = _each(pids, wish) if several else [(time.time(), _read(pids[0], wish, deadline_s))]
+    outcomes = [outcome for _, outcome in answers]
+    if as_json:
+        deliver(_json(answers, several), output)
+    else:
+        from allocscope.render.page import Look
+        from allocscope.render.table import arenas as table
+
+        look = Look(width(output), colour(no_color, output), exact_bytes, rows, by or "")
+        deliver(table(outcomes, look), output)
+    return exits.worst(map(_status, outcomes))
+
+
+def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
+    """The processes that --name and --cgroup select (both given: those that meet both)."""
+    if name is None and cgroup is None:
+        return None
+    from allocscope.observe import select
+
+    return select.pids(name=name, cgroup=cgroup)
+
+
+def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
+    from allocscope.app.arenas import ArenasOptions, arenas
+
+    wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
+    if not wish.frozen:
+        return arenas(pid, wanted)
+    from allocscope.app.arenas_frozen import arenas_frozen
+
+    return arenas_frozen(pid, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
+
+
+def _each(pids: Sequence[int], wish: Wish) -> list[tuple[float, Outcome]]:
+    """Every target's answer or failure, with the time when it was taken."""
+    from allocscope.model.failure import Failure
+    from allocscope.observe import select
+
+    end = time.monotonic() + wish.deadline_s
+    answers: list[tuple[float, Outcome]] = []
+    for pid in pids:
+        now, left = time.time(), end - time.monotonic()
+        if left <= 0:
+            message = f"Not read: the deadline of {wish.deadline_s:g} s had passed."
+            late = Failure(pid, select.comm(pid), message, "Raise --deadline.", EXIT_PARTIAL)
+            answers.append((now, late))
+            continue
+        comm = select.comm(pid)
+        try:
+            answers.append((now, _read(pid, wish, left)))
+        except AllocscopeError as error:
+            failure = Failure(pid, comm, error.message, error.hint, error.exit_code)
+            answers.append((now, failure))
+    return answers
+
+
+def _json(answers: Sequence[tuple[float, Outcome]], several: bool) -> str:
+    from allocscope.model.failure import Failure
+    from allocscope.render import json
+
+    objects = [
+        json.envelope_of_failure(outcome, SCHEMA, when)
+        if isinstance(outcome, Failure)
+        else json.envelope(outcome, SCHEMA, when)
+        for when, outcome in answers
+    ]
+    if not several:
+        return json.dumps(objects[0])
+    return json.dumps(json.envelope_of_many(objects, SCHEMA, answers[0][0]))
+
+
+def _status(outcome: Outcome) -> int:
+    from allocscope.model.failure import Failure
+
+    if isinstance(outcome, Failure):
+        return outcome.exit_code
+    return EXIT_PARTIAL if outcome.partial else 0

@@ -1,0 +1,19 @@
+"""A target that gave no answer, among several that were asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Failure:
+    """What stands in the row of a target that could not be read. ``comm`` is "" where it was
+    never known; ``exit_code`` is what the command would have ended with, had this been the only
+    target.
+    """
+
+    pid: int
+    comm: str
+    message: str
+    hint: str
+    exit_code: int

@@ -1,0 +1,100 @@
+"""/proc/PID/smaps and /proc/PID/smaps_rollup: the kernel's figures, per mapping and in total.
+
+Strategy: a header line begins with a hex digit, a figure with a capital letter, and a path cannot
+hold a newline (the kernel escapes it); so one regular expression cuts the text into mappings. The
+same figures come again and again in a process with very many mappings, so each distinct block of
+lines is read once.
+
+Rules: sizes are printed in units of 1024 bytes; lines that are not known are passed over; a
+truncated text is an error, not a shorter answer.
+
+Source: proc_pid_smaps(5); ``__show_smap`` in fs/proc/task_mmu.c. ``LazyFree`` exists since Linux
+4.12, ``Pss_Anon`` and its like since 5.0.
+"""
+
+from __future__ import annotations
+
+import re
+
+from allocscope.errors import BadInput
+from allocscope.model.process import SmapsEntry, SmapsRollup
+from allocscope.parse import maps
+
+_MAPPING = re.compile(rb"^([0-9a-f].*)\n((?:[A-Z].*\n)+)", re.MULTILINE)
+_FIGURE = re.compile(rb"^(\w+): +(\d+) kB$", re.MULTILINE)
+
+
+def parse(data: bytes) -> tuple[SmapsEntry, ...]:
+    """All mappings with their figures, in the kernel's order; a line that an old kernel lacks
+    counts as 0.
+
+    Raises BadInput when the text is truncated or is not smaps.
+    """
+    blocks = _cut(data)
+    headers = (header.decode("utf-8", "surrogateescape") for header, _ in blocks)
+    known: dict[bytes, tuple[int, ...]] = {}
+    entries = []
+    for mapping, (_, block) in zip(maps.parse_lines(headers), blocks, strict=True):
+        figures = known.get(block)
+        if figures is None:
+            figures = known[block] = _entry_figures(block)
+        entries.append(SmapsEntry(mapping, *figures))
+    return tuple(entries)
+
+
+def rollup(data: bytes) -> SmapsRollup:
+    """The one block of smaps_rollup. Raises BadInput when the text is truncated or is something
+    else."""
+    blocks = _cut(data)
+    if len(blocks) != 1:
+        raise BadInput(f"smaps_rollup: one block expected, {len(blocks)} found")
+    figures = _figures(blocks[0][1])
+    try:
+        return SmapsRollup(
+            rss_bytes=figures["Rss"],
+            pss_bytes=figures["Pss"],
+            pss_anon_bytes=figures.get("Pss_Anon"),
+            pss_file_bytes=figures.get("Pss_File"),
+            pss_shmem_bytes=figures.get("Pss_Shmem"),
+            shared_clean_bytes=figures["Shared_Clean"],
+            shared_dirty_bytes=figures["Shared_Dirty"],
+            private_clean_bytes=figures["Private_Clean"],
+            private_dirty_bytes=figures["Private_Dirty"],
+            anonymous_bytes=figures.get("Anonymous"),
+            lazyfree_bytes=figures.get("LazyFree"),
+            anon_huge_bytes=figures.get("AnonHugePages"),
+            swap_bytes=figures.get("Swap"),
+            swap_pss_bytes=figures.get("SwapPss"),
+            locked_bytes=figures.get("Locked"),
+        )
+    except KeyError as error:
+        raise BadInput(f"smaps_rollup: the line {error} is missing") from error
+
+
+def _cut(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Pairs of a header line and its block of figures, which together are the whole text."""
+    blocks: list[tuple[bytes, bytes]] = _MAPPING.findall(data)
+    if sum(len(header) + 1 + len(block) for header, block in blocks) != len(data):
+        raise BadInput("smaps: the text is cut off, or is not smaps")
+    return blocks
+
+
+def _entry_figures(block: bytes) -> tuple[int, ...]:
+    """The fields of SmapsEntry behind ``mapping``, in its order, in bytes."""
+    figures = _figures(block)
+    if "Rss" not in figures:
+        raise BadInput(f"smaps: a mapping without its Rss line: {block[:80]!r}")
+    return (
+        figures["Rss"],
+        figures.get("Private_Dirty", 0),
+        figures.get("Private_Clean", 0),
+        figures.get("LazyFree", 0),
+        figures.get("Swap", 0),
+        figures.get("Anonymous", 0),
+        figures.get("AnonHugePages", 0),
+        figures.get("Locked", 0),
+    )
+
+
+def _figures(block: bytes) -> dict[str, int]:
+    return {name.decode(): int(size) * 1024 for name, size in _FIGURE.findall(block)}

@@ -1,0 +1,161 @@
+"""The contract as plain JSON objects: the envelope and what every verb puts into it.
+
+Strategy: a dataclass becomes an object with the same keys in the same order; what differs is
+named here (an arena's figures stand in the arena itself; ratios are derived). Rules: only the
+standard library; addresses (fields marked ``hex``) are ``"0x…"``; unknown is null; nothing that a
+target named can make the text invalid UTF-8. Which fields a class has is worked out once per
+class, because a process may have a thousand arenas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from allocscope.model.failure import Failure
+from allocscope.model.heap import Arena, Figures
+from allocscope.model.libc import Allocator, Libc
+from allocscope.model.process import Process
+from allocscope.model.report import Caveat, Method, Report
+from allocscope.version import VERSION
+
+SCHEMA_VERSION = 1
+
+Object = dict[str, Any]
+
+
+def envelope(report: Report[Any], schema: str, captured_at: float) -> Object:
+    """One answer about one process as the contract's envelope.
+
+    ``schema`` is the verb ("arenas"); ``captured_at`` is in seconds since 1970 (time.time).
+    """
+    return wrap(
+        schema,
+        captured_at,
+        process=report.process,
+        libc=report.libc,
+        allocator=report.allocator,
+        method=report.method,
+        data=plain(report.data),
+        caveats=report.caveats,
+    )
+
+
+def envelope_of_failure(failure: Failure, schema: str, captured_at: float) -> Object:
+    """The envelope of a target that gave no answer: ``data`` is null and ``error`` says why."""
+    answer = wrap(schema, captured_at, data=None)
+    answer["process"] = dict.fromkeys((f.name for f in dataclasses.fields(Process)), None)
+    answer["process"]["pid"] = failure.pid
+    answer["process"]["comm"] = plain(failure.comm) or None
+    answer["error"] = {
+        "exit_code": failure.exit_code,
+        "message": plain(failure.message),
+        "hint": plain(failure.hint),
+    }
+    return answer
+
+
+def envelope_of_many(envelopes: Sequence[Object], schema: str, captured_at: float) -> Object:
+    """Several targets: an envelope without a process of its own, whose ``data`` is the list of
+    theirs.
+    """
+    return wrap(schema, captured_at, data=list(envelopes))
+
+
+def wrap(
+    schema: str,
+    captured_at: float,
+    *,
+    data: Any,
+    process: Process | None = None,
+    libc: Libc | None = None,
+    allocator: Allocator | None = None,
+    method: Method | None = None,
+    caveats: Sequence[Caveat] = (),
+) -> Object:
+    """The envelope around ``data``, which is plain already. Parts that do not apply are null."""
+    return {
+        "schema": f"allocscope/{schema}",
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": VERSION,
+        "captured_at": _utc(captured_at),
+        "process": plain(process),
+        "libc": plain(libc),
+        "allocator": plain(allocator),
+        "method": plain(method),
+        "data": data,
+        "caveats": plain(caveats),
+    }
+
+
+def dumps(value: Object) -> str:
+    """One line, ASCII only, ended by a newline. ValueError for NaN and infinities, which JSON has
+    not.
+    """
+    return json.dumps(value, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """A model value as dicts, lists, strings and numbers. TypeError for anything else."""
+    kind = type(value)
+    if value is None or kind in (int, bool, float):
+        return value
+    if kind is str:
+        return value if value.isascii() else _valid_text(value)
+    if kind in (tuple, list):
+        return [plain(item) for item in value]
+    if kind is bytes:
+        return value.decode("utf-8", "replace")
+    special = _SPECIAL.get(kind)
+    return special(value) if special else _object(value)
+
+
+def _object(value: Any) -> Object:
+    kind: type = type(value)
+    answer: Object = {}
+    for name, is_address in _fields(kind):
+        item = getattr(value, name)
+        answer[name] = plain(item) if item is None or not is_address else f"{item:#x}"
+    return answer
+
+
+def _figures(figures: Figures) -> Object:
+    return {**_object(figures), "fragmentation_ratio": round(figures.fragmentation_ratio, 6)}
+
+
+def _arena(arena: Arena) -> Object:
+    """The arena's figures stand in the arena itself, before the list of its heaps."""
+    answer: Object = {}
+    for key, item in _object(arena).items():
+        if key == "figures":
+            answer.update(item)
+        else:
+            answer[key] = item
+    return answer
+
+
+_SPECIAL: dict[type, Callable[[Any], Object]] = {Arena: _arena, Figures: _figures}
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
+    if not dataclasses.is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} has no place in JSON")
+    return tuple((f.name, bool(f.metadata.get("hex"))) for f in dataclasses.fields(kind))
+
+
+def _valid_text(text: str) -> str:
+    """Bytes that were not UTF-8 (kept by surrogateescape) become U+FFFD: JSON has no lone
+    surrogates.
+    """
+    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def _utc(seconds: float) -> str:
+    whole = int(seconds)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{stamp}.{int((seconds - whole) * 1000):03d}Z"
