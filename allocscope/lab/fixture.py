@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -64,6 +65,15 @@ def names() -> tuple[str, ...]:
             path.parent.name for path in sources().glob("*/*.c") if path.stem == path.parent.name
         )
     )
+
+
+def summary(name: str) -> str:
+    """What a fixture builds: the first sentence of its source, without its name."""
+    text = (sources() / name / f"{name}.c").read_text()
+    found = re.match(rf"/\* {re.escape(name)}: (.*?\.)(?=\s)", text, re.DOTALL)
+    if not found:
+        raise InternalError(f"the source of the fixture {name} does not say what it is")
+    return " ".join(found.group(1).split())
 
 
 def build(name: str, compiler: Sequence[str] = ()) -> Path:
