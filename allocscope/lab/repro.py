@@ -65,7 +65,7 @@ def _pairs(
     totals, mmapped = data.totals, data.mmapped
     free = totals.fastbin_bytes + totals.bin_bytes + totals.top_bytes
     used = totals.live_bytes + totals.tcache_bytes + totals.overhead_bytes
-    held = _plus(truth["live_usable_bytes"], truth["mmapped_usable_bytes"])
+    held = _plus(truth["live_usable_bytes"], truth["mmapped_written_bytes"])
     not_live = _plus(truth["free_bytes"], truth["tcache_bytes"])
     most_live = _plus(truth["live_count_max"], truth["glibc_own_count"])
     complete = [arena for arena in data.arenas if arena.consistency != PARTIAL]
@@ -102,7 +102,7 @@ def _pairs(
     yield (
         "mmapped_resident_bytes",
         "at-least",
-        truth["mmapped_usable_bytes"],
+        truth["mmapped_written_bytes"],
         mmapped.resident_bytes,
     )
     yield "free_resident_bytes", "at-most", not_live, totals.free_resident_bytes
