@@ -226,6 +226,7 @@ def test_importing_the_package_loads_no_terminal_library():
     assert heavy(loaded, "click", "rich", "lxml", "pygdbmi", "elftools") == []
 
 
+@pytest.mark.own_malloc
 def test_the_json_of_arenas_loads_only_what_it_needs():
     arguments = ["arenas", str(os.getpid()), "--json"]
     loaded = loaded_by(
