@@ -119,9 +119,12 @@ def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
     page.table(fit(made, page.look.width))
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            page.line(
-                f"{outcome.pid}: {clean(outcome.message)} {clean(outcome.hint)}".rstrip(), "red"
-            )
+            page.line(f"{outcome.pid}: {_why(outcome)}", "red")
+
+
+def _why(failure: Failure) -> str:
+    hint = f". {clean(failure.hint)}" if failure.hint else ""
+    return clean(failure.message) + hint
 
 
 def _overview_row(outcome: Outcome, unit: Unit) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def busy() -> Report[ArenasData]:
 
 
 def several() -> list[Report[ArenasData] | Failure]:
-    gone = Failure(4712, "ev\x1b[2Jil", "Process 4712 went away.", "", 3)
+    gone = Failure(4712, "ev\x1b[2Jil", "process 4712 went away", "", 3)
     return [reports.report(), gone, reports.report(pid=99, comm="[red]x[/]\x1b]0;t\x07")]
 
 
