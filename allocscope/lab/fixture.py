@@ -5,7 +5,7 @@ Strategy: the sources travel with the package and are compiled where they are ne
 user's cache, under a name that is a digest of everything that went in. A fixture prints one JSON
 line when its state is built and all its threads sleep; it ends at EOF on its stdin.
 
-Rules: every wait is bounded, every process is reaped, whatever happens in between.
+Rule: a program appears in the cache whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,22 +15,19 @@ import dataclasses
 import hashlib
 import json
 import os
-import selectors
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from allocscope.errors import InternalError, MissingPart, WrongUsage
+from allocscope.lab.child import child
 
 FLAGS = ("-std=gnu11", "-O2", "-g", "-pthread")
 COMPILERS = ("cc", "gcc", "clang")
 BUILD_SECONDS = 120.0
 READY_SECONDS = 60.0
-END_SECONDS = 20.0
-LINE_BYTES_MAX = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def build(name: str, compiler: Sequence[str] = ()) -> Path:
         raise WrongUsage(
             f"there is no fixture called {name!r}", f"There are: {', '.join(names())}."
         )
-    command = [*(compiler or _default_compiler()), *FLAGS]
+    command = [*(compiler or default_compiler()), *FLAGS]
     inputs = [*sorted((sources() / "common").iterdir()), sources() / name / f"{name}.c"]
     digest = hashlib.sha256("\0".join(command).encode())
     for path in inputs:
@@ -116,23 +113,15 @@ def run(
     ]
     if threads is not None:
         command += ["--threads", str(threads)]
-    with (
-        tempfile.TemporaryFile() as complaints,
-        _process(command, environment, complaints.fileno()) as process,
-    ):
-        line = _first_line(process, READY_SECONDS * max(1.0, scale))
-        if not line:
-            complaints.seek(0)
-            said = complaints.read(2000).decode(errors="replace").strip()
-            raise MissingPart(
-                f"the fixture {name} did not get ready: {said or 'it said nothing'}",
-                f"Try it by hand: {' '.join(command)}",
-            )
-        told = json.loads(line)
-        yield RunningFixture(name, told["pid"], told["seed"], told["truth"], process)
+    with child(command, environment) as started:
+        told = json.loads(started.line(READY_SECONDS * max(1.0, scale)))
+        yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started.process)
 
 
-def _default_compiler() -> tuple[str, ...]:
+def default_compiler() -> tuple[str, ...]:
+    """The C compiler's command: ``$CC``, else the first of cc, gcc and clang on the path.
+
+    Raises MissingPart where there is none."""
     chosen = os.environ.get("CC", "").split()
     if chosen:
         return tuple(chosen)
@@ -177,52 +166,3 @@ def _compile(command: Sequence[str], inputs: Sequence[Path], program: Path) -> N
                 "Run: apt install gcc libc6-dev",
             )
         unfinished.replace(program)
-
-
-@contextlib.contextmanager
-def _process(
-    command: Sequence[str], environment: Mapping[str, str] | None, stderr: int
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that is gone when the block ends: by EOF on its stdin if it heeds that, else
-    killed."""
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, **(environment or {})},
-        )
-    except OSError as error:
-        raise MissingPart(
-            f"cannot start {command[0]}: {error.strerror}", "Is it installed?"
-        ) from error
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield process
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-
-
-def _first_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """The first line of a process's output; b"" if it ends, or the time is over, before there is
-    one."""
-    assert process.stdout is not None
-    deadline = time.monotonic() + seconds
-    text = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while b"\n" not in text and len(text) < LINE_BYTES_MAX:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return b""
-            piece = os.read(process.stdout.fileno(), LINE_BYTES_MAX)
-            if not piece:
-                return b""
-            text += piece
-    return text.partition(b"\n")[0]

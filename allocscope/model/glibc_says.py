@@ -51,6 +51,20 @@ class MallocInfo:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FreeOfArena:
+    """What malloc_info's figures of one arena really mean, its known inaccuracies taken off: real bytes and real chunks.
+
+    ``top_bytes`` is None where that version leaves top out of "rest"."""
+
+    index: int
+    fast_count: int | None
+    fast_bytes: int | None
+    bin_count: int
+    bin_bytes: int
+    top_bytes: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class StatsArena:
     """One arena of malloc_stats: both figures are modulo 2**32 in every glibc version."""
 
@@ -95,7 +109,6 @@ class ProcessLists:
 
     arenas: tuple[ArenaLists, ...]
     has_fastbins: bool
-    top_in_rest: bool
     mmap_count: int
     mmap_bytes: int
     max_mmap_count: int

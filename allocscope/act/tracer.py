@@ -1,0 +1,119 @@
+"""The one thread that does all tracing of one target.
+
+Strategy: ptrace ties a tracee to the *thread* that attached it. A thread of our own, with every
+signal blocked, makes the native calls one after the other; Ctrl-C reaches the main thread, which
+then queues the clean-up behind whatever is under way. When a thread of the target could not be let
+go (it would not stop), the end of this thread does it, as our death would.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from allocscope._probes import lib
+
+from allocscope.act import task
+from allocscope.errors import (
+    AllocscopeError,
+    InternalError,
+    NoSuchProcess,
+    PermissionRefused,
+    Unsafe,
+)
+
+_T = TypeVar("_T")
+
+
+class Tracer:
+    """A thread to call native code in. ``end`` it: that lets go of everything."""
+
+    def __init__(self) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            1, thread_name_prefix="allocscope-tracer", initializer=_block_signals
+        )
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        """Waits for the result; the work goes on even if the wait is interrupted."""
+        return self._pool.submit(work).result()
+
+    def end(self) -> None:
+        """Waits for work under way, then for the end of the thread."""
+        self._pool.shutdown(wait=True)
+
+
+def _block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def wait_released(pid: int, tid: int, deadline_ns: int) -> None:
+    """Until the kernel no longer names us as the tracer of the thread, or it has ended.
+
+    The thread of ours that held it is ending when this is called, so the wait is short. Raises
+    InternalError.
+    """
+    me = str(os.getpid())
+    while time.monotonic_ns() < deadline_ns:
+        try:
+            if task.status(pid, tid)["TracerPid"] != me:
+                return
+        except NoSuchProcess:
+            return
+        time.sleep(0.0005)
+    raise InternalError(
+        f"thread {tid} of process {pid} is still traced by allocscope",
+        "Ending allocscope lets it go.",
+    )
+
+
+def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
+    """What ``number``, an errno at ``step`` of a borrowed call, means to the user."""
+    reason = os.strerror(number)
+    if number == errno.ESRCH:
+        return NoSuchProcess(f"process {pid}, or its thread {thread}, has ended meanwhile")
+    if step == lib.AS_AT_SEIZE and number in (errno.EPERM, errno.EACCES):
+        refused = task.translated(pid, PermissionError(number, reason))
+        assert isinstance(refused, PermissionRefused)
+        return refused
+    if number == errno.ETIMEDOUT and step == lib.AS_AT_STOP:
+        return Unsafe(
+            f"thread {thread} of process {pid} did not stop in time; it was left alone",
+            "It may wait for a disk or for a vfork child; try again, or give a longer --deadline.",
+        )
+    if number == errno.ETIMEDOUT:
+        return Unsafe(
+            f"the copy of process {pid} was not finished in time; the process goes on by itself",
+            "Give a longer --deadline.",
+        )
+    if number == errno.EBUSY:
+        return Unsafe(
+            f"thread {thread} of process {pid} never left its restartable sequences", "Try again."
+        )
+    if number == errno.ENOEXEC:
+        return Unsafe(
+            f"thread {thread} of process {pid} runs 32-bit code", "Use a passive command."
+        )
+    if step == lib.AS_AT_CODE:
+        return Unsafe(
+            f"the library of process {pid} differs in memory from its file ({reason})",
+            "Use a passive command.",
+        )
+    if step in (lib.AS_AT_STACK, lib.AS_AT_WRITE):
+        return Unsafe(
+            f"thread {thread} of process {pid} stands on no ordinary stack, or has no room left "
+            f"on it ({reason})",
+            "Try again: another moment or thread may do. Coroutine stacks cannot be used.",
+        )
+    if step == lib.AS_AT_CALL and number in (errno.ENOMEM, errno.EAGAIN):
+        return Unsafe(
+            f"the kernel refused a copy of process {pid}: {reason}",
+            "A limit on memory (overcommit, cgroup) or processes (ulimit -u, pids.max) is reached.",
+        )
+    return InternalError(
+        f"the snapshot of process {pid} failed at step {step}: {reason}", "Please report this."
+    )

@@ -1,0 +1,34 @@
+"""What every test may ask for: fixture programs, built once and run for the length of a test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from allocscope.errors import MissingPart
+from allocscope.lab import fixture
+
+
+@pytest.fixture(scope="session")
+def c_compiler() -> None:
+    """There is a compiler for the fixture programs; otherwise the test is skipped, and says why."""
+    try:
+        fixture.default_compiler()
+    except MissingPart as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def running(c_compiler: None) -> Iterator[Callable[..., fixture.RunningFixture]]:
+    """A factory: ``running("scattered", seed=7)`` starts that fixture and returns its pid and
+    truth. Options are those of `allocscope.lab.fixture.run`. Everything started ends with the
+    test."""
+    with contextlib.ExitStack() as started:
+
+        def start(name: str, **options: Any) -> fixture.RunningFixture:
+            return started.enter_context(fixture.run(name, **options))
+
+        yield start

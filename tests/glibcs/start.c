@@ -1,0 +1,17 @@
+/* The entry point of a program that runs under every glibc: the C runtime's own would ask for GLIBC_2.34.
+ *
+ * Does what crt1.o did before 2.34, without constructors, of which our programs have none. */
+__asm__(".globl _start\n"
+        "_start:\n"
+        "    xor %ebp, %ebp\n"
+        "    mov %rdx, %r9\n"           /* the loader's finaliser */
+        "    pop %rsi\n"                /* argc */
+        "    mov %rsp, %rdx\n"          /* argv */
+        "    and $-16, %rsp\n"
+        "    push %rax\n"
+        "    push %rsp\n"
+        "    xor %r8d, %r8d\n"          /* no _fini, no _init */
+        "    xor %ecx, %ecx\n"
+        "    lea main(%rip), %rdi\n"
+        "    call *__libc_start_main@GOTPCREL(%rip)\n"
+        "    hlt\n");

@@ -1,0 +1,35 @@
+"""One seed of the stress program under each glibc of Debian's archive; ./dev matrix runs many."""
+
+from __future__ import annotations
+
+import pytest
+
+from allocscope import observe
+from glibcs import fetch, judge, programs
+
+SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
+
+
+@pytest.fixture(scope="session")
+def stress(tmp_path_factory):
+    return programs.build([programs.HERE / "stress.c"], tmp_path_factory.mktemp("bin") / "stress")
+
+
+@pytest.fixture(params=fetch.SUITES)
+def tree(request):
+    found = fetch.tree(request.param)
+    if isinstance(found, fetch.NotFetched):
+        pytest.skip(f"the archive does not answer for {found.suite}: {found.reason}")
+    return found
+
+
+def test_the_stress_program_runs_under_the_oldest_glibc(stress):
+    assert max(programs.versions_needed(stress)) <= programs.OLDEST
+
+
+def test_the_reading_is_exact(tree, stress):
+    with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS)) as ready:
+        report = observe(ready["pid"])
+    assert report.libc.version == tree.version
+    assert len(report.data.arenas) > 1
+    assert judge.differences(report, ready["truth"]) == []

@@ -1,0 +1,110 @@
+"""``./dev check``: everything that a change must pass, in one run, cheapest first.
+
+Strategy: a list of named steps. Each runs whether or not the one before it passed, so that one call
+tells all; the last lines name what failed. Exit status 1 when anything did.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import skips
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "-o", "/dev/null"]
+C_INCLUDES = ["-I", "probes/include", "-I", "probes/src", "-I", "fixtures"]
+SANITIZERS = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+
+
+def run(*command: str | Path, **environment: str) -> bool:
+    """Runs a command in the project's root; True when it exits with 0."""
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False)
+    return done.returncode == 0
+
+
+def formatted() -> bool:
+    return run(BIN / "ruff", "format", "--check", ".")
+
+
+def linted() -> bool:
+    return run(BIN / "ruff", "check", ".")
+
+
+def typed() -> bool:
+    return run(BIN / "mypy")
+
+
+def c_sources() -> list[Path]:
+    """All C files that people wrote: what cffi generates lies elsewhere."""
+    folders = (ROOT / name for name in ("probes/src", "fixtures", "tests"))
+    return sorted(path for folder in folders for path in folder.rglob("*.c"))
+
+
+def c_without_warnings() -> bool:
+    compilers = [name for name in ("gcc", "clang") if shutil.which(name)]
+    print(f"compilers: {', '.join(compilers)}")
+    jobs = [(compiler, source) for compiler in compilers for source in c_sources()]
+    failed = [job for job in jobs if not run(job[0], *C_FLAGS, *C_INCLUDES, job[1])]
+    print(f"{len(jobs)} compilations, {len(failed)} failed")
+    return bool(jobs) and not failed
+
+
+def tested() -> bool:
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "junit.xml"
+        passed = run(sys.executable, "-m", "pytest", f"--junitxml={report}")
+        return skips.judge(report) and passed
+
+
+def sanitized() -> bool:
+    """The native unit tests again, on a helper that watches its own memory and arithmetic."""
+    runtime = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    with tempfile.TemporaryDirectory() as directory:
+        build = Path(directory)
+        setup = ["setup.py", "--quiet", "build", f"--build-base={build}/tmp"]
+        setup += [f"--build-lib={build}/lib"]
+        if not run(sys.executable, *setup, CFLAGS=SANITIZERS, LDFLAGS=SANITIZERS):
+            return False
+        return run(
+            sys.executable,
+            *["-P", "-m", "pytest", "-q", "tests/unit", "-m", "native", "-p", "no:cacheprovider"],
+            PYTHONPATH=str(build / "lib"),
+            LD_PRELOAD=runtime,
+            ASAN_OPTIONS="detect_leaks=0:halt_on_error=1",
+        )
+
+
+STEPS: list[tuple[str, Callable[[], bool]]] = [
+    ("format", formatted),
+    ("lint", linted),
+    ("types", typed),
+    ("C without warnings", c_without_warnings),
+    ("tests, one seed for each glibc", tested),
+    ("native unit tests under ASan and UBSan", sanitized),
+]
+
+
+def main() -> int:
+    failed = []
+    for title, step in STEPS:
+        print(f"\n== {title}", flush=True)
+        begun = time.monotonic()
+        passed = step()
+        print(f"-- {title}: {'ok' if passed else 'FAILED'}, {time.monotonic() - begun:.1f} s")
+        failed += [] if passed else [title]
+    print(f"\ncheck: {'FAILED: ' + '; '.join(failed) if failed else 'all passed'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
