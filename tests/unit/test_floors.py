@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
 
 FLOORS = {
     "errors": 0,
+    "version": 0,
     "model": 0,
     "parse": 1,
     "glibc": 2,
@@ -42,8 +43,9 @@ IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
 }  # fmt: skip
 TERMINAL_ROOMS = {"click": {"cli", "__main__"}, "rich": {"cli", "render", "__main__"}}
-ASKING = {"ask"}
-"""The use cases of app that stop, copy, call or change a target, and so may reach ``act``."""
+ASKING = {"arenas_frozen", "ask", "doctor", "doctor_target"}
+"""The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
+and so may reach ``act``."""
 
 Graph = dict[str, set[str]]
 
