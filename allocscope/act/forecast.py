@@ -20,7 +20,6 @@ import dataclasses
 from pathlib import Path
 
 from allocscope._probes import ffi, lib
-
 from allocscope.act import cgroup, task
 from allocscope.errors import Unsafe
 

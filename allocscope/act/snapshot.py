@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from allocscope._probes import ffi, lib
-
 from allocscope.act import borrow, code, leftovers, task
 from allocscope.act import forecast as forecasts
 from allocscope.act.tracer import Tracer, failure, wait_released
@@ -133,7 +132,8 @@ def frozen(
 
 
 class _Session:
-    """What the tracer thread holds of one target. Methods ending in ``_there`` run in that thread."""
+    """What the tracer thread holds of one target. Methods ending in ``_there`` run in that
+    thread."""
 
     def __init__(
         self, target: int, found: code.Code, mappings: Sequence[Mapping], deadline_ns: int

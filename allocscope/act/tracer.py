@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from allocscope._probes import lib
-
 from allocscope.act import task
 from allocscope.errors import (
     AllocscopeError,

@@ -1,8 +1,9 @@
-"""Chunks that look allocated but are free: those parked in tcaches and fastbins, and the tcaches' own chunks.
+"""Chunks that look allocated but are free: those parked in tcaches and fastbins, and the tcaches'
+own chunks.
 
-Their addresses are collected once for all arenas; the walk is given the part that lies in each row of chunks. Whether links are
-mangled (safe-linking) is read from the lists: with the wrong reading a list does not end after the number of elements that its
-counter tells.
+Their addresses are collected once for all arenas; the walk is given the part that lies in each row
+of chunks. Whether links are mangled (safe-linking) is read from the lists: with the wrong reading a
+list does not end after the number of elements that its counter tells.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ HEADER_BYTES = 2 * WORD
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Marks:
-    """Chunk addresses, each list sorted. ``broken``: lists that did not end as they should. ``by_tcache``: how many chunks
-    each thread's tcache holds."""
+    """Chunk addresses, each list sorted. ``broken``: lists that did not end as they should.
+    ``by_tcache``: how many chunks each thread's tcache holds."""
 
     tcache: array[int]
     fastbin: array[int]
@@ -48,14 +49,22 @@ def _part(sorted_list: array[int], start: int, end: int) -> array[int]:
 def detect_safe_linking(
     memory: Memory, tcaches: Sequence[Tcache], arenas: Sequence[ArenaState], default: bool
 ) -> bool:
-    """Are the lists' links mangled? Decided by the first non-empty list; ``default`` when all are empty."""
-    samples = [(head, 0, count) for t in tcaches for head, count in zip(t.heads, t.counts, strict=True) if head]
+    """Are the lists' links mangled? Decided by the first non-empty list; ``default`` when all are
+    empty."""
+    samples = [
+        (head, 0, count)
+        for t in tcaches
+        for head, count in zip(t.heads, t.counts, strict=True)
+        if head
+    ]
     samples += [(head, HEADER_BYTES, 0) for arena in arenas for head in arena.fastbins if head]
     for head, link_offset, count in samples[:64]:
         verdicts = []
         for mangled in (False, True):
             limit = count + 1 if count else 1 << 16
-            [(found, whole)] = memory.chase([head], link_offset=link_offset, mangled=mangled, limit=limit)
+            [(found, whole)] = memory.chase(
+                [head], link_offset=link_offset, mangled=mangled, limit=limit
+            )
             verdicts.append(whole and (not count or len(found) == count))
         if verdicts[0] != verdicts[1]:
             return verdicts[1]
@@ -70,7 +79,9 @@ def collect(
     parked: list[int] = []
     by_tcache: dict[int, tuple[int, ...]] = {}
     wanted = [(t, i) for t in tcaches for i, head in enumerate(t.heads) if head]
-    lists = memory.chase([t.heads[i] for t, i in wanted], link_offset=0, mangled=mangled, limit=1 << 17)
+    lists = memory.chase(
+        [t.heads[i] for t, i in wanted], link_offset=0, mangled=mangled, limit=1 << 17
+    )
     for (tcache, i), (found, whole) in zip(wanted, lists, strict=True):
         if not whole or len(found) != tcache.counts[i]:
             broken.append(f"tcache bin {i} of thread {tcache.tid}")
@@ -88,7 +99,9 @@ def collect(
             broken.append(f"a fastbin of arena {arena.address:#x}")
         fast += found
     structs = array("Q", sorted(t.chunk for t in tcaches))
-    return Marks(array("Q", sorted(parked)), array("Q", sorted(fast)), structs, tuple(broken), by_tcache)
+    return Marks(
+        array("Q", sorted(parked)), array("Q", sorted(fast)), structs, tuple(broken), by_tcache
+    )
 
 
 def known_chunks(arena: ArenaState, layout: StateLayout) -> list[int]:

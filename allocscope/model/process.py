@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from allocscope.model.fields import address
+from allocscope.model.fields import HEX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -12,8 +12,8 @@ class Mapping:
     """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
     kernel prints it otherwise."""
 
-    start: int = address()
-    end: int = address()
+    start: int = dataclasses.field(metadata=HEX)
+    end: int = dataclasses.field(metadata=HEX)
     perms: str
     offset: int
     device: str
@@ -182,9 +182,9 @@ class AuxVector:
     a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
     ``secure``: set-id or similar, so that glibc ignored its environment."""
 
-    base: int = address()
-    phdr: int = address()
+    base: int = dataclasses.field(metadata=HEX)
+    phdr: int = dataclasses.field(metadata=HEX)
     phnum: int
-    entry: int = address()
+    entry: int = dataclasses.field(metadata=HEX)
     page_bytes: int
     secure: bool
