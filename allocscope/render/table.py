@@ -40,7 +40,7 @@ def arenas(outcomes: Sequence[Outcome], look: Look) -> str:
 def _process(page: Page, report: Report[ArenasData]) -> None:
     data, look = report.data, page.look
     page.line(sentences.headline(report, look.exact_bytes), "bold")
-    page.line(sentences.identity(report), "dim")
+    page.items(sentences.identity(report), "dim")
     page.blank()
     _cut(page, data)
     page.blank()

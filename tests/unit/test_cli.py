@@ -19,6 +19,7 @@ import reports
 from allocscope.cli import exits
 from allocscope.cli.group import run
 from allocscope.errors import InternalError, NoSuchProcess, PermissionRefused, Unsafe
+from allocscope.model.glibc_says import Answer
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Report
 
@@ -213,9 +214,7 @@ def test_a_selection_is_a_list_even_of_one(shown: Shown, monkeypatch: pytest.Mon
         (["arenas", "42", "--output", "/nonexistent/x"], "cannot be written"),
     ],
 )
-def test_wrong_usage_is_2_and_says_what_is_right(
-    words: list[str], says: str, shown: Shown
-) -> None:
+def test_wrong_usage_is_2_and_says_what_is_right(words: list[str], says: str, shown: Shown) -> None:
     assert run(words) == 2
     out, err = shown()
     assert out == ""
@@ -242,6 +241,57 @@ def test_worst_first() -> None:
     assert exits.worst([0, 6, 3]) == 3
     assert exits.worst([3, 5, 4, 6]) == 4
     assert exits.worst([8, 7, 10, 0]) == 10
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Any]]]:
+    """A stand-in for ``ask``; what it was asked."""
+    seen: list[tuple[int, dict[str, Any]]] = []
+
+    def ask(pid: int, **how: Any) -> Report[Answer]:
+        if pid in ERRORS:
+            raise ERRORS[pid]
+        seen.append((pid, how))
+        base = reports.report(pid=pid)
+        said = Answer(
+            "snapshot", 1_900_000, b"<malloc/>\n\xff", b"Arena 0:\n", ("arena 3",), 240_000_000
+        )
+        return Report(base.process, base.libc, None, base.method, said, ())
+
+    stand_in(monkeypatch, "allocscope.app.ask", ask=ask)
+    return seen
+
+
+def test_ask_prints_the_very_bytes_and_how_they_were_obtained(
+    asked: list[tuple[int, dict[str, Any]]], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert run(["ask", "42", "--what", "both", "--deadline", "9"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out == b"<malloc/>\n\xffArena 0:\n"
+    assert err.decode() == (
+        "snapshot of pid 42 (ruby), paused 1.9 ms, 240 ms in all; "
+        "held, and released in the copy: arena 3\n"
+    )
+    assert asked == [
+        (42, {"what": "both", "live": False, "max_pause_ns": 100_000_000, "deadline_s": 9.0})
+    ]
+
+
+@pytest.mark.usefixtures("asked")
+def test_ask_as_json_and_into_a_file(tmp_path: Path, shown: Shown) -> None:
+    assert run(["ask", "42", "--json"]) == 0
+    answer_ = json.loads(shown()[0])
+    assert answer_["schema"] == "allocscope/ask"
+    assert answer_["data"]["malloc_info_xml"] == "<malloc/>\n\ufffd"
+    assert run(["ask", "42", "--output", str(tmp_path / "heap.xml")]) == 0
+    assert (tmp_path / "heap.xml").read_bytes() == b"<malloc/>\n\xffArena 0:\n"
+
+
+@pytest.mark.usefixtures("asked")
+def test_ask_refused_is_7() -> None:
+    assert run(["ask", "7"]) == 7
+    assert run(["ask", "core"]) == 2
+    assert run(["ask", "42", "--what", "everything"]) == 2
 
 
 def test_help_and_version_of_the_real_command() -> None:

@@ -94,9 +94,7 @@ def test_totals_have_an_arenas_figures() -> None:
 
 def test_unknown_is_null_and_never_zero() -> None:
     report = reports.report()
-    unknown = dataclasses.replace(
-        report.data.totals, private_dirty_bytes=None, lazyfree_bytes=None
-    )
+    unknown = dataclasses.replace(report.data.totals, private_dirty_bytes=None, lazyfree_bytes=None)
     report = dataclasses.replace(report, data=dataclasses.replace(report.data, totals=unknown))
     totals = plain(report.data)["totals"]
     assert totals["private_dirty_bytes"] is None

@@ -191,9 +191,7 @@ def test_colours_only_when_asked_for_and_change_nothing_else() -> None:
 
 def test_how_it_was_obtained_is_the_last_line() -> None:
     page = arenas([reports.report()], Look())
-    assert page.splitlines()[-1] == (
-        "passive, 81 ms, target never stopped; consistency: quiescent"
-    )
+    assert page.splitlines()[-1] == ("passive, 81 ms, target never stopped; consistency: quiescent")
     assert arenas([busy()], Look()).splitlines()[-1] == (
         "snapshot, 412 ms, target paused 1.9 ms; consistency: frozen"
     )

@@ -60,8 +60,7 @@ def test_by_cgroup_with_those_below(cat: subprocess.Popen[bytes], tmp_path: Path
 
 def test_the_cgroup_that_the_kernel_names(cat: subprocess.Popen[bytes]) -> None:
     paths = [
-        line.split(":", 2)[2]
-        for line in Path(f"/proc/{cat.pid}/cgroup").read_text().splitlines()
+        line.split(":", 2)[2] for line in Path(f"/proc/{cat.pid}/cgroup").read_text().splitlines()
     ]
     assert paths
     mounted = [path for path in paths if "/.." not in path]
