@@ -65,7 +65,7 @@ def arenas_frozen(
         memory = stack.enter_context(ProcessMemory(snapshot.pid))
         answer = read_copy(snapshot, memory, target, deadline_ns)
         if gdb is not None:
-            where = glibc_says.addresses(pid, target.mappings, answer)
+            where = glibc_says.addresses(pid, answer)
             said = glibc_says.ask(gdb, snapshot, answer, where, "both", 0)
             says, caveats = glibc_says.join(said, memory, answer, passive)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
@@ -97,7 +97,7 @@ def ask_frozen(pid: int, what: What, *, max_pause_ns: int, deadline_s: float) ->
         )
         memory = stack.enter_context(ProcessMemory(snapshot.pid))
         answer = read_copy(snapshot, memory, target, deadline_ns)
-        where = glibc_says.addresses(pid, target.mappings, answer)
+        where = glibc_says.addresses(pid, answer)
         said = glibc_says.ask(gdb, snapshot, answer, where, what, time.monotonic_ns() - started)
     procfs.same(target.process)
     elapsed = time.monotonic_ns() - started

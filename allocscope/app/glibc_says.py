@@ -15,7 +15,6 @@ from allocscope.act.snapshot import CopyPlan, Snapshot
 from allocscope.app.heap import HeapAnswer
 from allocscope.glibc.lists import in_use_bytes, process_lists
 from allocscope.model.glibc_says import Answer, GlibcSays, What
-from allocscope.model.process import Mapping as Vma
 from allocscope.model.report import Caveat
 from allocscope.observe.memory import ProcessMemory
 from allocscope.parse import malloc_info, malloc_stats
@@ -23,10 +22,10 @@ from allocscope.parse import malloc_info, malloc_stats
 NAMES = ("malloc_info", "malloc_stats", "stderr", "_IO_2_1_stderr_")
 
 
-def addresses(pid: int, mappings: tuple[Vma, ...], answer: HeapAnswer) -> dict[str, int]:
+def addresses(pid: int, answer: HeapAnswer) -> dict[str, int]:
     """Where the libc that holds these arenas has the functions, read from the target's own file.
     MissingPart."""
-    return symbols.resolve(pid, mappings, NAMES, holding=answer.reading.par.address)
+    return symbols.resolve(pid, answer.image, NAMES)
 
 
 def ask(
