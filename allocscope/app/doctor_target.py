@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from allocscope.errors import AllocscopeError, NoGlibcHeap, PermissionRefused
+from allocscope.errors import AllocscopeError, MissingPart, NoGlibcHeap, PermissionRefused
 from allocscope.model.checks import Check
 from allocscope.model.process import Process
 from allocscope.observe import procfs
@@ -26,7 +26,7 @@ def checks(process: Process) -> Iterator[Check]:
     yield from heap
     yield _smaps(process.pid)
     yield _seccomp(process.pid)
-    if all(check.status == "ok" for check in heap):
+    if heap and all(check.status == "ok" for check in heap):
         yield _snapshot(process.pid)
 
 
@@ -42,6 +42,8 @@ def _heap(pid: int) -> Iterator[Check]:
     except PermissionRefused as error:
         yield Check("read-permission", "missing", error.message, error.hint)
         return
+    except MissingPart:
+        return  # the native helper, of which another check has told already
     except NoGlibcHeap as error:
         yield Check("read-permission", "ok", f"process {pid} can be read", "")
         yield Check("glibc-heap", "missing", error.message, error.hint)

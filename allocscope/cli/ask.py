@@ -20,7 +20,7 @@ from allocscope.errors import EXIT_PARTIAL
 from allocscope.render.text import clean, duration
 
 if TYPE_CHECKING:
-    from allocscope.model.glibc_says import Answer
+    from allocscope.model.glibc_says import Answer, What
     from allocscope.model.report import Report
 
 SCHEMA = "ask"
@@ -45,7 +45,7 @@ SCHEMA = "ask"
 @options.output_options
 def command(
     target: str,
-    what: str,
+    what: What,
     live: bool,
     max_pause_ms: float,
     deadline_s: float,

@@ -95,7 +95,7 @@ def settings_lines(settings: Settings, exact: bool = False) -> Iterator[tuple[st
     """
     yield "arenas", _arena_count(settings), ""
     for name, setting in _named(settings):
-        if setting.origin != "default":
+        if setting.origin != "default" or setting.without_effect:
             evidence = f": {clean(setting.evidence)}" if setting.evidence else ""
             yield name, _value(name, setting, exact), f"{setting.origin}{evidence}"
     if settings.thresholds_dynamic:
@@ -105,7 +105,7 @@ def settings_lines(settings: Settings, exact: bool = False) -> Iterator[tuple[st
     defaults = [
         f"{name} {_value(name, setting, exact)}"
         for name, setting in _named(settings)
-        if setting.origin == "default"
+        if setting.origin == "default" and not setting.without_effect
     ]
     if defaults:
         yield "at default", ", ".join(defaults), ""

@@ -110,6 +110,7 @@ def test_settings_say_value_origin_and_evidence() -> None:
         "value": 32,
         "origin": "tunable",
         "evidence": "GLIBC_TUNABLES=glibc.malloc.tcache_count=32",
+        "without_effect": False,
     }
     assert settings["cpus_cgroup"] == 1.5
     assert settings["thresholds_dynamic"] is True
