@@ -97,9 +97,8 @@ class _Origins:
     def _default(self, name: str, env: str, value: int) -> Setting:
         wanted = self.tunables.get(name, _number(self.environ.get(env, "")) if env else None)
         if wanted is not None:
-            return Setting(
-                value, "default", f"the start environment asks for {wanted}: without effect"
-            )
+            evidence = f"the start environment asks for {wanted}: without effect"
+            return Setting(value, "default", evidence, without_effect=True)
         return Setting(value, "default", "the value glibc starts with")
 
 
@@ -158,5 +157,5 @@ def _huge_evidence(par: ParValues) -> str:
     if par.hp_pagesize:
         return f"mp_.hp_pagesize is {par.hp_pagesize}: heaps use hugetlb pages"
     if par.thp_pagesize:
-        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps are advised to use transparent huge pages"
+        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps ask for transparent huge pages"
     return "mp_ asks for no huge pages"

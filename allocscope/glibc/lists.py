@@ -11,37 +11,43 @@ so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc
 from __future__ import annotations
 
 from allocscope.glibc.layouts import WORD, StateLayout
+from allocscope.glibc.marks import longest_list
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.reading import ArenaReading, HeapReading
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
 from allocscope.model.glibc_says import ArenaLists, ProcessLists
 
-MAX_LIST = 1 << 26
 FD = 2 * WORD
 
 
-def _sizes(memory: Memory, chunks: list[int]) -> list[int]:
+def _size_words(memory: Memory, chunks: list[int]) -> list[int]:
     found = memory.read_each([chunk + WORD for chunk in chunks], WORD)
-    return [0 if data is None else int.from_bytes(data, "little") & ~CHUNK_FLAGS for data in found]
+    return [0 if data is None else int.from_bytes(data, "little") for data in found]
 
 
-def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int, int]:
+def _sizes(memory: Memory, chunks: list[int]) -> list[int]:
+    return [word & ~CHUNK_FLAGS for word in _size_words(memory, chunks)]
+
+
+def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int, int, int]:
+    """Count, bytes, and size words of the chunks in all bins."""
     heads = state.bin_heads(layout)
     lists = memory.chase(
         [fd for _, fd, _ in heads],
         link_offset=FD,
         mangled=False,
-        limit=MAX_LIST,
+        limit=longest_list([state]),
         ends=[here for here, _, _ in heads],
     )
     chunks = [chunk for found, _ in lists for chunk in found]
-    return len(chunks), sum(_sizes(memory, chunks))
+    words = _size_words(memory, chunks)
+    return len(chunks), sum(word & ~CHUNK_FLAGS for word in words), sum(words)
 
 
 def _fast(memory: Memory, state: ArenaState, safe_linking: bool) -> tuple[int, int]:
     """Each fastbin counts as many times its first chunk's size as it has chunks."""
     heads = [head for head in state.fastbins if head]
-    lists = memory.chase(heads, link_offset=FD, mangled=safe_linking, limit=MAX_LIST)
+    lists = memory.chase(heads, link_offset=FD, mangled=safe_linking, limit=longest_list([state]))
     counts = [len(found) for found, _ in lists]
     sizes = _sizes(memory, heads)
     return sum(counts), sum(c * s for c, s in zip(counts, sizes, strict=True))
@@ -52,10 +58,11 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
     state = item.state
     tallies = [piece.tally for piece in item.pieces]
     if item.problems:
-        bin_count, bin_bytes = _binned(memory, state, reading.layout.state)
+        bin_count, bin_bytes, bin_words = _binned(memory, state, reading.layout.state)
         fast_count, fast_bytes = _fast(memory, state, reading.safe_linking)
     else:
         bin_count, bin_bytes = sum(t.bin_count for t in tallies), sum(t.bin_bytes for t in tallies)
+        bin_words = bin_bytes + bin_count
         fast_count = sum(t.fastbin_count for t in tallies)
         fast_bytes = sum(t.fastbin_bytes for t in tallies)
     aspace = sum(heap.size for heap in item.heaps) or state.system_bytes
@@ -64,6 +71,7 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
         index=item.index,
         bin_count=bin_count,
         bin_bytes=bin_bytes,
+        bin_word_bytes=bin_words,
         fast_count=fast_count,
         fast_bytes=fast_bytes,
         top_bytes=sum(_sizes(memory, [state.top])) if state.initialised else 0,
@@ -88,7 +96,8 @@ def process_lists(memory: Memory, reading: HeapReading) -> ProcessLists:
     )
 
 
-def in_use_bytes(lists: ProcessLists) -> int:
-    """Bytes that are on no free list and in no top: what malloc_stats calls in use, without mmapped
-    chunks."""
-    return sum(a.system_bytes - a.fast_bytes - a.bin_bytes - a.top_bytes for a in lists.arenas)
+def in_use_bytes(reading: HeapReading) -> int:
+    """Bytes of all arenas that the walk found neither in a bin, nor in a fastbin, nor in a top."""
+    tallies = [piece.tally for item in reading.arenas for piece in item.pieces]
+    free = sum(t.fastbin_bytes + t.bin_bytes + t.top_bytes for t in tallies)
+    return sum(item.state.system_bytes for item in reading.arenas) - free

@@ -188,3 +188,22 @@ class AuxVector:
     entry: int = dataclasses.field(metadata=HEX)
     page_bytes: int
     secure: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CgroupLimits:
+    """What the control groups of a process allow it, each the tightest on the way up to the root
+    that can be seen.
+
+    ``cpus``: CPU time per time, None without a quota. ``memory_limit_bytes``: None without a
+    limit. ``memory_usage_bytes``: of its own group, page cache included.
+    ``memory_headroom_bytes``: the least that any of those groups can still grow before the kernel
+    reclaims or kills; None without a limit. ``cpu_path`` and ``memory_path``: the directory that
+    sets the tightest limit, or the process's own, None where it cannot be seen."""
+
+    cpus: float | None
+    cpu_path: str | None
+    memory_limit_bytes: int | None
+    memory_usage_bytes: int | None
+    memory_headroom_bytes: int | None
+    memory_path: str | None
