@@ -196,7 +196,8 @@ def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
     if not moving and counted != (mmapped.found_count, mmapped.found_bytes):
         text = (
             f"glibc counts {mmapped.count} chunks with mappings of their own "
-            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
+            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were "
+            "found by their headers."
         )
         yield Caveat("mmapped-not-found", text)
     broken = answer.reading.marks.broken
