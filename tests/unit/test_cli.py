@@ -22,7 +22,7 @@ from allocscope.errors import InternalError, NoSuchProcess, PermissionRefused, U
 from allocscope.model.glibc_says import Answer
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Report
-from allocscope.observe import select
+from allocscope.proc import select
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from allocscope.app import doctor as doctor_module
 from allocscope.app.doctor import NEEDED, Checkup, doctor
 from allocscope.cli.group import run
 from allocscope.model.checks import Check, DoctorData
-from allocscope.observe import features, refusal
+from allocscope.proc import features, refusal
 from allocscope.render.checks import checks
 from allocscope.render.page import Look
 

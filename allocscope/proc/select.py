@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 
 from allocscope.errors import AllocscopeError, NoSuchProcess, WrongUsage
-from allocscope.observe import procfs
 from allocscope.parse import cgroup as cgroup_text
+from allocscope.proc import procfs
 
 
 def pids(name: str | None = None, cgroup: str | None = None) -> list[int]:
