@@ -1,9 +1,11 @@
 """Cutting an arena into rows of chunks and walking them.
 
-A thread arena is its heaps, each a row from behind the heap's header to its end. The main arena is one row from
-``mp_.sbrk_base`` to the end of top; where somebody else moved the break in between, two fenceposts end a row and the next one begins
-behind the foreign bytes; where sbrk failed, further rows lie in mappings of their own. What a row's beginning and end
-cost is counted here, as overhead; nothing is a remainder.
+A thread arena is its heaps, each a row from behind the heap's header to its end. The main arena is
+one row from
+``mp_.sbrk_base`` to the end of top; where somebody else moved the break in between, two fenceposts
+end a row and the next one begins behind the foreign bytes; where sbrk failed, further rows lie in
+mappings of their own. What a row's beginning and end cost is counted here, as overhead; nothing is
+a remainder.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ MAX_PIECES = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Piece:
-    """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first chunk, ``foreign_bytes`` (memory that
-    somebody else got from sbrk) before that."""
+    """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first
+    chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that."""
 
     start: int
     end: int
@@ -45,7 +47,8 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the cutting needs to know of the process: memory, the walk, the marks, and the writable anonymous mappings, ascending."""
+    """What the cutting needs to know of the process: memory, the walk, the marks, and the writable
+    anonymous mappings, ascending."""
 
     memory: Memory
     walker: Walker
@@ -115,7 +118,9 @@ def _walk(
 # ---- thread arenas ----
 
 
-def thread_pieces(around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]) -> list[Piece]:
+def thread_pieces(
+    around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
+) -> list[Piece]:
     """Walks every heap of a thread arena."""
     known = known_chunks(arena, around.layout.state)
     pieces = []
@@ -161,8 +166,11 @@ def _chunk_size(memory: Memory, chunk: int) -> int:
         return 0
 
 
-def _row_start(around: Surroundings, low: int, high: int, limit: int, known: Sequence[int]) -> int | None:
-    """The first address in ``[low, high)`` from which chunks lead to a known one: where a row begins behind foreign memory."""
+def _row_start(
+    around: Surroundings, low: int, high: int, limit: int, known: Sequence[int]
+) -> int | None:
+    """The first address in ``[low, high)`` from which chunks lead to a known one: where a row
+    begins behind foreign memory."""
     targets = [address for address in known if address > low]
     for run_start, run_end in around.memory.runs(low, high):
         start = max(low, run_start)
@@ -175,14 +183,21 @@ def _row_start(around: Surroundings, low: int, high: int, limit: int, known: Seq
             size = words[i] & ~CHUNK_FLAGS
             address = start + (i - 1) * WORD
             plausible = words[i] & CHUNK_FLAGS == 1 and MIN_CHUNK <= size <= limit - address
-            if plausible and size % ALIGN == 0 and around.walker.chain_reaches(address, limit, targets):
+            if (
+                plausible
+                and size % ALIGN == 0
+                and around.walker.chain_reaches(address, limit, targets)
+            ):
                 return address
     return None
 
 
 def main_pieces(around: Surroundings, arena: ArenaState) -> list[Piece]:
     """Walks all rows of the main arena; empty when it has obtained no memory yet."""
-    if not arena.system_bytes or arena.address <= arena.top < arena.address + around.layout.state.size:
+    if (
+        not arena.system_bytes
+        or arena.address <= arena.top < arena.address + around.layout.state.size
+    ):
         return []
     known = known_chunks(arena, around.layout.state)
     base = around.par.sbrk_base
@@ -198,7 +213,8 @@ def main_pieces(around: Surroundings, arena: ArenaState) -> list[Piece]:
 
 
 def _brk_limit(around: Surroundings, arena: ArenaState, extent: tuple[int, int]) -> int:
-    """Where top ends. In a contiguous arena that is sbrk_base + system_mem, whatever an allocation under way wrote to top."""
+    """Where top ends. In a contiguous arena that is sbrk_base + system_mem, whatever an allocation
+    under way wrote to top."""
     by_system = around.par.sbrk_base + arena.system_bytes
     if not arena.noncontiguous and arena.top + MIN_CHUNK <= by_system <= extent[1]:
         return by_system
@@ -257,13 +273,16 @@ def _rows(
 def _mmapped_rows(
     around: Surroundings, arena: ArenaState, known: Sequence[int], brk: tuple[int, int] | None
 ) -> list[Piece]:
-    """Rows that the main arena got from mmap when sbrk failed: found by the chunks that its header names."""
+    """Rows that the main arena got from mmap when sbrk failed: found by the chunks that its header
+    names."""
     pieces: list[Piece] = []
     outside = [a for a in known if brk is None or not brk[0] <= a < brk[1]]
     extents = sorted({e for e in (around.extent(a) for a in outside) if e is not None})
     for low, high in extents:
         targets = [a for a in outside if low <= a < high]
-        top_end = arena.top + _chunk_size(around.memory, arena.top) if low <= arena.top < high else high
+        top_end = (
+            arena.top + _chunk_size(around.memory, arena.top) if low <= arena.top < high else high
+        )
         at = low
         while targets and at < high and len(pieces) < MAX_PIECES:
             start = next(

@@ -9,7 +9,8 @@ from allocscope.model.walk import Region, Residency, Tally
 
 
 class Memory(Protocol):
-    """Memory of one process, core or recording. Reading never changes the target: absent pages are left alone."""
+    """Memory of one process, core or recording. Reading never changes the target: absent pages are
+    left alone."""
 
     def read(self, address: int, size: int) -> bytes:
         """Exactly ``size`` bytes. MemoryGap where a page is absent, swapped out or unreadable."""
@@ -32,8 +33,8 @@ class Memory(Protocol):
         limit: int,
         ends: Sequence[int] | None = None,
     ) -> list[tuple[Sequence[int], bool]]:
-        """Follows singly linked lists: for each head the elements, and whether the list ended as it should (in ``ends``,
-        0 by default)."""
+        """Follows singly linked lists: for each head the elements, and whether the list ended as it
+        should (in ``ends``, 0 by default)."""
 
 
 class Walker(Protocol):
@@ -43,7 +44,8 @@ class Walker(Protocol):
         """Walks one row of chunks."""
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
-        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to ``limit``?"""
+        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to
+        ``limit``?"""
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         """The sum, modulo 2**64, of the walk's hash over the addresses."""

@@ -1,8 +1,9 @@
 """Reading a whole malloc, and making sure that what was read belongs together.
 
-The target may run meanwhile. So an arena counts as validated only when, after the walk, its header and the tcaches
-whose chunks lie in it are byte for byte what they were before, and the chunks found free by the walk are exactly those that the
-bins' lists hold. What does not validate is read again, a few times within the deadline; what still does not is named.
+The target may run meanwhile. So an arena counts as validated only when, after the walk, its header
+and the tcaches whose chunks lie in it are byte for byte what they were before, and the chunks found
+free by the walk are exactly those that the bins' lists hold. What does not validate is read again,
+a few times within the deadline; what still does not is named.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
 from allocscope.glibc.pieces import Piece, Surroundings, main_pieces, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
-from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring, read_state
+from allocscope.glibc.states import (
+    ArenaState,
+    HeapInfo,
+    InvalidHeap,
+    read_heaps,
+    read_ring,
+    read_state,
+)
 from allocscope.glibc.threads import (
     Tcache,
     ThreadHead,
@@ -36,18 +44,21 @@ _MASK64 = (1 << 64) - 1
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenaReading:
-    """One arena as read. ``problems`` is empty when it validated; ``lists_match``: the bins' lists hold exactly what the walk found."""
+    """One arena as read. ``problems`` is empty when it validated; ``changed``: it, or a tcache with
+    chunks of it, was seen to change meanwhile; ``lists_match``: the bins' lists hold exactly what
+    the walk found."""
 
     index: int
     state: ArenaState
     heaps: tuple[HeapInfo, ...]
     pieces: tuple[Piece, ...]
     lists_match: bool
+    changed: bool
     problems: tuple[str, ...]
 
     @property
     def accounted_bytes(self) -> int:
-        """Everything but top's correctness: what the pieces cover, for choosing the better of two readings."""
+        """What the pieces cover."""
         return sum(piece.end - piece.start + piece.foreign_bytes for piece in self.pieces)
 
 
@@ -68,7 +79,8 @@ class HeapReading:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """What is read: memory, walk, where malloc lies, the threads, and the writable anonymous mappings (ascending)."""
+    """What is read: memory, walk, where malloc lies, the threads, and the writable anonymous
+    mappings (ascending)."""
 
     memory: Memory
     walker: Walker
@@ -80,7 +92,8 @@ class Subject:
 
 
 def _choose_layout(located: Located, slots: ThreadSlots, preferred: str | None) -> Layout:
-    """Of the rows that fit: those with the tcache that was seen, and among them the one of the release that the library names."""
+    """Of the rows that fit: those with the tcache that was seen, and among them the one of the
+    release that the library names."""
     rows = [row for row in located.layouts if row.tcache.name == slots.layout.name]
     if slots.tcache_offset is not None:
         same = {row.tcache.entries for row in rows}
@@ -98,9 +111,15 @@ def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
 
 
 def read_heap(
-    subject: Subject, *, version: str | None, expired: Callable[[], bool], frozen: bool = False
+    subject: Subject,
+    *,
+    version: str | None,
+    expired: Callable[[], bool],
+    max_rounds: int = MAX_ROUNDS,
+    frozen: bool = False,
 ) -> HeapReading:
-    """Reads everything. ``expired`` tells when to stop repeating; ``frozen``: nothing can change, so one round must do.
+    """Reads everything. ``expired`` tells when to stop repeating; ``frozen``: nothing can change,
+    so one round must do.
 
     InvalidHeap when the arenas do not hold together even for a moment."""
     memory, located = subject.memory, subject.located
@@ -115,7 +134,7 @@ def read_heap(
 
     best: dict[int, ArenaReading] = {}
     safe_linking = subject.safe_linking_default
-    rounds = 0
+    rounds, unsound = 0, len(arenas) + 1
     while True:
         rounds += 1
         if rounds > 1:
@@ -130,16 +149,25 @@ def read_heap(
         around = Surroundings(
             memory, subject.walker, layout, par, marks, subject.spans, subject.brk_end
         )
-        readings = [_read_arena(around, i, arena) for i, arena in enumerate(arenas)
-                    if best.get(arena.address) is None or best[arena.address].problems]
-        touched = set() if frozen else _changed_chunks(memory, subject, tcbs, slots, addresses, par, tcaches, marks)
+        readings = [
+            _read_arena(around, i, arena)
+            for i, arena in enumerate(arenas)
+            if best.get(arena.address) is None or best[arena.address].problems
+        ]
+        touched = (
+            set()
+            if frozen
+            else _changed_chunks(memory, subject, tcbs, slots, addresses, par, tcaches, marks)
+        )
         for reading in readings:
             checked = _check(subject, reading, layout, touched, frozen)
             address = reading.state.address
             if address not in best or _better(checked, best[address]):
                 best[address] = checked
         settled = [best[arena.address] for arena in arenas]
-        if frozen or rounds >= MAX_ROUNDS or expired() or not any(r.problems for r in settled):
+        left = sum(bool(r.problems) for r in settled)
+        gained, unsound = unsound - left, left
+        if frozen or not left or not gained or rounds >= max_rounds or expired():
             break
     ordered = tuple(
         dataclasses.replace(best[arena.address], index=i) for i, arena in enumerate(arenas)
@@ -163,10 +191,13 @@ def read_heap(
 
 
 def _stable_ring(subject: Subject) -> list[ArenaState]:
-    """The ring of arenas; a new arena may be on its way in, so a ring that does not close is read again a few times."""
+    """The ring of arenas; a new arena may be on its way in, so a ring that does not close is read
+    again a few times."""
     for _ in range(MAX_ROUNDS):
         try:
-            return read_ring(subject.memory, subject.located.main_arena, subject.located.layout.state)
+            return read_ring(
+                subject.memory, subject.located.main_arena, subject.located.layout.state
+            )
         except (InvalidHeap, MemoryGap):
             continue
     return read_ring(subject.memory, subject.located.main_arena, subject.located.layout.state)
@@ -189,14 +220,15 @@ def _read_arena(around: Surroundings, index: int, arena: ArenaState) -> ArenaRea
             pieces = thread_pieces(around, arena, heaps)
     except (InvalidHeap, MemoryGap) as error:
         problems = (str(error),)
-    return ArenaReading(index, arena, heaps, tuple(pieces), False, problems)
+    return ArenaReading(index, arena, heaps, tuple(pieces), False, False, problems)
 
 
 def lists_match(walker: Walker, reading: ArenaReading, layout: Layout) -> bool:
     """Do the bins' lists hold exactly the free chunks that the walk found?
 
-    Every list is circular through its bin. So over all its members, bins included, the set of fd pointers is the set of
-    members itself, and so is that of bk pointers: compared by sums of a hash."""
+    Every list is circular through its bin. So over all its members, bins included, the set of fd
+    pointers is the set of members itself, and so is that of bk pointers: compared by sums of a
+    hash."""
     heads = reading.state.bin_heads(layout.state)
     here = walker.hash_sum([address for address, _, _ in heads])
     forward = walker.hash_sum([fd for _, fd, _ in heads])
@@ -218,7 +250,8 @@ def _changed_chunks(
     before: Sequence[Tcache],
     marks: Marks,
 ) -> set[int]:
-    """Chunks of the tcaches that changed during the walk, as they were before and as they are now (their structs included)."""
+    """Chunks of the tcaches that changed during the walk, as they were before and as they are now
+    (their structs included)."""
     threads = read_threads(memory, subject.threads, tcbs, slots, addresses, par.tcache_count)
     after = {t.tid: t.tcache for t in threads if t.tcache is not None}
     touched: set[int] = set()
@@ -240,16 +273,11 @@ def _check(
     problems = list(reading.problems)
     match = lists_match(subject.walker, reading, layout)
     tallies = [piece.tally for piece in reading.pieces]
-    if not frozen:
-        try:
-            now = read_state(subject.memory, reading.state.address, layout.state)
-            if now.raw != reading.state.raw:
-                problems.append("its header changed while it was read")
-        except MemoryGap:
-            problems.append("its header went away")
-        inside = [(piece.start, piece.end) for piece in reading.pieces]
-        if any(low <= chunk < high for chunk in touched for low, high in inside):
-            problems.append("a tcache that holds chunks of it changed")
+    changed = not frozen and (
+        _header_changed(subject.memory, reading.state, layout) or _touches(reading.pieces, touched)
+    )
+    if changed:
+        problems.append("it changed while it was read")
     if not match:
         problems.append("its free lists and its chunks tell different things")
     if any(t.damage_count or t.stop_reason in (STOP_DAMAGE, STOP_BROKEN_TOP) for t in tallies):
@@ -260,7 +288,20 @@ def _check(
         problems.append("a cached chunk is not on the chain of chunks")
     if any(t.stop_reason == STOP_DEADLINE for t in tallies):
         problems.append("the deadline came before its end")
-    return dataclasses.replace(reading, lists_match=match, problems=tuple(problems))
+    return dataclasses.replace(
+        reading, lists_match=match, changed=changed, problems=tuple(problems)
+    )
+
+
+def _header_changed(memory: Memory, before: ArenaState, layout: Layout) -> bool:
+    try:
+        return read_state(memory, before.address, layout.state).raw != before.raw
+    except MemoryGap:
+        return True
+
+
+def _touches(pieces: Sequence[Piece], chunks: set[int]) -> bool:
+    return any(piece.start <= chunk < piece.end for chunk in chunks for piece in pieces)
 
 
 def _better(new: ArenaReading, old: ArenaReading) -> bool:

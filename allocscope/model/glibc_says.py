@@ -1,4 +1,5 @@
-"""glibc's own figures: malloc_info's XML and malloc_stats' text, parsed, and how they compare with our reading."""
+"""glibc's own figures: malloc_info's XML and malloc_stats' text, parsed, and how they compare with
+our reading."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ What = Literal["malloc_info", "malloc_stats", "both"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SizeRow:
-    """One ``size`` or ``unsorted`` element of malloc_info, as printed (flag bits included, see docs)."""
+    """One ``size`` or ``unsorted`` element of malloc_info, as printed (flag bits included, see
+    docs)."""
 
     from_bytes: int
     to_bytes: int
@@ -21,7 +23,8 @@ class SizeRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InfoHeap:
-    """One ``heap`` element of malloc_info, that is: one arena. Sizes as printed; None where that version prints none."""
+    """One ``heap`` element of malloc_info, that is: one arena. Sizes as printed; None where that
+    version prints none."""
 
     index: int
     sizes: tuple[SizeRow, ...]
@@ -56,7 +59,8 @@ class MallocInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FreeOfArena:
-    """What malloc_info's figures of one arena really mean, its known inaccuracies taken off: real bytes and real chunks.
+    """What malloc_info's figures of one arena really mean, its known inaccuracies taken off: real
+    bytes and real chunks.
 
     ``top_bytes`` is None where that version leaves top out of "rest"."""
 
@@ -90,9 +94,10 @@ class MallocStats:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenaLists:
-    """What glibc's own functions would count for one arena in the memory that was read (lists, not headers):
-    ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the fastbins, ``top_bytes`` the
-    size word of the top chunk."""
+    """What glibc's own functions would count for one arena in the memory that was read (lists, not
+    headers):
+    ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the fastbins,
+    ``top_bytes`` the size word of the top chunk."""
 
     index: int
     bin_count: int
@@ -109,7 +114,8 @@ class ArenaLists:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessLists:
-    """All arenas of one process as glibc would count them, and ``mp_``'s counters. ``has_fastbins`` is False from 2.43."""
+    """All arenas of one process as glibc would count them, and ``mp_``'s counters. ``has_fastbins``
+    is False from 2.43."""
 
     arenas: tuple[ArenaLists, ...]
     has_fastbins: bool
@@ -132,8 +138,8 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks that were held at that
-    instant (``arena 3``, ``stderr``) and released in the copy."""
+    """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks
+    that were held at that instant (``arena 3``, ``stderr``) and released in the copy."""
 
     source: str
     pause_ns: int
@@ -145,8 +151,10 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GlibcSays:
-    """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented inaccuracies of that version.
-    ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None without one."""
+    """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented
+    inaccuracies of that version.
+    ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None
+    without one."""
 
     source: str
     pause_ns: int

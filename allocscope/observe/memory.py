@@ -1,234 +1,35 @@
-"""A process's memory, page states and the native walk over them: the Memory and Walker of :mod:`allocscope.glibc.protocols`.
+"""A live process's memory and page states, read with process_vm_readv(2), /proc/PID/pagemap and
+PAGEMAP_SCAN.
 
-Rules: nothing here stops or changes the target; a page that is not there is not read. The native helper does the work with
-process_vm_readv(2), /proc/PID/pagemap and PAGEMAP_SCAN; both need ptrace *permission* (ptrace(2), PTRACE_MODE_READ), no attach.
+Rules: nothing here stops or changes the target; a page that is not there is not read. Both need
+ptrace *permission* (ptrace(2), PTRACE_MODE_READ), no attach.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-from array import array
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
-
-from allocscope.errors import (
-    AllocscopeError,
-    InternalError,
-    MemoryGap,
-    NoSuchProcess,
-    PermissionRefused,
-)
-from allocscope.model.walk import ClassTally, Region, Residency, Tally
-
-try:
-    from allocscope._probes import ffi, lib
-except ImportError as missing:  # pragma: no cover - the message is what matters
-    raise InternalError(
-        f"the native helper cannot be loaded: {missing}",
-        "Install allocscope with pip (a wheel, or with a C compiler at hand), or run ./dev test in the sources.",
-    ) from missing
-
-RUN_BATCH = 4096
-PRESENT, GUARD = 1, 16
-_MASK64 = (1 << 64) - 1
-
-
-def failure(code: int, pid: int, doing: str) -> AllocscopeError:
-    """The error for an errno of the native helper."""
-    text = os.strerror(code)
-    if code in (errno.ESRCH, errno.ENOENT):
-        return NoSuchProcess(f"process {pid} went away while {doing}")
-    if code in (errno.EPERM, errno.EACCES):
-        return PermissionRefused(
-            f"not allowed to read process {pid} ({doing}: {text})",
-            "Run as the same user or as root; CAP_SYS_PTRACE is needed for other users' processes "
-            "(with CAP_DAC_READ_SEARCH for their page states), and kernel.yama.ptrace_scope must allow it.",
-        )
-    return InternalError(f"{doing} of process {pid} failed: {text}")
+from allocscope.native import ffi, lib
+from allocscope.native.memory import NativeMemory, failure
 
 
 def robust_list(tid: int) -> int:
-    """Where thread ``tid`` keeps its robust futex list, 0 when it has none or may not be asked (get_robust_list(2))."""
+    """Where thread ``tid`` keeps its robust futex list, 0 when it has none or may not be asked
+    (get_robust_list(2))."""
     head = ffi.new("uint64_t *")
     return int(head[0]) if lib.as_robust_list(tid, head) == 0 else 0
 
 
-class ProcessMemory:
-    """Memory and Walker of a live process. A context manager; also closed by :meth:`close`."""
+class ProcessMemory(NativeMemory):
+    """Memory and Walker of a live process."""
 
     def __init__(self, pid: int, *, use_pagemap_scan: bool = True) -> None:
-        """Opens /proc/PID/pagemap. NoSuchProcess, PermissionRefused."""
+        """Opens /proc/PID/pagemap. NoSuchProcess, PermissionRefused.
+
+        ``use_pagemap_scan`` False: as on a kernel before 6.7, where huge pages and the zero page
+        cannot be told apart."""
         out = ffi.new("as_source **")
         code = lib.as_source_process(pid, out)
         if code:
-            raise failure(code, pid, "opening its page map")
-        self.pid = pid
-        self._source: Any = out[0]
-        self.deadline_ns = 0
+            raise failure(code, f"process {pid}", "opening its page map")
+        super().__init__(out[0], f"process {pid}")
         if not use_pagemap_scan:
             lib.as_source_without_scan(self._source)
-
-    def __enter__(self) -> ProcessMemory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._source:
-            lib.as_source_close(self._source)
-            self._source = None
-
-    def _check(self, code: int, doing: str) -> None:
-        if code in (errno.ENODATA, errno.EFAULT):
-            raise MemoryGap(f"a page of process {self.pid} is not in memory ({doing})")
-        if code:
-            raise failure(code, self.pid, doing)
-
-    # ---- Memory ----
-
-    def read(self, address: int, size: int) -> bytes:
-        buffer = ffi.new("char[]", size)
-        self._check(lib.as_read(self._source, address, buffer, size), f"reading {size} bytes at {address:#x}")
-        return bytes(ffi.buffer(buffer, size))
-
-    def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
-        count = len(addresses)
-        if not count:
-            return []
-        where = array("Q", addresses)
-        data = ffi.new("char[]", count * size)
-        ok = ffi.new("uint8_t[]", count)
-        code = lib.as_read_each(self._source, ffi.from_buffer("uint64_t[]", where), count, size, data, ok)
-        self._check(code, "reading")
-        view = ffi.buffer(data, count * size)
-        return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
-
-    def runs(self, start: int, end: int) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
-        out = ffi.new("as_run[]", RUN_BATCH)
-        count = ffi.new("size_t *")
-        resume = ffi.new("uint64_t *")
-        while start < end:
-            code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
-            self._check(code, "reading page states")
-            for i in range(count[0]):
-                run = out[i]
-                if not run.flags & PRESENT:
-                    continue
-                if found and found[-1][1] == run.start:
-                    found[-1] = (found[-1][0], run.end)
-                else:
-                    found.append((run.start, run.end))
-            start = resume[0]
-        return found
-
-    def residency(self, start: int, end: int) -> Residency:
-        out = ffi.new("as_residency *")
-        self._check(lib.as_residency_of(self._source, start, end, out), "reading page states")
-        return Residency(out.resident_bytes, out.swapped_bytes, out.huge_bytes, out.zero_bytes)
-
-    def chase(
-        self,
-        heads: Sequence[int],
-        *,
-        link_offset: int,
-        mangled: bool,
-        limit: int,
-        ends: Sequence[int] | None = None,
-    ) -> list[tuple[Sequence[int], bool]]:
-        count = len(heads)
-        if not count:
-            return []
-        rows = zip(heads, ends or [0] * count, strict=True)
-        lists = ffi.new("as_list[]", [(h, end, link_offset, mangled, limit) for h, end in rows])
-        counts = ffi.new("size_t[]", count)
-        broken = ffi.new("uint8_t[]", count)
-        out = ffi.new("uint64_t **")
-        self._check(lib.as_chase(self._source, lists, count, out, counts, broken), "following free lists")
-        try:
-            found: list[tuple[Sequence[int], bool]] = []
-            at = 0
-            for i in range(count):
-                part = array("Q")
-                if counts[i]:
-                    part.frombytes(ffi.buffer(out[0] + at, counts[i] * 8))
-                at += counts[i]
-                found.append((part, not broken[i]))
-            return found
-        finally:
-            lib.as_free(out[0])
-
-    # ---- Walker ----
-
-    def walk(self, region: Region) -> Tally:
-        keep = [array("Q", part) for part in _marks_of(region)]
-        native = ffi.new("as_region *")
-        native.start, native.first, native.limit = region.start, region.first, region.limit
-        native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
-        native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
-        native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
-        views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
-        native.tcache, native.tcache_count = views[0], len(keep[0])
-        native.fastbin, native.fastbin_count = views[1], len(keep[1])
-        native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
-        native.known, native.known_count = views[3], len(keep[3])
-        tally = ffi.new("as_tally *")
-        classes = ffi.new("as_class[]", lib.AS_CLASSES)
-        self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-        return _tally(tally, classes)
-
-    def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
-        reaches = ffi.new("int *")
-        where = array("Q", known)
-        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
-        code = lib.as_chain_reaches(self._source, address, limit, view, len(where), reaches)
-        self._check(code, "following chunks")
-        return bool(reaches[0])
-
-    def hash_sum(self, addresses: Sequence[int]) -> int:
-        return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
-
-
-def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
-    return region.tcache, region.fastbin, region.tcache_struct, region.known
-
-
-_CLASS_FIELDS = (
-    "live_count",
-    "live_bytes",
-    "tcache_count",
-    "tcache_bytes",
-    "fastbin_count",
-    "fastbin_bytes",
-    "bin_count",
-    "bin_bytes",
-    "pages_held",
-)
-_OWN_FIELDS = frozenset({"pages", "classes"})
-_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
-
-
-def _tally(tally: Any, classes: Any) -> Tally:
-    rows = []
-    for index in range(lib.AS_CLASSES):
-        row = classes[index]
-        if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
-            figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
-            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(ClassTally(index=index, min_bytes=low, max_bytes=beyond - 16, **figures))
-    pages = tally.pages
-    return Tally(
-        **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
-        pages=Residency(
-            int(pages.resident_bytes),
-            int(pages.swapped_bytes),
-            int(pages.huge_bytes),
-            int(pages.zero_bytes),
-        ),
-        classes=tuple(rows),
-    )

@@ -1,0 +1,230 @@
+"""The native helper as Memory and Walker (allocscope.glibc.protocols), whatever the memory is: a
+process, or spans.
+
+Rules: one call of the helper does the work of many reads, and releases the GIL; an errno becomes an
+error here, once. What the helper guarantees (only pages that are there are read) is in
+probes/include/source.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from allocscope.errors import (
+    AllocscopeError,
+    InternalError,
+    MemoryGap,
+    NoSuchProcess,
+    PermissionRefused,
+)
+from allocscope.model.walk import ClassTally, Region, Residency, Tally
+from allocscope.native import ffi, lib
+
+RUN_BATCH = 4096
+PRESENT = 1
+_MASK64 = (1 << 64) - 1
+
+
+def failure(code: int, label: str, doing: str) -> AllocscopeError:
+    """The error for an errno of the native helper."""
+    text = os.strerror(code)
+    if code in (errno.ESRCH, errno.ENOENT):
+        return NoSuchProcess(f"{label} went away while {doing}")
+    if code in (errno.EPERM, errno.EACCES):
+        return PermissionRefused(
+            f"not allowed to read {label} ({doing}: {text})",
+            "Run as the same user or as root; CAP_SYS_PTRACE is needed for other users' processes "
+            "(with CAP_DAC_READ_SEARCH for their page states), and kernel.yama.ptrace_scope must allow it.",
+        )
+    return InternalError(f"{doing} of {label} failed: {text}")
+
+
+class NativeMemory:
+    """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
+
+    ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk."""
+
+    def __init__(self, source: Any, label: str) -> None:
+        """``source``: an open as_source, closed with this object; ``label`` names it in errors
+        ("process 7")."""
+        self._source: Any = source
+        self.label = label
+        self.deadline_ns = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._source:
+            lib.as_source_close(self._source)
+            self._source = None
+
+    def _check(self, code: int, doing: str) -> None:
+        if code in (errno.ENODATA, errno.EFAULT):
+            raise MemoryGap(f"a page of {self.label} is not in memory ({doing})")
+        if code:
+            raise failure(code, self.label, doing)
+
+    # ---- Memory ----
+
+    def read(self, address: int, size: int) -> bytes:
+        buffer = ffi.new("char[]", size)
+        self._check(
+            lib.as_read(self._source, address, buffer, size),
+            f"reading {size} bytes at {address:#x}",
+        )
+        return bytes(ffi.buffer(buffer, size))
+
+    def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        count = len(addresses)
+        if not count:
+            return []
+        where = array("Q", addresses)
+        data = ffi.new("char[]", count * size)
+        ok = ffi.new("uint8_t[]", count)
+        code = lib.as_read_each(
+            self._source, ffi.from_buffer("uint64_t[]", where), count, size, data, ok
+        )
+        self._check(code, "reading")
+        view = ffi.buffer(data, count * size)
+        return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
+
+    def runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        out = ffi.new("as_run[]", RUN_BATCH)
+        count = ffi.new("size_t *")
+        resume = ffi.new("uint64_t *")
+        while start < end:
+            code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
+            self._check(code, "reading page states")
+            for i in range(count[0]):
+                run = out[i]
+                if not run.flags & PRESENT:
+                    continue
+                if found and found[-1][1] == run.start:
+                    found[-1] = (found[-1][0], run.end)
+                else:
+                    found.append((run.start, run.end))
+            start = resume[0]
+        return found
+
+    def residency(self, start: int, end: int) -> Residency:
+        out = ffi.new("as_residency *")
+        self._check(lib.as_residency_of(self._source, start, end, out), "reading page states")
+        return Residency(out.resident_bytes, out.swapped_bytes, out.huge_bytes, out.zero_bytes)
+
+    def chase(
+        self,
+        heads: Sequence[int],
+        *,
+        link_offset: int,
+        mangled: bool,
+        limit: int,
+        ends: Sequence[int] | None = None,
+    ) -> list[tuple[Sequence[int], bool]]:
+        count = len(heads)
+        if not count:
+            return []
+        rows = zip(heads, ends or [0] * count, strict=True)
+        lists = ffi.new("as_list[]", [(h, end, link_offset, mangled, limit) for h, end in rows])
+        counts = ffi.new("size_t[]", count)
+        broken = ffi.new("uint8_t[]", count)
+        out = ffi.new("uint64_t **")
+        self._check(
+            lib.as_chase(self._source, lists, count, out, counts, broken), "following free lists"
+        )
+        try:
+            found: list[tuple[Sequence[int], bool]] = []
+            at = 0
+            for i in range(count):
+                part = array("Q")
+                if counts[i]:
+                    part.frombytes(ffi.buffer(out[0] + at, counts[i] * 8))
+                at += counts[i]
+                found.append((part, not broken[i]))
+            return found
+        finally:
+            lib.as_free(out[0])
+
+    # ---- Walker ----
+
+    def walk(self, region: Region) -> Tally:
+        keep = [array("Q", part) for part in _marks_of(region)]
+        native = ffi.new("as_region *")
+        native.start, native.first, native.limit = region.start, region.first, region.limit
+        native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
+        native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
+        native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
+        views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
+        native.tcache, native.tcache_count = views[0], len(keep[0])
+        native.fastbin, native.fastbin_count = views[1], len(keep[1])
+        native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
+        native.known, native.known_count = views[3], len(keep[3])
+        tally = ffi.new("as_tally *")
+        classes = ffi.new("as_class[]", lib.AS_CLASSES)
+        self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
+        return _tally(tally, classes)
+
+    def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
+        reaches = ffi.new("int *")
+        where = array("Q", known)
+        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
+        code = lib.as_chain_reaches(self._source, address, limit, view, len(where), reaches)
+        self._check(code, "following chunks")
+        return bool(reaches[0])
+
+    def hash_sum(self, addresses: Sequence[int]) -> int:
+        return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
+
+
+def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
+    return region.tcache, region.fastbin, region.tcache_struct, region.known
+
+
+_CLASS_FIELDS = (
+    "live_count",
+    "live_bytes",
+    "tcache_count",
+    "tcache_bytes",
+    "fastbin_count",
+    "fastbin_bytes",
+    "bin_count",
+    "bin_bytes",
+    "pages_held",
+)
+_OWN_FIELDS = frozenset({"pages", "classes"})
+_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+
+
+def _tally(tally: Any, classes: Any) -> Tally:
+    rows = []
+    for index in range(lib.AS_CLASSES):
+        row = classes[index]
+        if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
+            figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
+            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
+            rows.append(ClassTally(index=index, min_bytes=low, max_bytes=beyond - 16, **figures))
+    pages = tally.pages
+    return Tally(
+        **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
+        pages=Residency(
+            int(pages.resident_bytes),
+            int(pages.swapped_bytes),
+            int(pages.huge_bytes),
+            int(pages.zero_bytes),
+        ),
+        classes=tuple(rows),
+    )
