@@ -31,7 +31,7 @@ from typing import Any, Self
 from pygdbmi.IoManager import IoManager
 
 from allocscope.errors import AllocscopeError, MissingPart, NoSuchProcess, PermissionRefused, Unsafe
-from allocscope.observe import procfs, refusal
+from allocscope.proc import procfs, refusal
 
 GRACE_NS = 5_000_000_000
 """How long letting a process go may take, after the deadline if need be."""

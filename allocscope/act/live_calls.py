@@ -27,7 +27,7 @@ from typing import BinaryIO, Self
 from allocscope.act.gdb import Gdb
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import What
-from allocscope.observe import refusal
+from allocscope.proc import refusal
 
 SYMBOLS = (
     "malloc_info",

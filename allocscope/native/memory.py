@@ -38,8 +38,8 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     if code in (errno.EPERM, errno.EACCES):
         return PermissionRefused(
             f"not allowed to read {label} ({doing}: {text})",
-            "Run as the same user or as root; CAP_SYS_PTRACE is needed for other users' processes "
-            "(with CAP_DAC_READ_SEARCH for their page states), and kernel.yama.ptrace_scope must allow it.",
+            "Run as the same user or as root; other users' processes need CAP_SYS_PTRACE (and "
+            "CAP_DAC_READ_SEARCH for their page states); kernel.yama.ptrace_scope must allow it.",
         )
     return InternalError(f"{doing} of {label} failed: {text}")
 

@@ -194,7 +194,7 @@ def test_the_deadline_is_for_all_targets_together(
 
 @pytest.mark.usefixtures("calls")
 def test_a_selection_is_a_list_even_of_one(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("allocscope.observe.select.pids", lambda **_: [42])
+    monkeypatch.setattr("allocscope.proc.select.pids", lambda **_: [42])
     assert run(["arenas", "--name", "ruby", "--json"]) == 0
     assert [part["process"]["pid"] for part in json.loads(shown()[0])["data"]] == [42]
 

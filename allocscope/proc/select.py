@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from allocscope.errors import AllocscopeError, NoSuchProcess, WrongUsage
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 
 def pids(name: str | None = None, cgroup: str | None = None) -> list[int]:
