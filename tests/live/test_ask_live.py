@@ -18,8 +18,8 @@ from allocscope.app.ask import ask
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import Answer
 from allocscope.model.report import Report
-from allocscope.observe import procfs
 from allocscope.parse import malloc_info, malloc_stats
+from allocscope.proc import procfs
 
 PAUSE_NS = 1_000_000_000
 SHORT_S, LONG_S = 1.0, 30.0

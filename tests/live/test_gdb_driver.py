@@ -23,7 +23,7 @@ from allocscope.errors import (
     PermissionRefused,
     Unsafe,
 )
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 GETPID, PAUSE = 39, 34
 NOBODY = 65534

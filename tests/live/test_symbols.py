@@ -15,8 +15,8 @@ from allocscope.act import ask_copy, ask_live, symbols
 from allocscope.app.ask import ask
 from allocscope.errors import MissingPart
 from allocscope.model.libc import LibcImage
-from allocscope.observe import libc, procfs
 from allocscope.parse import malloc_info
+from allocscope.proc import libc, procfs
 
 
 @pytest.fixture(scope="module")
