@@ -271,7 +271,8 @@ def _rows(
         if not more:
             break
         beyond = marks.within(end, limit).known
-        following = _row_start(around, end, beyond[0] + 1 if beyond else limit, limit, beyond)
+        high = beyond[0] + ALIGN if beyond else limit  # a free chunk may itself begin the row
+        following = _row_start(around, end, high, limit, beyond)
         if following is None:
             break
         foreign = following - end
