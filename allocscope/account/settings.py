@@ -97,9 +97,8 @@ class _Origins:
     def _default(self, name: str, env: str, value: int) -> Setting:
         wanted = self.tunables.get(name, _number(self.environ.get(env, "")) if env else None)
         if wanted is not None:
-            return Setting(
-                value, "default", f"the start environment asks for {wanted}: without effect"
-            )
+            evidence = f"the start environment asks for {wanted}: without effect"
+            return Setting(value, "default", evidence, without_effect=True)
         return Setting(value, "default", "the value glibc starts with")
 
 

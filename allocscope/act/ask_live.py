@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from allocscope.act import guard as guarding
@@ -36,7 +36,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 
 
 class Said(NamedTuple):
-    """What glibc wrote, and how long the process stood still for it, in ns, all attempts included."""
+    """What glibc wrote, and for how many ns in all the process was stopped for it, including
+    attempts that were given up."""
 
     xml: bytes | None
     text: bytes | None
@@ -47,21 +48,21 @@ def ask(
     gdb: Gdb,
     pid: int,
     symbols: Mapping[str, int],
-    arenas: tuple[int, ...],
+    arenas_of: Callable[[], tuple[int, ...]],
     what: What,
     deadline_ns: int,
 ) -> Said:
     """malloc_info's XML and malloc_stats' text, made by process ``pid`` itself.
 
-    ``arenas``: the addresses of all its malloc_states, main_arena first. Raises Unsafe, with the
-    process as it was, when no safe moment came before ``deadline_ns`` (monotonic clock) or the
-    process must not be stopped at all; otherwise as :meth:`Gdb.attach` does.
+    ``arenas_of`` tells the addresses of its malloc_states now, main_arena first. Raises Unsafe,
+    with the process as it was, when no safe moment came before ``deadline_ns`` (monotonic clock) or
+    the process must not be stopped at all; otherwise as :meth:`Gdb.attach` does.
     """
     _refuse_unsuitable(pid)
     gdb.ready()
     pause_ns = 0
     reasons: tuple[str, ...] = ()
-    with Guard(pid, symbols, arenas) as guard:
+    with Guard(pid, symbols, arenas_of) as guard:
         for _ in _moments(deadline_ns):
             reasons = guard.reasons(stopped=False)
             if reasons:
@@ -70,7 +71,7 @@ def ask(
             try:
                 gdb.attach(pid)
                 reasons = guard.reasons(stopped=True)
-                answer = None if reasons else live_calls.make(gdb, pid, symbols, arenas, what)
+                answer = None if reasons else live_calls.make(gdb, pid, symbols, guard.arenas, what)
             finally:
                 gdb.release()
                 pause_ns += time.monotonic_ns() - began_ns

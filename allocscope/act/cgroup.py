@@ -61,11 +61,11 @@ def _groups(pid: int, controller: str) -> Iterator[Path]:
     controller.
     """
     paths = {}
-    for line in task.read(pid, "cgroup").splitlines():
+    for line in (task.read(pid, "cgroup") or "").split("\n")[:-1]:
         _, controllers, path = line.split(":", 2)
         for name in controllers.split(","):
             paths[name] = path
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").split("\n")[:-1]:
         fields, _, tail = line.partition(" - ")
         kind, _, options = tail.split(" ", 2)
         name = "" if kind == "cgroup2" else controller

@@ -17,11 +17,13 @@ Source: copy_page_range in mm/memory.c; vma_needs_copy skips mappings without pr
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from allocscope._probes import ffi, lib
 from allocscope.act import cgroup, task
 from allocscope.errors import Unsafe
+from allocscope.observe import procfs, refusal
 
 _BASE_NS = 500_000
 _SMALL_PAGE_NS = 75
@@ -55,9 +57,8 @@ class Forecast:
 
 def forecast_of(pid: int) -> Forecast:
     """Raises NoSuchProcess, PermissionRefused."""
-    status = task.status(pid)
-    private = _size(status, "RssAnon") + _size(status, "VmSwap")
-    tables = _size(status, "VmPTE")
+    private = _size(pid, "RssAnon") + _size(pid, "VmSwap")
+    tables = _size(pid, "VmPTE")
     huge = min(_huge_bytes(pid), private)
     pause = _BASE_NS + (private - huge) // _PAGE * _SMALL_PAGE_NS + tables // _PAGE * _TABLE_NS
     room, processes = cgroup.memory_room(pid), cgroup.process_room(pid)
@@ -100,11 +101,11 @@ def _huge_bytes(pid: int) -> int:
     """
     if not _THP.exists() or "[never]" in _THP.read_text():
         return 0
-    wanted = [m for m in task.mappings(pid) if m.anonymous and m.size_bytes >= _HUGE]
+    wanted = [m for m in procfs.mappings(pid) if m.anonymous and m.size_bytes >= _HUGE]
     source = ffi.new("as_source **")
     number = lib.as_source_process(pid, source)
     if number:
-        raise task.translated(pid, OSError(number, "pagemap"))
+        raise refusal.translate(pid, "the pagemap", OSError(number, os.strerror(number)))
     try:
         total = 0
         residency = ffi.new("as_residency *")
@@ -116,9 +117,9 @@ def _huge_bytes(pid: int) -> int:
         lib.as_source_close(source[0])
 
 
-def _size(status: dict[str, str], name: str) -> int:
-    """A line in kB, in bytes; a process without memory (it has just ended) has none."""
-    return int(status.get(name, "0").split()[0]) * 1024
+def _size(pid: int, name: str) -> int:
+    """A line of status in kB, in bytes; a process that has just ended has none."""
+    return int((task.status_line(pid, name) or "0").split()[0]) * 1024
 
 
 def _allowance_ms(expected: Forecast) -> int:

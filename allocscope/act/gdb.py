@@ -50,7 +50,9 @@ SETTINGS = (
 """Read nothing, ask nothing, undo a call that a signal breaks off. gdb 8 and later know them all.
 """
 
-INSTALL = "Install it: apt install gdb, or dnf install gdb. Reading a process without --ask-glibc needs none."
+INSTALL = (
+    "Install it (apt install gdb, or dnf install gdb). Nothing else needs it but asking glibc."
+)
 
 
 class CallRefused(Unsafe):
@@ -173,7 +175,7 @@ class Gdb:
         end_ns = time.monotonic_ns() + GRACE_NS
         for token in sorted(self._calls):
             if token not in self._results and self._attached is not None:
-                # Nothing can block SIGSTOP; the thread that makes the call is the only one that runs.
+                # Nothing can block SIGSTOP, and only the thread that makes the call runs.
                 os.kill(self._attached, signal.SIGSTOP)
             with contextlib.suppress(CallRefused):
                 self._answer(token, end_ns)

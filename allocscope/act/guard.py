@@ -26,11 +26,15 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from allocscope.act.symbols import ALLOCATOR, RESTORER
+from allocscope.errors import MemoryGap
+from allocscope.glibc.states import InvalidHeap
+from allocscope.model.process import Mapping as MemoryMapping
 from allocscope.observe import procfs, refusal
 
 SYMBOLS = (*ALLOCATOR, RESTORER, "stderr", "_IO_2_1_stderr_")
@@ -63,21 +67,25 @@ class _Place(NamedTuple):
 
 
 class Guard:
-    """Looks at process ``pid``, in ``with``. ``arenas``: the address of every malloc_state.
+    """Looks at process ``pid``, in ``with``. ``arenas_of`` tells the addresses of all
+    malloc_states, main_arena first; it is asked anew at each look, because arenas are added.
 
     Raises PermissionRefused, NoSuchProcess where the process may not or no longer be read.
     """
 
-    def __init__(self, pid: int, symbols: Mapping[str, int], arenas: tuple[int, ...]) -> None:
+    def __init__(
+        self, pid: int, symbols: Mapping[str, int], arenas_of: Callable[[], tuple[int, ...]]
+    ) -> None:
         self._pid = pid
-        self._arenas = arenas
+        self._arenas_of = arenas_of
+        self.arenas: tuple[int, ...] = ()
         self._stderr = symbols["stderr"], symbols["_IO_2_1_stderr_"]
         self._restorer = symbols[RESTORER].to_bytes(8, "little")
         code = [symbols[name] for name in ALLOCATOR]
         self._code = range(min(code) - _BEFORE, max(code) + _BEHIND)
         self._maps = procfs.mappings(pid)
         try:
-            self._memory = open(f"/proc/{pid}/mem", "rb", buffering=0)
+            self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise refusal.translate(pid, "the memory", error) from error
 
@@ -90,7 +98,7 @@ class Guard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._memory.close()
+        os.close(self._memory)
 
     def reasons(self, stopped: bool) -> tuple[str, ...]:
         """Why no call may be made now, one phrase each; empty when it may. ``stopped``: all threads
@@ -98,7 +106,12 @@ class Guard:
         return (*self._locks(), *self._threads(stopped))
 
     def _locks(self) -> Iterator[str]:
-        for index, address in enumerate(self._arenas):
+        try:
+            self.arenas = self._arenas_of()
+        except (InvalidHeap, MemoryGap) as error:
+            yield f"the list of arenas cannot be read: {error.message}"
+            return
+        for index, address in enumerate(self.arenas):
             if self._int(address):
                 yield f"the lock of arena {index} is held"
         variable, initial = self._stderr
@@ -120,7 +133,7 @@ class Guard:
 
     def _tids(self) -> list[str]:
         try:
-            return os.listdir(f"/proc/{self._pid}/task")
+            return [path.name for path in Path(f"/proc/{self._pid}/task").iterdir()]
         except OSError as error:
             raise refusal.translate(self._pid, "the threads", error) from error
 
@@ -203,7 +216,7 @@ class Guard:
 
     def _read(self, address: int, size: int) -> bytes:
         try:
-            return os.pread(self._memory.fileno(), size, address)
+            return os.pread(self._memory, size, address)
         except OSError as error:
             raise refusal.translate(self._pid, "the memory", error) from error
 

@@ -91,7 +91,7 @@ class _Calls:
         self._pid = pid
         self._symbols = symbols
         try:
-            self._memory = open(f"/proc/{pid}/mem", "r+b", buffering=0)
+            self._memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise refusal.translate(pid, "the memory", error) from error
 
@@ -104,7 +104,7 @@ class _Calls:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._memory.close()
+        os.close(self._memory)
 
     def call(self, name: str, prototype: str, *arguments: int) -> int:
         """Calls an exported function. When it does not return, it is undone before this raises, and
@@ -184,7 +184,7 @@ class _Calls:
 
     def read(self, address: int, size: int) -> bytes:
         try:
-            data = os.pread(self._memory.fileno(), size, address)
+            data = os.pread(self._memory, size, address)
         except OSError as error:
             raise refusal.translate(self._pid, "the memory", error) from error
         if len(data) != size:
@@ -193,7 +193,7 @@ class _Calls:
 
     def write(self, address: int, data: bytes) -> None:
         try:
-            os.pwrite(self._memory.fileno(), data, address)
+            os.pwrite(self._memory, data, address)
         except OSError as error:
             raise refusal.translate(self._pid, "the memory", error) from error
 

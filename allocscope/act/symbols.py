@@ -1,16 +1,13 @@
 """Where a target's own libc has the functions that gdb is to call.
 
 Strategy: the file that the target has mapped is opened (through its root, or map_files when it is
-deleted, and compared by device and inode: :mod:`allocscope.observe.mapped`), its exported symbols
-are looked up through its hash table, and the load bias comes from the target's maps. Nothing is
-resolved by this process's own libc: a host's addresses in a process of another root killed it.
+deleted, and compared by device and inode: :mod:`allocscope.observe.mapped`) and its exported
+symbols are looked up through its hash table; a static executable is looked up in its symbol table.
+Nothing is resolved by this process's own libc: a host's addresses, called in a process of another
+root, killed it.
 
-Rules: a libc is a mapped file that defines ``gnu_get_libc_version`` and ``malloc_info``, so a
-static executable with a symbol table is one too. Where several are mapped, ``holding`` (an address
-in its data, main_arena's) tells which. ``stderr`` is resolved as libc itself resolves it, through
-its global offset table: most programs hold their own copy of that variable (COPY relocation).
-
-Raises MissingPart where no such file can be read, or it lacks a symbol.
+``stderr`` is resolved as libc itself does it, through the slot in its global offset table: most
+programs have that variable in their own data (COPY relocation), and libc then uses theirs.
 """
 
 from __future__ import annotations
@@ -18,16 +15,16 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from allocscope.errors import MissingPart
-from allocscope.model.process import Mapping
+from allocscope.model.libc import LibcImage
 from allocscope.observe import refusal
-from allocscope.observe.mapped import MappedFile, is_executable, open_mapped_file
+from allocscope.observe.mapped import MappedFile, open_mapped_file
 
 ALLOCATOR = (
     "malloc",
@@ -46,136 +43,97 @@ ALLOCATOR = (
     "mallopt",
     "mallinfo",
 )
-"""The exported functions of glibc's malloc.o, in every version since 2.17 (mallinfo2 is newer)."""
+"""The exported functions of glibc's malloc.o that every version since 2.17 has."""
 
 RESTORER = "__restore_rt"
-"""Not a symbol of any libc, but the code that signal handlers return to; found by its bytes."""
+"""No exported symbol, but the code that signal handlers return to: found by its bytes."""
 
 _RESTORER_CODE = bytes.fromhex("48c7c00f0000000f05")
-_MARKS = ("gnu_get_libc_version", "malloc_info")
 _RELOCATION = struct.Struct("<QQq")
 _R_X86_64_GLOB_DAT = 6
 _PF_X = 1
 
 
-def resolve(
-    pid: int, mappings: tuple[Mapping, ...], names: Iterable[str], holding: int | None = None
-) -> dict[str, int]:
-    """Addresses in process ``pid`` of ``names``, exported by its libc (or ``RESTORER``).
+def resolve(pid: int, image: LibcImage, names: Iterable[str]) -> dict[str, int]:
+    """The addresses in process ``pid`` of ``names``: functions and variables that its libc exports,
+    ``RESTORER`` among them.
 
-    ``holding``: an address that must lie in the data of that libc.
+    Raises MissingPart where the file cannot be read, is not for x86-64, or lacks one of them.
     """
-    wanted = tuple(names)
-    for segments in _candidates(pid, mappings):
-        if holding is not None and not any(m.start <= holding < m.end for m in segments):
-            continue
-        file = open_mapped_file(pid, segments[0])
-        if file is None:
-            continue
-        with file:
-            try:
-                libc = _Libc(pid, file, segments)
-                if libc.is_one():
-                    return {name: libc.address(name) for name in wanted}
-            except (ELFError, ValueError, struct.error):
-                continue
-    raise MissingPart(
-        f"process {pid} has mapped no glibc whose exported functions can be read",
-        "A static executable must keep its symbol table; a 32-bit process is not supported.",
-    )
-
-
-def _candidates(pid: int, mappings: tuple[Mapping, ...]) -> Iterator[list[Mapping]]:
-    """The mappings of each file with code in it: those named like a libc first, then the program."""
-    groups: dict[tuple[str, int], list[Mapping]] = {}
-    for mapping in mappings:
-        if mapping.inode:
-            groups.setdefault((mapping.device, mapping.inode), []).append(mapping)
-    loaded = [group for group in groups.values() if any("x" in m.perms for m in group)]
-
-    def rank(group: list[Mapping]) -> int:
-        name = group[0].path.rpartition("/")[2]
-        if name.startswith(("libc.so", "libc-")):
-            return 0
-        return 1 if is_executable(pid, group[0]) else 2
-
-    return iter(sorted(loaded, key=rank))
+    file = open_mapped_file(pid, image.mappings[0])
+    if file is None or image.load_bias is None:
+        raise MissingPart(
+            f"the file of the libc of process {pid} cannot be read: {image.path}",
+            "A file that was replaced or deleted can be read by root only.",
+        )
+    with file:
+        try:
+            libc = _Libc(pid, file, image.load_bias)
+            return {name: libc.address(name) for name in names}
+        except (ELFError, ValueError, struct.error) as error:
+            raise MissingPart(
+                f"the libc of process {pid} ({image.path}) cannot be used: {error}",
+                "A static executable must have kept its symbol table (it must not be stripped).",
+            ) from error
 
 
 class _Libc:
-    """One mapped ELF file that may be a libc."""
+    """The ELF file of a mapped libc."""
 
-    def __init__(self, pid: int, file: MappedFile, segments: list[Mapping]) -> None:
+    def __init__(self, pid: int, file: MappedFile, bias: int) -> None:
         self._pid = pid
+        self._bias = bias
         self._elf: Any = ELFFile(io.BufferedReader(_Stream(file)))
-        if self._elf["e_machine"] != "EM_X86_64" or self._elf.elfclass != 64:
-            raise ValueError("not a 64-bit x86 file")
-        self._code: Any = next(
-            s for s in self._elf.iter_segments("PT_LOAD") if s["p_flags"] & _PF_X
-        )
-        self._bias = _load_bias(self._code, segments)
-        section = self._elf.get_section_by_name
-        self._tables = [t for t in map(section, (".gnu.hash", ".symtab")) if t is not None]
-
-    def is_one(self) -> bool:
-        return all(self._find(name) is not None for name in _MARKS)
+        if self._elf["e_machine"] != "EM_X86_64":
+            raise ValueError(f"its machine is {self._elf['e_machine']}, not x86-64")
+        self._hash: Any = self._elf.get_section_by_name(".gnu.hash")
+        self._table: Any = self._elf.get_section_by_name(".symtab")
 
     def address(self, name: str) -> int:
         if name == RESTORER:
-            return self._restorer()
-        if name == "stderr":
-            slot = self._slot("stderr")
-            if slot is not None:
-                return self._read_word(self._bias + slot)
-        value = self._find(name)
-        if value is None:
-            raise MissingPart(f"the libc of process {self._pid} has no {name}")
-        return self._bias + value
+            return self._bias + self._restorer()
+        slot = self._slot(name) if name == "stderr" else None
+        if slot is not None:
+            return self._word(self._bias + slot)
+        return self._bias + self._value(name)
 
-    def _find(self, name: str) -> int | None:
-        for table in self._tables:
-            found = table.get_symbol(name) if table.name == ".gnu.hash" else None
-            if table.name == ".symtab":
-                found = next(iter(table.get_symbol_by_name(name) or ()), None)
-            if found is not None and found["st_shndx"] != "SHN_UNDEF":
-                return int(found["st_value"])
-        return None
+    def _value(self, name: str) -> int:
+        found = []
+        if self._hash is not None:
+            found = [self._hash.get_symbol(name)]
+        if not any(found) and self._table is not None:
+            found = self._table.get_symbol_by_name(name) or []
+        for symbol in found:
+            if symbol is not None and symbol["st_shndx"] != "SHN_UNDEF":
+                return int(symbol["st_value"])
+        raise ValueError(f"it has no symbol {name}")
 
     def _slot(self, name: str) -> int | None:
-        """Where libc keeps the address of its exported variable ``name``, None if it needs no slot."""
+        """Where this file keeps the address of a variable that it exports; None: it needs none."""
         relocations = self._elf.get_section_by_name(".rela.dyn")
         symbols = self._elf.get_section_by_name(".dynsym")
         if relocations is None or symbols is None:
             return None
         for offset, information, _ in _RELOCATION.iter_unpack(relocations.data()):
-            if information & 0xFFFFFFFF == _R_X86_64_GLOB_DAT:
-                if symbols.get_symbol(information >> 32).name == name:
-                    return int(offset)
+            symbol, kind = information >> 32, information & 0xFFFFFFFF
+            if kind == _R_X86_64_GLOB_DAT and symbols.get_symbol(symbol).name == name:
+                return int(offset)
         return None
 
     def _restorer(self) -> int:
-        place = self._code.data().find(_RESTORER_CODE)
-        if place < 0:
-            raise MissingPart(f"the libc of process {self._pid} has no signal restorer")
-        return self._bias + int(self._code["p_vaddr"]) + int(place)
+        for segment in self._elf.iter_segments("PT_LOAD"):
+            if segment["p_flags"] & _PF_X:
+                place = segment.data().find(_RESTORER_CODE)
+                if place >= 0:
+                    return int(segment["p_vaddr"]) + int(place)
+        raise ValueError("it has no code that signal handlers return to")
 
-    def _read_word(self, address: int) -> int:
+    def _word(self, address: int) -> int:
         try:
             with open(f"/proc/{self._pid}/mem", "rb", buffering=0) as memory:
                 return int.from_bytes(os.pread(memory.fileno(), 8, address), "little")
         except OSError as error:
             raise refusal.translate(self._pid, "the memory", error) from error
-
-
-def _load_bias(code: Any, segments: list[Mapping]) -> int:
-    """How far the file was moved: where its code is, minus where it was linked to be."""
-    for mapping in segments:
-        if (
-            "x" in mapping.perms
-            and mapping.offset <= code["p_offset"] < mapping.offset + mapping.size_bytes
-        ):
-            return mapping.start - mapping.offset + int(code["p_offset"]) - int(code["p_vaddr"])
-    raise ValueError("its code is not mapped")
 
 
 class _Stream(io.RawIOBase):

@@ -1,106 +1,63 @@
-"""What /proc tells about a process and its threads, as far as acting on it needs to know.
+"""What /proc tells about tasks beyond observe.procfs: only those who stop and copy them ask for it.
 
-Rules: read only; an OSError becomes NoSuchProcess or PermissionRefused here, once, and the second
-one says what would help on this machine.
+Rule: a task that ends while it is looked at is None or left out, never an error.
 
-Source: proc(5), ptrace(2) "Ptrace access mode checking", Documentation/admin-guide/LSM/Yama.rst.
+Source: proc(5), proc_pid_stat(5), proc_pid_status(5); CONFIG_PROC_CHILDREN for the children.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
-from allocscope.errors import AllocscopeError, NoSuchProcess, PermissionRefused
-from allocscope.model.process import Mapping
+from allocscope.observe import refusal
 
-_CAP_SYS_PTRACE = 19
-_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stat:
-    """Fields of /proc/PID/stat: 3 state, 9 flags, 22 start time (clock ticks after boot), 38 exit
-    signal.
-    """
-
-    state: str
-    flags: int
-    start_ticks: int
-    exit_signal: int
-
-
-def stat(pid: int) -> Stat:
-    """Raises NoSuchProcess."""
-    fields = read(pid, "stat").rpartition(")")[2].split()
-    return Stat(fields[0], int(fields[6]), int(fields[19]), int(fields[35]))
-
-
-def status(pid: int, tid: int | None = None) -> dict[str, str]:
-    """The lines of /proc/PID/status, or of one thread's, by name. Raises NoSuchProcess."""
-    text = read(pid, "status" if tid is None else f"task/{tid}/status")
-    return {
-        name: value.strip()
-        for name, _, value in (line.partition(":") for line in text.splitlines())
-    }
+_EXIT_SIGNAL = 38 - 3  # field 38 of stat, counted from the state
 
 
 def threads(pid: int) -> list[int]:
-    """Raises NoSuchProcess."""
+    """Thread numbers, ascending. Raises NoSuchProcess."""
     try:
-        return sorted(int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir())
+        return sorted(map(int, os.listdir(f"/proc/{pid}/task")))  # noqa: PTH208
     except OSError as error:
-        raise translated(pid, error) from error
+        raise refusal.translate(pid, "the threads", error) from error
 
 
-def mappings(pid: int) -> list[Mapping]:
-    """The memory map, ascending. Raises NoSuchProcess, PermissionRefused."""
-    return [_mapping(line) for line in read(pid, "maps").splitlines()]
+def children(pid: int) -> list[int]:
+    """Children of all threads, zombies included; empty where the kernel has no such list."""
+    texts = (read(pid, f"task/{tid}/children") for tid in threads(pid))
+    return [int(child) for text in texts if text for child in text.split()]
 
 
-def _mapping(line: str) -> Mapping:
-    span, perms, offset, device, inode, *path = line.split(None, 5)
-    start, _, end = span.partition("-")
-    return Mapping(
-        start=int(start, 16),
-        end=int(end, 16),
-        perms=perms,
-        offset=int(offset, 16),
-        device=device,
-        inode=int(inode),
-        path=path[0] if path else "",
-    )
+def exit_signal(pid: int) -> int | None:
+    """The signal that the end of this process sends to its parent."""
+    text = read(pid, "stat")
+    return int(text.rpartition(")")[2].split()[_EXIT_SIGNAL]) if text else None
 
 
-def read(pid: int, name: str) -> str:
-    """The text of /proc/PID/name. Raises NoSuchProcess, PermissionRefused."""
+def system_call(pid: int, tid: int) -> tuple[int, int] | None:
+    """The number of the system call that the thread sleeps in, or -1, and its stack pointer.
+
+    None when it runs, or has ended.
+    """
+    words = (read(pid, f"task/{tid}/syscall") or "running").split()
+    return None if words[0] == "running" else (int(words[0]), int(words[-2], 16))
+
+
+def status_line(pid: int, name: str) -> str | None:
+    """The value of one line of /proc/PID/status."""
+    for line in (read(pid, "status") or "").split("\n"):
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return None
+
+
+def read(pid: int, name: str) -> str | None:
+    """The text of /proc/PID/name; None when there is none. Raises PermissionRefused."""
     try:
-        return Path(f"/proc/{pid}/{name}").read_text(errors="surrogateescape")
+        return Path(f"/proc/{pid}/{name}").read_text("utf-8", "surrogateescape")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     except OSError as error:
-        raise translated(pid, error) from error
-
-
-def translated(pid: int, error: OSError) -> AllocscopeError:
-    """What an error of a /proc file or of ptrace means to the user; to be raised from it."""
-    if isinstance(error, PermissionError):
-        return PermissionRefused(
-            f"not allowed to examine and stop process {pid}", _permission_cure(pid)
-        )
-    return NoSuchProcess(f"process {pid} does not exist, or has ended meanwhile")
-
-
-def _permission_cure(pid: int) -> str:
-    scope = _YAMA.read_text().strip() if _YAMA.exists() else "0"
-    if scope == "3":
-        return "kernel.yama.ptrace_scope is 3: nobody may trace until the machine is restarted"
-    capable = int(status(os.getpid())["CapEff"], 16) >> _CAP_SYS_PTRACE & 1
-    if capable:
-        return (
-            "CAP_SYS_PTRACE is there, so a security module refuses, or the target lives in a user "
-            "namespace that is not below ours: run allocscope on the host, as root"
-        )
-    cure = "run as root, or give CAP_SYS_PTRACE (in a container: --cap-add SYS_PTRACE)"
-    if scope in ("1", "2") and Path(f"/proc/{pid}").exists():
-        cure += f"; kernel.yama.ptrace_scope is {scope}, 0 would allow it to the same user"
-    return cure
+        raise refusal.translate(pid, name, error) from error

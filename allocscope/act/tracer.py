@@ -12,19 +12,20 @@ import concurrent.futures
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from allocscope._probes import lib
-from allocscope.act import task
 from allocscope.errors import (
     AllocscopeError,
     InternalError,
+    MissingPart,
     NoSuchProcess,
-    PermissionRefused,
     Unsafe,
 )
+from allocscope.observe import procfs, refusal
 
 _T = TypeVar("_T")
 
@@ -34,40 +35,37 @@ class Tracer:
 
     def __init__(self) -> None:
         self._pool = concurrent.futures.ThreadPoolExecutor(
-            1, thread_name_prefix="allocscope-tracer", initializer=_block_signals
+            1, thread_name_prefix="allocscope-tracer", initializer=self._begin
         )
+        self._number = 0
 
     def run(self, work: Callable[[], _T]) -> _T:
         """Waits for the result; the work goes on even if the wait is interrupted."""
         return self._pool.submit(work).result()
 
-    def end(self) -> None:
-        """Waits for work under way, then for the end of the thread."""
+    def end(self, tid: int, deadline_ns: int) -> None:
+        """Waits for work under way, then for the end of the thread, by which ``tid`` is let go.
+
+        ``tid`` may be 0. Python counts a thread as ended a moment before the kernel does, so the
+        kernel is asked. Raises InternalError when it still holds the thread at the deadline.
+        """
         self._pool.shutdown(wait=True)
+        while tid and self._traces(tid):
+            if time.monotonic_ns() > deadline_ns:
+                raise InternalError(
+                    f"thread {tid} is still traced by allocscope", "Ending allocscope lets it go."
+                )
+            time.sleep(0.0002)
 
+    def _begin(self) -> None:
+        self._number = threading.get_native_id()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
-def _block_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-
-
-def wait_released(pid: int, tid: int, deadline_ns: int) -> None:
-    """Until the kernel no longer names us as the tracer of the thread, or it has ended.
-
-    The thread of ours that held it is ending when this is called, so the wait is short. Raises
-    InternalError.
-    """
-    me = str(os.getpid())
-    while time.monotonic_ns() < deadline_ns:
+    def _traces(self, tid: int) -> bool:
         try:
-            if task.status(pid, tid)["TracerPid"] != me:
-                return
+            return procfs.status(tid).tracer_pid == self._number
         except NoSuchProcess:
-            return
-        time.sleep(0.0005)
-    raise InternalError(
-        f"thread {tid} of process {pid} is still traced by allocscope",
-        "Ending allocscope lets it go.",
-    )
+            return False
 
 
 def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
@@ -76,9 +74,7 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
     if number == errno.ESRCH:
         return NoSuchProcess(f"process {pid}, or its thread {thread}, has ended meanwhile")
     if step == lib.AS_AT_SEIZE and number in (errno.EPERM, errno.EACCES):
-        refused = task.translated(pid, PermissionError(number, reason))
-        assert isinstance(refused, PermissionRefused)
-        return refused
+        return refusal.permission(pid, "the registers")
     if number == errno.ETIMEDOUT and step == lib.AS_AT_STOP:
         return Unsafe(
             f"thread {thread} of process {pid} did not stop in time; it was left alone",
@@ -112,6 +108,11 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
         return Unsafe(
             f"the kernel refused a copy of process {pid}: {reason}",
             "A limit on memory (overcommit, cgroup) or processes (ulimit -u, pids.max) is reached.",
+        )
+    if step in (lib.AS_AT_CALL, lib.AS_AT_COPY) and number in (errno.ENOSYS, errno.EINVAL):
+        return MissingPart(
+            f"this kernel cannot make the copy ({reason})",
+            "Linux 5.9 or newer is needed; the passive commands do without.",
         )
     return InternalError(
         f"the snapshot of process {pid} failed at step {step}: {reason}", "Please report this."

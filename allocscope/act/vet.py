@@ -1,12 +1,11 @@
-"""Is this a process of which a copy may be made? Every refusal has its own message and says what to
-do.
+"""Is this a process of which a copy may be made? Every refusal says why, and what to do.
 
-Strategy: only what the kernel tells without a stop is looked at, so a refusal has cost the target
+Strategy: only what the kernel tells without a stop is looked at, so a refusal costs the target
 nothing.
 
-Rules: a seccomp filter may kill for a system call that it does not expect, and a shadow stack for a
-return that it has not seen, so such threads are never used; a process whose children would be born
-into another pid namespace is refused, because the end of the first one there would close that
+Rules: a seccomp filter may kill for a system call that it does not expect, and a shadow stack for
+a return that it has not seen, so such threads are never used. A process whose children would be
+born into another pid namespace is refused, because the end of the first one there would close that
 namespace for good.
 """
 
@@ -18,56 +17,75 @@ from pathlib import Path
 
 from allocscope.act import task
 from allocscope.errors import MissingPart, NoSuchProcess, Unsafe
+from allocscope.model.process import Process, ProcessStatus
+from allocscope.observe import procfs, refusal
 
-_KERNEL_THREAD = 0x00200000  # PF_KTHREAD, include/linux/sched.h
-_ELF_64 = 2
+_PASSIVE = "Use a passive command."
+_ELF_32 = b"\x7fELF\x01"
 
 
-def vet(pid: int) -> int:
-    """Raises unless a copy may be made; the process's start time in clock ticks, its identity
-    together with the pid.
+def vet(pid: int) -> Process:
+    """Who it is, unless no copy may be made of it.
 
-    Raises NoSuchProcess, PermissionRefused, Unsafe, MissingPart.
+    Raises NoSuchProcess, NoGlibcHeap (a kernel thread), PermissionRefused, Unsafe, MissingPart.
     """
-    if platform.machine() != "x86_64":
-        raise MissingPart(
-            f"snapshots exist for x86-64 only, this is {platform.machine()}",
-            "The passive commands work here.",
-        )
-    stat = task.stat(pid)
-    if stat.flags & _KERNEL_THREAD:
-        raise Unsafe(
-            f"{pid} is a kernel thread: it has no memory of its own", "Name a user process."
-        )
-    if stat.state in "ZX":
-        raise NoSuchProcess(f"process {pid} has ended and waits for its parent to collect it")
+    machine = platform.machine()
+    if machine != "x86_64":
+        raise MissingPart(f"snapshots exist for x86-64 only, this is {machine}", _PASSIVE)
+    process = procfs.identify(pid)
     if pid == os.getpid():
-        raise Unsafe(
-            "allocscope cannot stop itself", "Name another process, or use a passive command."
-        )
+        raise Unsafe("allocscope cannot stop itself", f"Name another process. {_PASSIVE}")
     _refuse_traced(pid)
     _refuse_32_bit(pid)
     _refuse_foreign_children(pid)
-    return stat.start_ticks
+    return process
 
 
-def unfit(pid: int, tid: int) -> str:
-    """Why this thread must not be used: "seccomp", "shadow stack", "traced", or "" when it may."""
-    status = task.status(pid, tid)
-    if status.get("Seccomp", "0") != "0":
+def unfit(status: ProcessStatus) -> str:
+    """Why the thread of this status must not be used; "" when it may."""
+    if status.seccomp:
         return "seccomp"
-    if "shstk" in status.get("x86_Thread_features", "").split():
+    if status.shadow_stack:
         return "shadow stack"
-    return "traced" if status["TracerPid"] != "0" else ""
+    if status.tracer_pid:
+        return "traced"
+    return "ended" if status.state in "ZX" else ""
+
+
+def refuse_all(pid: int, reasons: set[str]) -> Unsafe:
+    """The error for a process none of whose threads may be used, for these reasons."""
+    if "seccomp" in reasons:
+        return Unsafe(
+            f"process {pid} runs under a seccomp filter, which may kill it for copying itself",
+            f"{_PASSIVE} Or start the process without the filter.",
+        )
+    if "shadow stack" in reasons:
+        return Unsafe(
+            f"process {pid} runs with a shadow stack, which forbids the way a copy is made",
+            f"{_PASSIVE} Or start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off.",
+        )
+    if "vfork" in reasons:
+        return Unsafe(
+            f"process {pid} waits for a vfork child and cannot be stopped",
+            "Try again once the child has called exec.",
+        )
+    if "traced" in reasons:
+        return Unsafe(
+            f"the threads of process {pid} are already traced", "Let that debugger detach first."
+        )
+    return Unsafe(
+        f"process {pid} has no thread that can be stopped: all of them wait uninterruptibly",
+        f"See /proc/{pid}/stack for what they wait for; try again later.",
+    )
 
 
 def _refuse_traced(pid: int) -> None:
-    tracer = int(task.status(pid)["TracerPid"])
+    tracer = procfs.status(pid).tracer_pid
     if tracer:
-        name = task.read(tracer, "comm").strip()
+        name = ascii((task.read(tracer, "comm") or "?").strip())[1:-1]
         raise Unsafe(
-            f"process {pid} is already traced by {tracer} ({ascii(name)[1:-1]}), and a process "
-            "can have only one tracer",
+            f"process {pid} is already traced by {tracer} ({name}), and there can be only one "
+            "tracer",
             "Let that debugger detach first; the passive commands work meanwhile.",
         )
 
@@ -75,25 +93,37 @@ def _refuse_traced(pid: int) -> None:
 def _refuse_32_bit(pid: int) -> None:
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:
-            head = file.read(5)
+            head = file.read(len(_ELF_32))
     except OSError as error:
-        raise task.translated(pid, error) from error
-    if head[:4] == b"\x7fELF" and head[4] != _ELF_64:
-        raise Unsafe(
-            f"process {pid} is a 32-bit program: no snapshot of it can be made",
-            "Use a passive command.",
-        )
+        raise refusal.translate(pid, "the executable", error) from error
+    if head == _ELF_32:
+        raise Unsafe(f"process {pid} is a 32-bit program: no snapshot can be made of it", _PASSIVE)
 
 
 def _refuse_foreign_children(pid: int) -> None:
+    namespaces = Path(f"/proc/{pid}/ns")
     try:
-        own = Path(f"/proc/{pid}/ns/pid").readlink()
-        children = Path(f"/proc/{pid}/ns/pid_for_children").readlink()
+        own = (namespaces / "pid").readlink()
+        children = _target_of(namespaces / "pid_for_children")
     except OSError as error:
-        raise task.translated(pid, error) from error
+        raise refusal.translate(pid, "the namespaces", error) from error
     if own != children:
         raise Unsafe(
             f"process {pid} has chosen a new pid namespace for its children; a snapshot would be "
             "the first of them, and its end would close that namespace",
-            "Use a passive command.",
+            _PASSIVE,
         )
+
+
+def _target_of(link: Path) -> Path | None:
+    """A pid namespace in which nobody was born yet has no name (pidns_for_children_get)."""
+    try:
+        return link.readlink()
+    except FileNotFoundError:
+        return None
+
+
+def same(process: Process) -> None:
+    """Raises NoSuchProcess when the number has been given to another process meanwhile."""
+    if procfs.stat(process.pid).start_ticks != process.start_ticks:
+        raise NoSuchProcess(f"process {process.pid} went away meanwhile")

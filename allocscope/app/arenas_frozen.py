@@ -15,7 +15,7 @@ from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import glibc_says, heap
 from allocscope.app.arenas import ArenasOptions, allocator_of, read_smaps
 from allocscope.app.target import Target, look
-from allocscope.glibc.lists import in_use_bytes, process_lists
+from allocscope.glibc.lists import in_use_bytes
 from allocscope.model.glibc_says import Answer, What
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Method, Report
@@ -38,7 +38,7 @@ def _passive_in_use(target: Target, deadline_ns: int) -> int:
         answer = heap.read(
             memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=1
         )
-        return in_use_bytes(process_lists(memory, answer.reading))
+        return in_use_bytes(answer.reading)
 
 
 def arenas_frozen(

@@ -76,7 +76,9 @@ def join(
         agrees=not differences,
         differences=differences,
         locks_held=said.locks_held,
-        drift_bytes=None if passive_in_use is None else in_use_bytes(lists) - passive_in_use,
+        drift_bytes=None
+        if passive_in_use is None
+        else in_use_bytes(answer.reading) - passive_in_use,
     )
     wraps = () if stats is None else wrapped(stats, lists)
     return says, _caveats(wraps, says)

@@ -176,25 +176,28 @@ def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
 
 
 def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
-    unread = [arena for arena in data.arenas if arena.figures.unread_bytes]
+    moving = {item.index for item in answer.reading.arenas if item.changed}
+    still = [arena for arena in data.arenas if arena.index not in moving]
+    unread = [arena for arena in still if arena.figures.unread_bytes]
     if unread:
         total = sum(arena.figures.unread_bytes for arena in unread)
         where = _named([arena.index for arena in unread])
         text = f"{where}: {total} bytes could not be read (swapped out, in motion, or damaged)."
         yield Caveat("unread", text, partial=True)
-    residue = [arena for arena in data.arenas if arena.figures.residue_bytes]
+    residue = [arena for arena in still if arena.figures.residue_bytes]
     if residue:
         total = sum(arena.figures.residue_bytes for arena in residue)
         text = f"{_named([a.index for a in residue])}: {total} bytes of their system bytes are not accounted for."
         yield Caveat("residue", text, partial=True)
     mmapped = data.mmapped
-    if (mmapped.count, mmapped.bytes) != (mmapped.found_count, mmapped.found_bytes):
+    counted = (mmapped.count, mmapped.bytes)
+    if not moving and counted != (mmapped.found_count, mmapped.found_bytes):
         text = (
             f"glibc counts {mmapped.count} chunks with mappings of their own ({mmapped.bytes} bytes); "
             f"{mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
         )
         yield Caveat("mmapped-not-found", text)
     broken = answer.reading.marks.broken
-    if broken:
+    if broken and not moving:
         text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
         yield Caveat("broken-lists", text)

@@ -33,7 +33,6 @@ class Wish:
     """What is wanted of each target. Times in the units of their names."""
 
     exact: bool
-    by: str
     deadline_s: float
     frozen: bool
     ask_glibc: bool
@@ -98,10 +97,9 @@ def command(
     chosen = _chosen(name, cgroup)
     pids += [pid for pid in chosen or () if pid not in pids]
     if not pids:
-        raise WrongUsage("Nothing to look at.", "Give a PID, --name RE or --cgroup PATH.")
+        raise WrongUsage("nothing to look at", "Give a PID, --name RE or --cgroup PATH.")
     wish = Wish(
         exact=exact,
-        by=by or "",
         deadline_s=deadline_s,
         frozen=snapshot or ask_glibc,
         ask_glibc=ask_glibc,
@@ -151,7 +149,7 @@ def _each(pids: Sequence[int], wish: Wish) -> list[tuple[float, Outcome]]:
     for pid in pids:
         now, left = time.time(), end - time.monotonic()
         if left <= 0:
-            message = f"Not read: the deadline of {wish.deadline_s:g} s had passed."
+            message = f"not read: the deadline of {wish.deadline_s:g} s had passed"
             late = Failure(pid, select.comm(pid), message, "Raise --deadline.", EXIT_PARTIAL)
             answers.append((now, late))
             continue

@@ -11,12 +11,12 @@ so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc
 from __future__ import annotations
 
 from allocscope.glibc.layouts import WORD, StateLayout
+from allocscope.glibc.marks import longest_list
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.reading import ArenaReading, HeapReading
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
 from allocscope.model.glibc_says import ArenaLists, ProcessLists
 
-MAX_LIST = 1 << 26
 FD = 2 * WORD
 
 
@@ -31,7 +31,7 @@ def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int
         [fd for _, fd, _ in heads],
         link_offset=FD,
         mangled=False,
-        limit=MAX_LIST,
+        limit=longest_list([state]),
         ends=[here for here, _, _ in heads],
     )
     chunks = [chunk for found, _ in lists for chunk in found]
@@ -41,7 +41,7 @@ def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int
 def _fast(memory: Memory, state: ArenaState, safe_linking: bool) -> tuple[int, int]:
     """Each fastbin counts as many times its first chunk's size as it has chunks."""
     heads = [head for head in state.fastbins if head]
-    lists = memory.chase(heads, link_offset=FD, mangled=safe_linking, limit=MAX_LIST)
+    lists = memory.chase(heads, link_offset=FD, mangled=safe_linking, limit=longest_list([state]))
     counts = [len(found) for found, _ in lists]
     sizes = _sizes(memory, heads)
     return sum(counts), sum(c * s for c, s in zip(counts, sizes, strict=True))
@@ -88,7 +88,8 @@ def process_lists(memory: Memory, reading: HeapReading) -> ProcessLists:
     )
 
 
-def in_use_bytes(lists: ProcessLists) -> int:
-    """Bytes that are on no free list and in no top: what malloc_stats calls in use, without mmapped
-    chunks."""
-    return sum(a.system_bytes - a.fast_bytes - a.bin_bytes - a.top_bytes for a in lists.arenas)
+def in_use_bytes(reading: HeapReading) -> int:
+    """Bytes of all arenas that the walk found neither in a bin, nor in a fastbin, nor in a top."""
+    tallies = [piece.tally for item in reading.arenas for piece in item.pieces]
+    free = sum(t.fastbin_bytes + t.bin_bytes + t.top_bytes for t in tallies)
+    return sum(item.state.system_bytes for item in reading.arenas) - free

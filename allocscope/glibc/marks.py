@@ -18,8 +18,8 @@ from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import ArenaState
 from allocscope.glibc.threads import Tcache
 
-MAX_LIST = 1 << 26
 HEADER_BYTES = 2 * WORD
+MIN_CHUNK_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +44,12 @@ class Marks:
 
 def _part(sorted_list: array[int], start: int, end: int) -> array[int]:
     return sorted_list[bisect_left(sorted_list, start) : bisect_left(sorted_list, end)]
+
+
+def longest_list(arenas: Sequence[ArenaState]) -> int:
+    """More chunks than this cannot be in one list: the largest arena, cut into the smallest chunks.
+    A list that is changed while it is followed may lead in a circle, so this bound matters."""
+    return max((arena.system_bytes for arena in arenas), default=0) // MIN_CHUNK_BYTES + 1
 
 
 def detect_safe_linking(
@@ -79,8 +85,9 @@ def collect(
     parked: list[int] = []
     by_tcache: dict[int, tuple[int, ...]] = {}
     wanted = [(t, i) for t in tcaches for i, head in enumerate(t.heads) if head]
+    fullest = max((t.counts[i] for t, i in wanted), default=0)
     lists = memory.chase(
-        [t.heads[i] for t, i in wanted], link_offset=0, mangled=mangled, limit=1 << 17
+        [t.heads[i] for t, i in wanted], link_offset=0, mangled=mangled, limit=fullest + 1
     )
     for (tcache, i), (found, whole) in zip(wanted, lists, strict=True):
         if not whole or len(found) != tcache.counts[i]:
@@ -92,7 +99,10 @@ def collect(
     fast: list[int] = []
     heads = [(arena, head) for arena in arenas for head in arena.fastbins if head]
     lists = memory.chase(
-        [head for _, head in heads], link_offset=HEADER_BYTES, mangled=mangled, limit=MAX_LIST
+        [head for _, head in heads],
+        link_offset=HEADER_BYTES,
+        mangled=mangled,
+        limit=longest_list(arenas),
     )
     for (arena, _), (found, whole) in zip(heads, lists, strict=True):
         if not whole:

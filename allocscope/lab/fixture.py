@@ -15,9 +15,11 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -63,6 +65,15 @@ def names() -> tuple[str, ...]:
             path.parent.name for path in sources().glob("*/*.c") if path.stem == path.parent.name
         )
     )
+
+
+def summary(name: str) -> str:
+    """What a fixture builds: the first sentence of its source, without its name."""
+    text = (sources() / name / f"{name}.c").read_text()
+    found = re.match(rf"/\* {re.escape(name)}: (.*?\.)(?=\s)", text, re.DOTALL)
+    if not found:
+        raise InternalError(f"the source of the fixture {name} does not say what it is")
+    return " ".join(found.group(1).split())
 
 
 def build(name: str, compiler: Sequence[str] = ()) -> Path:
@@ -115,6 +126,7 @@ def run(
         command += ["--threads", str(threads)]
     with child(command, environment) as started:
         told = json.loads(started.line(READY_SECONDS * max(1.0, scale)))
+        _wait_until_asleep(told["pid"])
         yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started.process)
 
 
@@ -132,6 +144,18 @@ def default_compiler() -> tuple[str, ...]:
     raise MissingPart(
         "fixtures are C programs, and there is no C compiler here", "Run: apt install gcc libc6-dev"
     )
+
+
+def _wait_until_asleep(pid: int) -> None:
+    """The other threads slept when the line was written; this is about the one that wrote it."""
+    deadline = time.monotonic() + READY_SECONDS
+    state = ""
+    while state != "S" and time.monotonic() < deadline:
+        os.sched_yield()
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError as error:
+            raise MissingPart(f"the fixture {pid} went away", "Was it killed?") from error
 
 
 def _cache() -> Path:

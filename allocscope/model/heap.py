@@ -151,11 +151,12 @@ class ThreadCache:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
     """A malloc setting in force. ``origin``: default, tunable, environment, mallopt, dynamic,
-    unknown."""
+    unknown. ``without_effect``: the start environment asks for another value, in vain."""
 
     value: int | bool | str | None
     origin: str
     evidence: str
+    without_effect: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ stops and changes.
 
 from __future__ import annotations
 
-from allocscope.errors import InternalError
+from allocscope.errors import MissingPart
 
 try:
     from allocscope._probes import ffi, lib
 except ImportError as missing:
-    raise InternalError(
+    raise MissingPart(
         f"the native helper cannot be loaded: {missing}",
         "Install allocscope with pip (a wheel, or with a C compiler at hand); in the sources, run ./dev setup.",
     ) from missing

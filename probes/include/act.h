@@ -67,8 +67,8 @@ typedef struct as_held {
 
 /* Makes the copy A. When out->inner_pid is not 0 a child of the target exists, error or not, and is owed as_kill and as_reap. */
 int as_freeze(const as_thread *thread, as_held *out, as_outcome *how);
-/* Detaches A from everything that it shares with the target: session, descriptors, root directory; lets it live for at most
- * lifetime_ns; forbids core dumps. */
+/* Takes A out of what it shares with the target, descriptors and process group; lets it live for at most lifetime_ns; forbids
+ * core dumps. */
 int as_shelter(const as_held *held, uint64_t lifetime_ns, uint64_t deadline_ns);
 /* Kills what we trace and sees it dead. It stays a zombie of its parent. */
 int as_kill(int pid, uint64_t deadline_ns);

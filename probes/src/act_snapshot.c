@@ -71,7 +71,9 @@ int as_shelter(const as_held *held, uint64_t lifetime_ns, uint64_t deadline_ns)
     int error = act_call_in(held, SYS_close_range, close_all, deadline_ns, &result, NULL);
     if (error)
         return error;
-    error = act_call_in(held, SYS_setsid, none, deadline_ns, &result, NULL);
+    /* A stopped process in the target's group could bring that group a SIGHUP when its session ends. Not setsid: a session
+     * is a scheduling group of its own (autogroup), in which a copy was seen to wait for a CPU for seconds. */
+    error = act_call_in(held, SYS_setpgid, none, deadline_ns, &result, NULL);
     if (error)
         return error;
     /* 1 rather than 0: a core handler behind a pipe ignores 0. Refused where the hard limit is 0 and we have no privilege. */

@@ -44,8 +44,9 @@ IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
 }  # fmt: skip
 TERMINAL_ROOMS = {"click": {"cli", "__main__"}, "rich": {"cli", "render", "__main__"}}
-ASKING = {"ask", "arenas_frozen", "glibc_says"}
-"""The use cases of app that stop, copy, call or change a target, and so may reach ``act``."""
+ASKING = {"arenas_frozen", "ask", "doctor", "doctor_target", "glibc_says"}
+"""The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
+and so may reach ``act``."""
 
 Graph = dict[str, set[str]]
 
@@ -226,6 +227,7 @@ def test_importing_the_package_loads_no_terminal_library():
     assert heavy(loaded, "click", "rich", "lxml", "pygdbmi", "elftools") == []
 
 
+@pytest.mark.own_malloc
 def test_the_json_of_arenas_loads_only_what_it_needs():
     arguments = ["arenas", str(os.getpid()), "--json"]
     loaded = loaded_by(

@@ -125,6 +125,7 @@ def test_unsorted_garbage_is_recognised() -> None:
         assert has_garbage(InfoHeap(**{**fields, "unsorted": garbage}))
 
 
+@pytest.mark.own_malloc
 def test_what_this_glibc_prints() -> None:
     libc = ctypes.CDLL(None)
     libc.fdopen.restype = ctypes.c_void_p

@@ -1,0 +1,20 @@
+"""Takes a snapshot and a copy of it, as a program that tests may kill: observer.py PID [hold].
+
+``hold``: prints the pids of both and waits for the end of stdin before it ends them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from allocscope.act.snapshot import CopyPlan, frozen
+
+pid, hold = int(sys.argv[1]), sys.argv[2:] == ["hold"]
+with (
+    frozen(pid, deadline_ns=time.monotonic_ns() + 20_000_000_000) as snapshot,
+    snapshot.disposable(CopyPlan((), None, None)) as copy,
+):
+    if hold:
+        print(snapshot.pid, copy.pid, flush=True)
+        sys.stdin.read()

@@ -1,0 +1,185 @@
+"""Processes of which no snapshot is made: each has its own message, exit code and cure."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from live.steady import Steady, build, children, refused, steady
+
+from allocscope.act.forecast import Forecast, forecast_of
+from allocscope.act.snapshot import frozen
+from allocscope.errors import (
+    AllocscopeError,
+    NoGlibcHeap,
+    NoSuchProcess,
+    PermissionRefused,
+    Unsafe,
+)
+
+
+@pytest.fixture(scope="module")
+def refused_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("targets"), "refused")
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steady]:
+    with steady(build(tmp_path_factory.mktemp("targets"), "steady")) as running:
+        yield running
+
+
+def refusal(pid: int, **options: object) -> AllocscopeError:
+    """The error that a snapshot of ``pid`` ends with."""
+    with (
+        pytest.raises(AllocscopeError) as caught,
+        frozen(pid, deadline_ns=time.monotonic_ns() + 5_000_000_000, **options),  # type: ignore[arg-type]
+    ):
+        pass
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("seccomp", "seccomp filter"), ("vfork", "vfork child"), ("namespace", "new pid namespace")],
+)
+def test_unsafe_processes(refused_program: Path, kind: str, word: str) -> None:
+    if kind == "namespace" and os.geteuid():
+        pytest.skip("needs CAP_SYS_ADMIN to choose a pid namespace")
+    with refused(refused_program, kind) as pid:
+        error = refusal(pid)
+    assert isinstance(error, Unsafe)
+    assert word in error.message
+    assert error.hint
+
+
+def test_zombie(refused_program: Path) -> None:
+    with refused(refused_program, "zombie") as pid:
+        error = refusal(pid)
+    assert isinstance(error, NoSuchProcess)
+    assert "zombie" in error.message
+
+
+def test_no_such_process() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert isinstance(refusal(ended.pid), NoSuchProcess)
+
+
+def test_kernel_thread() -> None:
+    error = refusal(2)
+    assert isinstance(error, NoGlibcHeap)
+    assert "kernel thread" in error.message
+
+
+def test_itself() -> None:
+    error = refusal(os.getpid())
+    assert isinstance(error, Unsafe)
+    assert "itself" in error.message
+
+
+def test_already_traced(target: Steady) -> None:
+    command = ["strace", "-f", "-o", os.devnull, "-p", str(target.pid)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr
+        assert "attached" in tracer.stderr.readline()
+        error = refusal(target.pid)
+        tracer.terminate()
+    assert isinstance(error, Unsafe)
+    assert f"already traced by {tracer.pid} (strace)" in error.message
+
+
+def test_another_users_process(target: Steady) -> None:
+    if os.geteuid():
+        pytest.skip("needs CAP_SETUID to become another user")
+
+    def as_nobody() -> str:
+        os.setgid(65534)
+        os.setuid(65534)
+        error = refusal(target.pid)
+        return f"{type(error).__name__} {error.exit_code} {error}"
+
+    said = in_child(as_nobody)
+    assert said.startswith(f"{PermissionRefused.__name__} 4 ")
+    assert "CAP_SYS_PTRACE" in said
+
+
+def in_child(work: Callable[[], str]) -> str:
+    """What ``work`` returns in a child of this process."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            text = work()
+        except BaseException as error:
+            text = repr(error)
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        text = file.read().decode()
+    os.waitpid(pid, 0)
+    return text
+
+
+def test_pause_above_what_is_allowed(target: Steady) -> None:
+    error = refusal(target.pid, max_pause_ns=1)
+    assert isinstance(error, Unsafe)
+    assert "ms allowed" in error.message
+    assert "--max-pause" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"headroom_bytes": 0, "limit": "memory.max"}, "memory.max"), ({"processes_left": 1}, "pids")],
+)
+def test_no_room(target: Steady, change: dict[str, object], word: str) -> None:
+    expected: Forecast = dataclasses.replace(forecast_of(target.pid), **change)  # type: ignore[arg-type]
+    error = refusal(target.pid, forecast=expected)
+    assert isinstance(error, Unsafe)
+    assert word in str(error)
+
+
+@pytest.fixture
+def limited_group() -> Iterator[tuple[Path, str]]:
+    """A cgroup below our own in which memory can be limited, and the name of the limit's file."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, tail = line.partition(" - ")
+        kind, _, options = tail.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
+            limit = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
+            group = Path(fields.split()[4]) / f"allocscope-test-{os.getpid()}"
+            try:
+                group.mkdir()
+                (group / limit).write_text(str(64 << 20))
+            except OSError:
+                group.rmdir() if group.exists() else None
+                continue
+            yield group, limit
+            group.rmdir()
+            return
+    pytest.skip("needs a writable cgroup with the memory controller (CAP_SYS_ADMIN)")
+
+
+def test_limit_of_a_cgroup(
+    limited_group: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    group, limit = limited_group
+    program = build(tmp_path_factory.mktemp("targets"), "steady")
+    with steady(program, "--single") as small:
+        (group / "cgroup.procs").write_text(str(small.pid))
+        expected = forecast_of(small.pid)
+        assert expected.limit == str(group / limit)
+        assert 32 << 20 < expected.headroom_bytes <= 64 << 20
+
+
+def test_nothing_happened_to_the_target(target: Steady) -> None:
+    """After all the refusals above."""
+    counts = target.counts()
+    assert counts["errors"] == counts["sigchld"] == 0
+    assert children(target.pid) == []
