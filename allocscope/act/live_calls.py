@@ -64,7 +64,6 @@ def make(
 
     Raises Unsafe when a call fails; everything is given back then, too.
     """
-    gdb.result(gdb.submit("-gdb-set scheduler-locking on"))
     with _Calls(gdb, pid, symbols) as calls, calls.errno_kept(), calls.page() as page:
         stream = page + _STREAM_AT
         with calls.memfd(page) as (number, output), calls.locks_free(arenas):

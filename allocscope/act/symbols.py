@@ -73,7 +73,8 @@ def resolve(pid: int, image: LibcImage, names: Iterable[str]) -> dict[str, int]:
         except (ELFError, ValueError, struct.error) as error:
             raise MissingPart(
                 f"the libc of process {pid} ({image.path}) cannot be used: {error}",
-                "A static executable must have kept its symbol table (it must not be stripped).",
+                "A static executable must not be stripped; --live also takes functions that such a one"
+                " may not contain.",
             ) from error
 
 

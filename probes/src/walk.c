@@ -345,7 +345,7 @@ static int walk_chunks(walker *w)
             continue;
         }
         int link_there = (offset + 32 <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
-        if (!link_there && at + 32 < win->limit && page + 1 == WINDOW_PAGES) {
+        if (!link_there && at + 32 < win->limit && win->there == win->own_there && page + 1 == WINDOW_PAGES) {
             win->end = at; /* the links lie in the next block: read it from here */
             continue;
         }
