@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from allocscope._probes import ffi, lib
-from allocscope.act import borrow, leftovers
-from allocscope.act.code import Code
+from allocscope.act import borrow, code, leftovers
 from allocscope.act.tracer import Tracer, failure
 from allocscope.errors import AllocscopeError, NoSuchProcess, Unsafe
 from allocscope.model.process import Mapping
@@ -35,7 +34,7 @@ class Session:
     """``freeze`` once, then ``finish`` in any case."""
 
     def __init__(
-        self, target: int, code: Code, mappings: Sequence[Mapping], deadline_ns: int
+        self, target: int, found: code.Code, mappings: Sequence[Mapping], deadline_ns: int
     ) -> None:
         self.target = target
         self.deadline_ns = deadline_ns
@@ -47,7 +46,7 @@ class Session:
         self.held: Any = ffi.new("as_held *")
         self.twins: list[Twin] = []
         self.tracer = Tracer()
-        self._code = code
+        self._code = found
         self._use_stacks(mappings)
 
     def freeze(self, lifetime_ns: int) -> None:
@@ -110,7 +109,9 @@ class Session:
         if self.tid and self._collected(self.tid, inner_pid):
             return True
         try:
-            self._use_stacks(procfs.mappings(self.target))
+            mappings = procfs.mappings(self.target)
+            self._code = code.find(self.target, mappings)  # it may have called exec meanwhile
+            self._use_stacks(mappings)
             others = borrow.choose(self.target, self._stacks)
         except NoSuchProcess:
             return True
@@ -123,8 +124,8 @@ class Session:
         thread = self._thread(tid, self.clean_up_deadline_ns())
         number = lib.as_reap(thread, inner_pid, how)
         self.reap_pause_ns += how.pause_ns
-        if not how.released:
-            self.tid = tid  # the end of this thread lets it go, and finish() waits for that
+        if not number or not how.released:
+            self.tid = tid  # good for the next one; or held until this thread ends, see finish()
         return number in (0, errno.ECHILD)
 
     def _use_stacks(self, mappings: Sequence[Mapping]) -> None:

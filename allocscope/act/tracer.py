@@ -93,6 +93,12 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
         return Unsafe(
             f"thread {thread} of process {pid} runs 32-bit code", "Use a passive command."
         )
+    if number == errno.EOPNOTSUPP:
+        return Unsafe(
+            f"thread {thread} of process {pid} handles its own system calls (as Wine does); one "
+            "made for a snapshot could kill it",
+            "Use a passive command.",
+        )
     if step == lib.AS_AT_CODE:
         return Unsafe(
             f"the library of process {pid} differs in memory from its file ({reason})",

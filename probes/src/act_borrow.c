@@ -6,6 +6,7 @@
  * an interrupted call is restarted) and puts the registers back. When a wait runs out, nothing is undone: the thread is left
  * to its chain. What the kernel copies from us during the stop is locked in memory, so that no fault of ours can cut a copy in
  * half. */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -113,6 +114,8 @@ static int prepare(const as_thread *thread, const act_call *call, work *w, as_ou
     if (error)
         return error;
     how->step = AS_AT_STATE;
+    if (act_dispatches_calls(tid))
+        return EOPNOTSUPP;
     /* Not before: a thread that it makes by itself while it is being stopped must not be attached. */
     if (call->clones && ptrace(PTRACE_SETOPTIONS, tid, 0, (long)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE)) < 0)
         return errno;
@@ -183,3 +186,5 @@ int act_borrow(const as_thread *thread, const act_call *call, as_held *out, as_o
     munmap(w, sizeof *w);
     return error;
 }
+
+#endif
