@@ -40,6 +40,8 @@ class Session:
         self.deadline_ns = deadline_ns
         self.lifetime_ns = 0
         self.tid = 0
+        self._reaper = 0
+        self._attached: set[int] = set()
         self.pause_ns = 0
         self.reap_pause_ns = 0
         self.zombie: int | None = None
@@ -73,7 +75,7 @@ class Session:
         try:
             self.tracer.run(self._finish_there)
         finally:
-            self.tracer.end(self.tid, self.clean_up_deadline_ns())
+            self.tracer.end(self._attached, self.clean_up_deadline_ns())
 
     def clean_up_deadline_ns(self) -> int:
         """The way out has time of its own."""
@@ -86,6 +88,7 @@ class Session:
             thread = self._thread(self.tid, self.deadline_ns)
             number = lib.as_freeze(thread, self.held, how)
             self.pause_ns = how.pause_ns
+            self._note(self.tid, how)
             if not number or self.held.inner_pid or not how.released:
                 break
             if how.step not in _WORTH_ANOTHER_THREAD:
@@ -106,7 +109,7 @@ class Session:
 
     def _reap_there(self, inner_pid: int) -> bool:
         """True when the zombie is gone: collected by the target, or together with it."""
-        if self.tid and self._collected(self.tid, inner_pid):
+        if self._reaper and self._collected(self._reaper, inner_pid):
             return True
         try:
             mappings = procfs.mappings(self.target)
@@ -124,9 +127,15 @@ class Session:
         thread = self._thread(tid, self.clean_up_deadline_ns())
         number = lib.as_reap(thread, inner_pid, how)
         self.reap_pause_ns += how.pause_ns
-        if not number or not how.released:
-            self.tid = tid  # good for the next one; or held until this thread ends, see finish()
+        self._note(tid, how)
         return number in (0, errno.ECHILD)
+
+    def _note(self, tid: int, how: Any) -> None:
+        """A thread that could be let go is good for the next call; another waits for finish()."""
+        if how.released:
+            self._reaper = tid
+        else:
+            self._attached.add(tid)
 
     def _use_stacks(self, mappings: Sequence[Mapping]) -> None:
         self._stacks = borrow.stacks(mappings)

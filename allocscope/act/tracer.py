@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from allocscope._probes import lib
@@ -43,19 +43,20 @@ class Tracer:
         """Waits for the result; the work goes on even if the wait is interrupted."""
         return self._pool.submit(work).result()
 
-    def end(self, tid: int, deadline_ns: int) -> None:
-        """Waits for work under way, then for the end of the thread, by which ``tid`` is let go.
+    def end(self, attached: Collection[int], deadline_ns: int) -> None:
+        """Waits for work under way, then for the end of the thread, which lets ``attached`` go.
 
-        ``tid`` may be 0. Python counts a thread as ended a moment before the kernel does, so the
-        kernel is asked. Raises InternalError when it still holds the thread at the deadline.
+        Python counts a thread as ended a moment before the kernel does, so the kernel is asked.
+        Raises InternalError when it still holds one of those threads at the deadline.
         """
         self._pool.shutdown(wait=True)
-        while tid and self._traces(tid):
-            if time.monotonic_ns() > deadline_ns:
-                raise InternalError(
-                    f"thread {tid} is still traced by allocscope", "Ending allocscope lets it go."
-                )
-            time.sleep(0.0002)
+        for tid in attached:
+            while self._traces(tid):
+                if time.monotonic_ns() > deadline_ns:
+                    raise InternalError(
+                        f"allocscope still traces thread {tid}", "Ending allocscope lets it go."
+                    )
+                time.sleep(0.0002)
 
     def _begin(self) -> None:
         self._number = threading.get_native_id()

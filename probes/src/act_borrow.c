@@ -174,7 +174,8 @@ int act_borrow(const as_thread *thread, const act_call *call, as_held *out, as_o
         error = prepare(thread, call, w, how);
         if (!error)
             error = perform(thread, call, w, out, how);
-        how->released = ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0;
+        /* ESRCH: the thread has ended, and there is nothing left to let go. */
+        how->released = ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0 || error == ESRCH;
         how->pause_ns = act_now_ns() - begin;
     }
     if (!error && how->result < 0) {
