@@ -1,7 +1,7 @@
 """One root error. Each kind has the exit code of the contract and says what to do next.
 
-Rules: a message states what happened in the user's words; ``hint`` says what to do about it. OSError is
-translated once, in the room that made the system call, and chained.
+Rules: a message states what happened in the user's words; ``hint`` says what to do about it.
+OSError is translated once, in the room that made the system call, and chained.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 class AllocscopeError(Exception):
     """Root of every error that allocscope raises on purpose.
 
-    ``message`` is one sentence; ``hint`` (may be empty) names the cure. ``exit_code`` is the command's exit status.
+    ``message`` is one sentence; ``hint`` (may be empty) names the cure. ``exit_code`` is the
+    command's exit status.
     """
 
     exit_code = 10
@@ -77,4 +78,5 @@ EXIT_PARTIAL = 6
 
 
 class MemoryGap(AllocscopeError):
-    """A page of the target is not there (never touched, released, swapped out) and was left alone."""
+    """A page of the target is not there (never touched, released, swapped out) and was left
+    alone."""

@@ -1,7 +1,8 @@
 """From a reading of the heap to the arenas of the contract.
 
-``system_bytes`` is glibc's own figure (``malloc_state.system_mem``); every other figure comes from the walk or is counted at a
-row's beginning and end. So ``residue_bytes`` compares two independent sources, and only 0 will do.
+``system_bytes`` is glibc's own figure (``malloc_state.system_mem``); every other figure comes from
+the walk or is counted at a row's beginning and end. So ``residue_bytes`` compares two independent
+sources, and only 0 will do.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from allocscope.glibc.pieces import Piece
-from allocscope.glibc.reading import ArenaReading, HeapReading
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import ThreadState
+from allocscope.glibc.validate import ArenaReading
 from allocscope.model.heap import (
     Arena,
     Figures,
@@ -88,7 +90,8 @@ def _figures(reading: ArenaReading, dirty: int | None, lazyfree: int | None) -> 
         overhead_bytes=overhead.total_bytes,
         overhead=overhead,
         unread_bytes=unread,
-        residue_bytes=system - (live + tcache + fastbin + binned + top + overhead.total_bytes + unread),
+        residue_bytes=system
+        - (live + tcache + fastbin + binned + top + overhead.total_bytes + unread),
         resident_bytes=sum(t.pages.resident_bytes for t in tallies),
         private_dirty_bytes=dirty,
         swapped_bytes=sum(t.pages.swapped_bytes for t in tallies),
@@ -157,8 +160,8 @@ def _entries_of(
 def dirty_and_lazyfree(
     reading: ArenaReading, smaps: Sequence[SmapsEntry] | None
 ) -> tuple[int | None, int | None]:
-    """Private_Dirty and LazyFree of an arena. A mapping shared with another owner counts only when it is wholly
-    dirty: then its resident pages are, whoever owns them."""
+    """Private_Dirty and LazyFree of an arena. A mapping shared with another owner counts only when
+    it is wholly dirty: then its resident pages are, whoever owns them."""
     if smaps is None:
         return None, None
     dirty: int | None = 0
@@ -237,7 +240,8 @@ def size_classes(reading: HeapReading) -> tuple[SizeClass, ...]:
 def thread_caches(
     reading: HeapReading, sizes: dict[int, tuple[int, int]]
 ) -> tuple[ThreadCache, ...]:
-    """Every thread's arena and tcache. ``sizes``: ``{tid: (count, bytes)}`` of its parked chunks."""
+    """Every thread's arena and tcache. ``sizes``: ``{tid: (count, bytes)}`` of its parked
+    chunks."""
     by_address = {item.state.address: item.index for item in reading.arenas}
 
     def row(thread: ThreadState) -> ThreadCache:

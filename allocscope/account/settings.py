@@ -1,8 +1,8 @@
 """The malloc settings in force, and where each comes from.
 
-The value is always the one in ``mp_``, read from the target. Its origin is inferred, and the evidence says from what: the environment
-that the program was started with, the value it has without anybody's doing, and ``no_dyn_threshold``, which glibc sets when somebody
-set a threshold.
+The value is always the one in ``mp_``, read from the target. Its origin is inferred, and the
+evidence says from what: the environment that the program was started with, the value it has without
+anybody's doing, and ``no_dyn_threshold``, which glibc sets when somebody set a threshold.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ TCACHE_DEFAULT_BYTES = (0x408, 0x411)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the kernel knows: the start environment (None when unreadable), CPUs, and the version that the library names."""
+    """What the kernel knows: the start environment (None when unreadable), CPUs, and the version
+    that the library names."""
 
     environ: Mapping[str, str] | None
     cpus_online: int
@@ -72,7 +73,9 @@ class _Origins:
         self.readable = environ is not None
         self.tunables = _malloc_tunables(self.environ)
 
-    def of(self, name: str, value: int, defaults: tuple[int, ...], *, dynamic: bool = False) -> Setting:
+    def of(
+        self, name: str, value: int, defaults: tuple[int, ...], *, dynamic: bool = False
+    ) -> Setting:
         env = ENV_NAMES.get(name, "")
         if self.tunables.get(name) == value:
             return Setting(value, "tunable", f"GLIBC_TUNABLES sets glibc.malloc.{name}={value}")
@@ -81,30 +84,40 @@ class _Origins:
         if value in defaults:
             return self._default(name, env, value)
         if dynamic and not self.par.no_dyn_threshold:
-            evidence = "raised by glibc when a larger mmapped chunk was freed (no_dyn_threshold is 0)"
+            evidence = (
+                "raised by glibc when a larger mmapped chunk was freed (no_dyn_threshold is 0)"
+            )
             return Setting(value, "dynamic", evidence)
         if not self.readable:
-            return Setting(value, "unknown", "not the default; the start environment cannot be read")
+            return Setting(
+                value, "unknown", "not the default; the start environment cannot be read"
+            )
         return Setting(value, "mallopt", "not the default, and no variable at start says so")
 
     def _default(self, name: str, env: str, value: int) -> Setting:
         wanted = self.tunables.get(name, _number(self.environ.get(env, "")) if env else None)
         if wanted is not None:
-            return Setting(value, "default", f"the start environment asks for {wanted}: without effect")
+            evidence = f"the start environment asks for {wanted}: without effect"
+            return Setting(value, "default", evidence, without_effect=True)
         return Setting(value, "default", "the value glibc starts with")
 
 
-def arena_limit(par: ParValues, surroundings: Surroundings) -> int | None:
-    """How many arenas glibc makes at most: ``arena_max`` if set, else 8 per CPU, from 2.44 max(CPUs, arena_test).
+def version_number(version: str | None) -> tuple[int, int] | None:
+    """``"2.36"`` as ``(2, 36)``; None where it is unknown or no such thing."""
+    major, _, minor = (version or "").partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
-    None when the version is unknown. Cgroup quotas play no part in it (malloc/arena.c, arena_get2)."""
+
+def arena_limit(par: ParValues, surroundings: Surroundings) -> int | None:
+    """How many arenas glibc makes at most: ``arena_max`` if set, else 8 per CPU, from 2.44
+    max(CPUs, arena_test).
+
+    None when the version is unknown. Cgroup quotas play no part in it (malloc/arena.c,
+    arena_get2)."""
     if par.arena_max:
         return par.arena_max
-    if surroundings.version is None:
-        return None
-    try:
-        version = tuple(int(part) for part in surroundings.version.split(".")[:2])
-    except ValueError:
+    version = version_number(surroundings.version)
+    if version is None:
         return None
     if version >= FIRST_VERSION_LIMIT_BY_CPUS:
         return max(surroundings.cpus_online, par.arena_test)
@@ -123,8 +136,12 @@ def settings(par: ParValues, arena_count: int, surroundings: Surroundings) -> Se
         arena_count=arena_count,
         cpus_online=surroundings.cpus_online,
         cpus_cgroup=surroundings.cpus_cgroup,
-        mmap_threshold_bytes=origins.of("mmap_threshold", par.mmap_threshold, threshold, dynamic=True),
-        trim_threshold_bytes=origins.of("trim_threshold", par.trim_threshold, threshold, dynamic=True),
+        mmap_threshold_bytes=origins.of(
+            "mmap_threshold", par.mmap_threshold, threshold, dynamic=True
+        ),
+        trim_threshold_bytes=origins.of(
+            "trim_threshold", par.trim_threshold, threshold, dynamic=True
+        ),
         top_pad_bytes=origins.of("top_pad", par.top_pad, threshold),
         mmap_max=origins.of("mmap_max", par.n_mmaps_max, (DEFAULT_MMAP_MAX,)),
         thresholds_dynamic=not par.no_dyn_threshold,
@@ -140,5 +157,5 @@ def _huge_evidence(par: ParValues) -> str:
     if par.hp_pagesize:
         return f"mp_.hp_pagesize is {par.hp_pagesize}: heaps use hugetlb pages"
     if par.thp_pagesize:
-        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps are advised to use transparent huge pages"
+        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps ask for transparent huge pages"
     return "mp_ asks for no huge pages"

@@ -1,4 +1,5 @@
-"""``arenas``: the passive reading. Nothing is stopped, nothing injected, no page faulted into the target."""
+"""``arenas``: the passive reading. Nothing is stopped, nothing injected, no page faulted into the
+target."""
 
 from __future__ import annotations
 
@@ -11,16 +12,18 @@ from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.observe import allocators, procfs
-from allocscope.observe.memory import ProcessMemory
+from allocscope.proc import allocators, procfs
+from allocscope.proc.memory import ProcessMemory
 
 SMAPS_MAX_RSS_BYTES = 1 << 30
-"""Above this smaps is left alone unless ``exact``: reading it holds the target's mmap lock for 10 ms per GiB."""
+"""Above this smaps is left alone unless ``exact``: reading it holds the target's mmap lock for 10
+ms per GiB."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenasOptions:
-    """``exact``: read smaps whatever it costs the target. ``deadline_s``: seconds after which nothing more is started."""
+    """``exact``: read smaps whatever it costs the target. ``deadline_s``: seconds after which
+    nothing more is started."""
 
     exact: bool = False
     deadline_s: float = 30.0
@@ -32,18 +35,21 @@ def read_smaps(
     """smaps, or None with the reason: it is read for small processes and on request."""
     if exact or rss_bytes <= SMAPS_MAX_RSS_BYTES:
         return procfs.smaps(pid), ()
-    text = "private_dirty and lazyfree are unknown: smaps is not read above 1 GiB of RSS without --exact."
+    text = "Private_Dirty and LazyFree are unknown: above 1 GiB of RSS smaps is read with --exact."
     return None, (Caveat("smaps-not-read", text),)
 
 
 def allocator_of(
     pid: int, mappings: tuple[Mapping, ...], image: LibcImage
 ) -> tuple[Allocator, tuple[Caveat, ...]]:
-    """Who serves malloc. When it is not glibc, its arenas say little about this process, and the reader must know."""
+    """Who serves malloc. When it is not glibc, its arenas say little about this process, and the
+    reader must know."""
     found = allocators.identify(pid, mappings, image)
     if found.name == "glibc":
         return found, ()
-    text = f"malloc is served by {found.name} here: glibc's arenas hold only what glibc itself uses."
+    text = (
+        f"malloc is served by {found.name} here: glibc's arenas hold only what glibc itself uses."
+    )
     return found, (Caveat("other-allocator", text),)
 
 
@@ -58,25 +64,19 @@ def arenas(pid: int, options: ArenasOptions) -> Report[ArenasData]:
     rss = procfs.rss_bytes(pid)
     smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
     with ProcessMemory(pid) as memory:
-        answer = heap.read(
-            memory,
-            target,
-            rss_bytes=rss,
-            smaps=smaps,
-            validated_as="validated",
-            deadline_ns=deadline_ns,
-        )
+        answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
+    data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
     consistency = answer.consistency
-    if consistency == "validated" and before == after and before.all_sleeping:
+    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
         consistency = "quiescent"
     return Report(
         process=target.process,
         libc=answer.libc,
         allocator=allocator,
         method=Method("passive", 0, time.monotonic_ns() - started, consistency),
-        data=answer.data,
-        caveats=allocator_caveats + smaps_caveats + answer.caveats,
+        data=data,
+        caveats=allocator_caveats + smaps_caveats + heap.caveats(answer, data),
     )

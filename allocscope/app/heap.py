@@ -4,62 +4,84 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc
-from allocscope.glibc.reading import HeapReading, Subject, read_heap
+from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.model.glibc_says import GlibcSays
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
-from allocscope.observe import cgroups, cpus
-from allocscope.observe.memory import ProcessMemory
+from allocscope.proc import cgroups, cpus
+from allocscope.proc.memory import ProcessMemory
 
 SAFE_LINKING_SINCE = (2, 32)
+FROZEN = "frozen"
+VALIDATED = "validated"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HeapAnswer:
-    """A reading with what was made of it. ``consistency`` is what the weakest arena has."""
+    """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
+    what a sound arena calls itself.
+    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache."""
 
     reading: HeapReading
     image: LibcImage
-    libc: Libc
-    data: ArenasData
-    caveats: tuple[Caveat, ...]
-    consistency: str
+    sort: str
+    mmapped_resident_bytes: int
+    parked: dict[int, tuple[int, int]]
+
+    @property
+    def consistency(self) -> str:
+        """What the weakest arena has."""
+        broken = any(item.problems for item in self.reading.arenas)
+        return "partial" if broken and self.sort != FROZEN else self.sort
+
+    @property
+    def libc(self) -> Libc:
+        return Libc(
+            kind=self.image.kind,
+            version=self.image.version,
+            banner=self.image.banner,
+            path=self.image.path,
+            build_id=self.image.build_id,
+            layout=self.reading.layout.name,
+            safe_linking=self.reading.safe_linking,
+        )
 
 
 def _safe_linking_by_version(version: str | None) -> bool:
     """What to assume where all lists are empty (a1a486d70e, 2.32); it decides nothing then."""
-    try:
-        return tuple(int(p) for p in (version or "").split(".")[:2]) >= SAFE_LINKING_SINCE
-    except ValueError:
-        return True
+    number = account_settings.version_number(version)
+    return number is None or number >= SAFE_LINKING_SINCE
 
 
 def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
-    sizes = {}
-    for tid, chunks in reading.marks.by_tcache.items():
-        found = memory.read_each([chunk + 8 for chunk in chunks], 8)
-        total = sum(int.from_bytes(data, "little") & ~7 for data in found if data is not None)
-        sizes[tid] = (len(chunks), total)
-    return sizes
+    by_tid = reading.parked.by_tid
+    sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
+    return {
+        tid: (
+            len(chunks),
+            sum(int.from_bytes(next(sizes) or b"", "little") & ~7 for _ in chunks),
+        )
+        for tid, chunks in by_tid.items()
+    }
 
 
 def read(
     memory: ProcessMemory,
     target: Target,
     *,
-    rss_bytes: int,
-    smaps: Sequence[SmapsEntry] | None,
-    validated_as: str,
+    sort: str,
     deadline_ns: int,
+    max_rounds: int = MAX_ROUNDS,
 ) -> HeapAnswer:
-    """Reads the heap through ``memory``. ``validated_as``: what a validated arena may call itself (frozen or validated).
+    """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
@@ -77,13 +99,25 @@ def read(
         subject,
         version=image.version,
         expired=lambda: time.monotonic_ns() > deadline_ns,
-        frozen=validated_as == "frozen",
+        max_rounds=max_rounds,
+        frozen=sort == FROZEN,
     )
-    mmapped_resident = sum(
-        memory.residency(start, end).resident_bytes for start, end in reading.mmapped
-    )
-    arenas = tuple(account.arena(item, smaps, validated_as) for item in reading.arenas)
-    totals = account.totals([arena.figures for arena in arenas])
+    resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
+    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
+
+
+def present(
+    answer: HeapAnswer,
+    target: Target,
+    *,
+    rss_bytes: int,
+    smaps: Sequence[SmapsEntry] | None,
+    glibc_says: GlibcSays | None = None,
+) -> ArenasData:
+    """The data of the contract. ``rss_bytes`` and ``smaps`` are those of the process itself, taken
+    before any copy of it."""
+    reading = answer.reading
+    arenas = tuple(account.arena(item, smaps, answer.sort) for item in reading.arenas)
     settings = account_settings.settings(
         reading.par,
         len(arenas),
@@ -91,57 +125,82 @@ def read(
             environ=target.environ,
             cpus_online=cpus.online(),
             cpus_cgroup=cgroups.cpu_quota(target.process.pid),
-            version=image.version,
+            version=answer.image.version,
         ),
     )
-    data = ArenasData(
+    return ArenasData(
         rss_bytes=rss_bytes,
         arenas=arenas,
-        mmapped=account.mmapped(reading, mmapped_resident),
-        totals=totals,
+        mmapped=account.mmapped(reading, answer.mmapped_resident_bytes),
+        totals=account.totals([arena.figures for arena in arenas]),
         settings=settings,
         size_classes=account.size_classes(reading),
-        threads=account.thread_caches(reading, _parked_sizes(memory, reading)),
-    )
-    caveats = tuple(_caveats(reading, data, validated_as))
-    partial = any(arena.consistency == "partial" for arena in arenas)
-    libc = Libc(
-        kind=image.kind,
-        version=image.version,
-        banner=image.banner,
-        path=image.path,
-        build_id=image.build_id,
-        layout=reading.layout.name,
-        safe_linking=reading.safe_linking,
-    )
-    return HeapAnswer(
-        reading, image, libc, data, caveats, "partial" if partial else validated_as
+        threads=account.thread_caches(reading, answer.parked),
+        glibc_says=glibc_says,
     )
 
 
-def _caveats(reading: HeapReading, data: ArenasData, validated_as: str) -> list[Caveat]:
-    found = []
-    for item, arena in zip(reading.arenas, data.arenas, strict=True):
-        where = f"arena {arena.index}"
-        if item.problems:
-            frozen = validated_as == "frozen"
-            meaning = "an operation was under way at that instant" if frozen else "its figures are approximate"
-            text = f"{where} could not be validated: {'; '.join(item.problems)}; {meaning}."
-            found.append(Caveat("arena-in-flight" if frozen else "arena-not-validated", text, not frozen))
-        if arena.figures.unread_bytes:
-            text = f"{where}: {arena.figures.unread_bytes} bytes could not be read (swapped out, or damaged)."
-            found.append(Caveat("unread", text, partial=True))
-        if arena.figures.residue_bytes:
-            text = f"{where}: {arena.figures.residue_bytes} bytes of its system bytes are not accounted for."
-            found.append(Caveat("residue", text, partial=True))
-    mmapped = data.mmapped
-    if (mmapped.count, mmapped.bytes) != (mmapped.found_count, mmapped.found_bytes):
+# ---- caveats ----
+
+
+def _named(indexes: Sequence[int]) -> str:
+    shown = ", ".join(map(str, indexes[:20]))
+    more = f" and {len(indexes) - 20} more" if len(indexes) > 20 else ""
+    return f"arena{'s' if len(indexes) > 1 else ''} {shown}{more}"
+
+
+def caveats(answer: HeapAnswer, data: ArenasData) -> tuple[Caveat, ...]:
+    """What the reader of this answer must know."""
+    return tuple(_validation_caveats(answer)) + tuple(_sum_caveats(answer, data))
+
+
+def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    unsound = [item for item in answer.reading.arenas if item.problems]
+    if not unsound:
+        return
+    if answer.sort == FROZEN:
+        where = _named([item.index for item in unsound])
+        text = f"{where}: an allocation was under way at the instant of the snapshot."
+        yield Caveat("arena-in-flight", text)
+        return
+    moving = [item.index for item in unsound if item.changed]
+    broken = [item for item in unsound if not item.changed]
+    if moving:
         text = (
-            f"glibc counts {mmapped.count} chunks with mappings of their own ({mmapped.bytes} bytes); "
-            f"{mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
+            f"{_named(moving)} changed while being read (the process is allocating): their "
+            "figures are approximate; --snapshot gives consistent ones."
         )
-        found.append(Caveat("mmapped-not-found", text))
-    if reading.marks.broken:
-        text = f"Lists that did not end as they should: {', '.join(reading.marks.broken[:8])}."
-        found.append(Caveat("broken-lists", text))
-    return found
+        yield Caveat("arena-not-validated", text, partial=True)
+    for item in broken:
+        text = f"arena {item.index} stood still but contradicts itself: {'; '.join(item.problems)}."
+        yield Caveat("arena-damaged", text, partial=True)
+
+
+def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
+    moving = {item.index for item in answer.reading.arenas if item.changed}
+    still = [arena for arena in data.arenas if arena.index not in moving]
+    unread = [arena for arena in still if arena.figures.unread_bytes]
+    if unread:
+        total = sum(arena.figures.unread_bytes for arena in unread)
+        where = _named([arena.index for arena in unread])
+        text = f"{where}: {total} bytes could not be read (swapped out, in motion, or damaged)."
+        yield Caveat("unread", text, partial=True)
+    residue = [arena for arena in still if arena.figures.residue_bytes]
+    if residue:
+        total = sum(arena.figures.residue_bytes for arena in residue)
+        where = _named([arena.index for arena in residue])
+        text = f"{where}: {total} system bytes are not accounted for."
+        yield Caveat("residue", text, partial=True)
+    mmapped = data.mmapped
+    counted = (mmapped.count, mmapped.bytes)
+    if not moving and counted != (mmapped.found_count, mmapped.found_bytes):
+        text = (
+            f"glibc counts {mmapped.count} chunks with mappings of their own "
+            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were "
+            "found by their headers."
+        )
+        yield Caveat("mmapped-not-found", text)
+    broken = answer.reading.parked.broken
+    if broken and not moving:
+        text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
+        yield Caveat("broken-lists", text)

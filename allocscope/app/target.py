@@ -1,4 +1,5 @@
-"""What is known of a process before its heap is read: who it is, what it has mapped, which C library, which threads."""
+"""What is known of a process before its heap is read: who it is, what it has mapped, which C
+library, which threads."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping, Process
-from allocscope.observe import libc, procfs
-from allocscope.observe.memory import robust_list
+from allocscope.proc import libc, procfs
+from allocscope.proc.memory import robust_list
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """A process, looked at without touching its memory. ``environ`` is None where it may not be read."""
+    """A process, looked at without touching its memory. ``environ`` is None where it may not be
+    read."""
 
     process: Process
     mappings: tuple[Mapping, ...]
@@ -26,7 +28,8 @@ class Target:
 
     @property
     def anonymous_spans(self) -> tuple[tuple[int, int], ...]:
-        """Writable private anonymous mappings without stacks of the kernel's naming, ascending: where heaps can lie."""
+        """Writable private anonymous mappings without stacks of the kernel's naming, ascending:
+        where heaps can lie."""
         return tuple(
             (m.start, m.end) for m in self.mappings if m.anonymous and m.writable and m.readable
         )
@@ -38,7 +41,8 @@ class Target:
 
 
 def look(pid: int) -> Target:
-    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread, no glibc in it)."""
+    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread, no glibc in
+    it)."""
     process = procfs.identify(pid)
     mappings = procfs.mappings(pid)
     images = libc.require_glibc(process, libc.identify(pid, mappings))
@@ -53,8 +57,8 @@ def look(pid: int) -> Target:
 
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
-    """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has obtained memory, else the
-    first that validates. NoGlibcHeap when none does."""
+    """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
+    obtained memory, else the first that validates. NoGlibcHeap when none does."""
     idle: tuple[Located, LibcImage] | None = None
     for image in target.images:
         spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]

@@ -33,7 +33,6 @@ class Wish:
     """What is wanted of each target. Times in the units of their names."""
 
     exact: bool
-    by: str
     deadline_s: float
     frozen: bool
     ask_glibc: bool
@@ -98,10 +97,9 @@ def command(
     chosen = _chosen(name, cgroup)
     pids += [pid for pid in chosen or () if pid not in pids]
     if not pids:
-        raise WrongUsage("Nothing to look at.", "Give a PID, --name RE or --cgroup PATH.")
+        raise WrongUsage("nothing to look at", "Give a PID, --name RE or --cgroup PATH.")
     wish = Wish(
         exact=exact,
-        by=by or "",
         deadline_s=deadline_s,
         frozen=snapshot or ask_glibc,
         ask_glibc=ask_glibc,
@@ -125,7 +123,7 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     """The processes that --name and --cgroup select (both given: those that meet both)."""
     if name is None and cgroup is None:
         return None
-    from allocscope.observe import select
+    from allocscope.proc import select
 
     return select.pids(name=name, cgroup=cgroup)
 
@@ -133,7 +131,7 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
 def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
     from allocscope.app.arenas import ArenasOptions, arenas
 
-    wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s, by_thread=wish.by == "thread")
+    wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
     if not wish.frozen:
         return arenas(pid, wanted)
     from allocscope.app.arenas_frozen import arenas_frozen
@@ -144,14 +142,14 @@ def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
 def _each(pids: Sequence[int], wish: Wish) -> list[tuple[float, Outcome]]:
     """Every target's answer or failure, with the time when it was taken."""
     from allocscope.model.failure import Failure
-    from allocscope.observe import select
+    from allocscope.proc import select
 
     end = time.monotonic() + wish.deadline_s
     answers: list[tuple[float, Outcome]] = []
     for pid in pids:
         now, left = time.time(), end - time.monotonic()
         if left <= 0:
-            message = f"Not read: the deadline of {wish.deadline_s:g} s had passed."
+            message = f"not read: the deadline of {wish.deadline_s:g} s had passed"
             late = Failure(pid, select.comm(pid), message, "Raise --deadline.", EXIT_PARTIAL)
             answers.append((now, late))
             continue

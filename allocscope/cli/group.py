@@ -74,10 +74,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return INTERRUPTED
     except AllocscopeError as error:
-        _tell(f"allocscope: {clean(error.message)}", clean(error.hint), error, debugging)
+        _tell(f"allocscope: {error.message}", error.hint, error, debugging)
         return error.exit_code
     except Exception as error:
-        what = f"allocscope: internal error: {type(error).__name__}: {clean(str(error))}"
+        what = f"allocscope: internal error: {type(error).__name__}: {error}"
         _tell(what, REPORT, error, debugging)
         return InternalError.exit_code
     return status if isinstance(status, int) else 0
@@ -88,8 +88,12 @@ def _tell(what: str, hint: str, error: Exception, debugging: bool) -> None:
     if debugging:
         import traceback
 
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            click.echo(clean(line), err=True)
-    click.echo(what, err=True)
+        _say("".join(traceback.format_exception(error)))
+    _say(what)
     if hint:
-        click.echo(f"  {hint}", err=True)
+        _say(hint, indent="  ")
+
+
+def _say(text: str, indent: str = "") -> None:
+    for line in text.splitlines():
+        click.echo(indent + clean(line), err=True)

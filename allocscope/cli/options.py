@@ -81,6 +81,6 @@ def pid_of(target: str) -> int:
     if target.isascii() and target.isdigit():
         return int(target)
     raise WrongUsage(
-        f"{target} is not a pid, and this version cannot read cores or recordings yet.",
+        f"{target} is not a pid, and this version cannot read cores or recordings yet",
         "Give a pid (digits); to choose processes by name use `arenas --name RE`.",
     )

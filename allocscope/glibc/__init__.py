@@ -1,6 +1,9 @@
-"""What glibc's bytes mean. Pure: memory is reached through the protocols of :mod:`allocscope.glibc.protocols`.
+"""What glibc's bytes mean. Pure: memory is reached through the protocols of
+:mod:`allocscope.glibc.protocols`.
 
-The way of the data: ``locate`` finds the arenas and ``mp_`` by their invariants -> ``states`` reads every arena -> ``threads`` and
-``marks`` find what lies in tcaches and fastbins -> ``regions`` cuts each arena into rows of chunks -> the Walker tallies them ->
+The way of the data: ``locate`` finds the arenas and ``mp_`` by their invariants -> ``states`` reads
+every arena -> ``threads`` and
+``marks`` find what lies in tcaches and fastbins -> ``regions`` cuts each arena into rows of chunks
+-> the Walker tallies them ->
 ``reading`` validates the whole and repeats what changed meanwhile.
 """

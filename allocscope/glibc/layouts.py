@@ -1,8 +1,10 @@
-"""Layouts as data: one row per combination that a glibc release shipped. Nothing here decides anything.
+"""Layouts as data: one row per combination that a glibc release shipped. Nothing here decides
+anything.
 
-A layout is chosen by probing the target's memory (:mod:`allocscope.glibc.locate`), never by the version: patches that
-change layouts were backported. Offsets in bytes, x86-64. Source: malloc/malloc.c and malloc/arena.c of the releases, checked
-against the DWARF of distributions' builds; the commit named is where the row diverges from the one above it.
+A layout is chosen by probing the target's memory (:mod:`allocscope.glibc.locate`), never by the
+version: patches that change layouts were backported. Offsets in bytes, x86-64. Source:
+malloc/malloc.c and malloc/arena.c of the releases, checked against the DWARF of distributions'
+builds; the commit named is where the row diverges from the one above it.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class StateLayout:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ParLayout:
-    """``struct malloc_par`` (``mp_``). The first five words are the same everywhere: trim_threshold, top_pad,
-    mmap_threshold, arena_test, arena_max."""
+    """``struct malloc_par`` (``mp_``). The first five words are the same everywhere:
+    trim_threshold, top_pad, mmap_threshold, arena_test, arena_max."""
 
     name: str
     size: int
@@ -63,8 +65,10 @@ class ParLayout:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TcacheLayout:
-    """``struct tcache_perthread_struct``: ``slot_count`` 16-bit counters, then as many list heads. ``counts_free_slots``: the counters
-    tell what is still free in a bin, not what it holds. ``chunk_sizes``: sizes of the chunk that the struct itself lies in."""
+    """``struct tcache_perthread_struct``: ``slot_count`` 16-bit counters, then as many list heads.
+    ``counts_free_slots``: the counters tell what is still free in a bin, not what it holds.
+    ``chunk_sizes``: sizes of the chunk that the struct itself lies in; each may be 16 larger, where
+    the rest of the free chunk that served it was too small to stay one."""
 
     name: str
     slot_count: int
@@ -88,7 +92,8 @@ class Layout:
     tcache: TcacheLayout
     par: ParLayout
     mmap_size_is_usable: bool
-    """Chunks with a mapping of their own store the length without header and offset (614cfd0f8a, 2.43)."""
+    """Chunks with a mapping of their own store the length without header and offset (614cfd0f8a,
+    2.43)."""
 
     @property
     def name(self) -> str:
@@ -171,17 +176,29 @@ PAR_5 = _par("P5", 144, 48, 68, "321e1fc73f (2.43): thp_mode")
 PAR_6 = _par("P6", 136, 48, 68, "2.44: tcache_unsorted_limit removed")
 
 TCACHE_3 = TcacheLayout(
-    "T3", 64, 128, (0x290,), False, "1f50f2ad85 (2.30): 16-bit counts, key is the struct's address"
+    "T3",
+    64,
+    128,
+    (0x290, 0x2A0),
+    False,
+    "1f50f2ad85 (2.30): 16-bit counts, key is the struct's address",
 )
-TCACHE_4 = TcacheLayout("T4", 64, 128, (0x290,), False, "fc859c3048 (2.34): random key")
-TCACHE_5 = TcacheLayout("T5", 76, 152, (0x300,), True, "7e10e30e64 (2.42): num_slots, large bins")
-TCACHE_6 = TcacheLayout("T6", 76, 152, (0x300, 0x310), True, "0b9210bd76 (2.43): 16 per bin")
+TCACHE_4 = TcacheLayout("T4", 64, 128, (0x290, 0x2A0), False, "fc859c3048 (2.34): random key")
+TCACHE_5 = TcacheLayout(
+    "T5", 76, 152, (0x300, 0x310), True, "7e10e30e64 (2.42): num_slots, large bins"
+)
+TCACHE_6 = TcacheLayout("T6", 76, 152, (0x300, 0x310, 0x320), True, "0b9210bd76 (2.43): 16 per bin")
 
 LAYOUTS = (
     Layout(("2.31", "2.32", "2.33"), STATE_C, 32, TCACHE_3, PAR_3, False),
     Layout(("2.34",), STATE_C, 32, TCACHE_4, PAR_3, False),
     Layout(
-        ("2.35", "2.36", "2.37", "2.38", "2.39", "2.40", "2.41"), STATE_C, 48, TCACHE_4, PAR_4, False
+        ("2.35", "2.36", "2.37", "2.38", "2.39", "2.40", "2.41"),
+        STATE_C,
+        48,
+        TCACHE_4,
+        PAR_4,
+        False,
     ),
     Layout(("2.42",), STATE_C, 48, TCACHE_5, PAR_4, False),
     Layout(("2.43",), STATE_D, 48, TCACHE_6, PAR_5, True),

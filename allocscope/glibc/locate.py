@@ -1,8 +1,10 @@
-"""Finding main_arena without a symbol: by what must be true of an initialised arena, wherever its library put it.
+"""Finding main_arena without a symbol: by what must be true of an initialised arena, wherever its
+library put it.
 
-Bin 127 is never used and thus always links to itself; from it each layout predicts where the arena begins. A candidate counts only if
-all bins are plausible, the ring of arenas closes, and every other arena of it lies right behind the header of a heap
-that names it. A library's data is read once, a few dozen KiB.
+Bin 127 is never used and thus always links to itself; from it each layout predicts where the arena
+begins. A candidate counts only if all bins are plausible, the ring of arenas closes, and every
+other arena of it lies right behind the header of a heap that names it. A library's data is read
+once, a few dozen KiB.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ PAGE = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Located:
-    """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first is used)."""
+    """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first
+    is used)."""
 
     main_arena: int
     layouts: tuple[Layout, ...]
@@ -55,7 +58,8 @@ def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[i
 
 
 def _self_linked(start: int, data: bytes) -> list[int]:
-    """Addresses of words that, with their successor, form an empty bin: both point 16 bytes before themselves."""
+    """Addresses of words that, with their successor, form an empty bin: both point 16 bytes before
+    themselves."""
     words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
     base = start - 2 * WORD
     return [
@@ -70,9 +74,10 @@ def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
     for i in range(BIN_COUNT):
         fd, bk = arena.bins[2 * i], arena.bins[2 * i + 1]
         here = base + 2 * WORD * i
-        if fd == 0 or bk == 0 or fd % 16 or bk % 16:
-            return False
-        if fd == here != bk or (bk == here != fd):
+        if fd == here or bk == here:  # empty; not a chunk, and in layout D not aligned like one
+            if fd != bk:
+                return False
+        elif fd == 0 or bk == 0 or fd % 16 or bk % 16:
             return False
     return True
 
@@ -90,7 +95,8 @@ def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
 
 
 def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
-    """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they contradict each other."""
+    """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
+    contradict each other."""
     sizes = set()
     for arena in arenas[1:]:
         start = heap_of(arena.address)
@@ -117,7 +123,8 @@ def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayou
 
 
 def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
-    """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena itself, and one attached thread."""
+    """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
+    itself, and one attached thread."""
     state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
     for start, data in areas:
         words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
@@ -134,10 +141,11 @@ def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout
 def locate(
     memory: Memory, data_spans: Sequence[tuple[int, int]], heap_spans: Sequence[tuple[int, int]]
 ) -> Located | None:
-    """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or None.
+    """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or
+    None.
 
-    ``heap_spans``: where the main heap may begin (the [heap] mapping). The table's rows that contradict the memory are
-    dropped; those left differ only in what this process does not show."""
+    ``heap_spans``: where the main heap may begin (the [heap] mapping). The table's rows that
+    contradict the memory are dropped; those left differ only in what this process does not show."""
     areas = read_areas(memory, data_spans)
     for state, candidate in itertools.chain(_candidates(areas), _untouched(areas)):
         try:

@@ -1,8 +1,9 @@
 """Chunks with a mapping of their own: nothing lists them, so they are found by their headers.
 
-A mapping made for one chunk begins with the chunk's header (or, for memalign, with the distance to it noted in
-prev_size), and header and mapping length must agree to the byte. The kernel joins neighbouring mappings, so each one is gone
-through mapping by mapping. ``mp_`` counts them: the search ends when the count is reached.
+A mapping made for one chunk begins with the chunk's header (or, for memalign, with the distance to
+it noted in prev_size), and header and mapping length must agree to the byte. The kernel joins
+neighbouring mappings, so each one is gone through mapping by mapping. ``mp_`` counts them: the
+search ends when the count is reached.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ OFFSET_PAGES = 512
 
 
 def chunk_length(prev_size: int, size_word: int, offset: int, size_is_usable: bool) -> int:
-    """Length of the mapping that a header at ``offset`` into it describes, 0 when it is no header of an mmapped chunk."""
+    """Length of the mapping that a header at ``offset`` into it describes, 0 when it is no header
+    of an mmapped chunk."""
     if size_word & CHUNK_FLAGS != IS_MMAPPED:
         return 0
     size = size_word & ~CHUNK_FLAGS
@@ -38,19 +40,24 @@ def _length_at(memory: Memory, address: int, end: int, size_is_usable: bool) -> 
     [data] = memory.read_each([address], HEADER)
     if data is None:
         return 0
-    length = chunk_length(*struct.unpack("<2Q", data), 0, size_is_usable)
+    prev_size, size_word = struct.unpack("<2Q", data)
+    length = chunk_length(prev_size, size_word, 0, size_is_usable)
     return length if length <= end - address else 0
 
 
 def _aligned_length_at(memory: Memory, start: int, end: int, size_is_usable: bool) -> int:
-    """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned address."""
+    """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned
+    address."""
     offsets = list(range(HEADER, PAGE, HEADER))
-    offsets += [page * PAGE - HEADER for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end]
+    offsets += [
+        page * PAGE - HEADER for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end
+    ]
     found = memory.read_each([start + offset for offset in offsets], HEADER)
     for offset, data in zip(offsets, found, strict=True):
         if data is None:
             continue
-        length = chunk_length(*struct.unpack("<2Q", data), offset, size_is_usable)
+        prev_size, size_word = struct.unpack("<2Q", data)
+        length = chunk_length(prev_size, size_word, offset, size_is_usable)
         if length and length <= end - start:
             return length
     return 0
@@ -82,9 +89,14 @@ def _page_starts(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterable[t
 
 
 def find_mmapped(
-    memory: Memory, spans: Sequence[tuple[int, int]], size_is_usable: bool, count: int, total_bytes: int
+    memory: Memory,
+    spans: Sequence[tuple[int, int]],
+    size_is_usable: bool,
+    count: int,
+    total_bytes: int,
 ) -> list[tuple[int, int]]:
-    """The mappings of mmapped chunks within ``spans`` (anonymous writable memory that no arena owns), ascending.
+    """The mappings of mmapped chunks within ``spans`` (anonymous writable memory that no arena
+    owns), ascending.
 
     ``count`` and ``total_bytes`` are ``mp_``'s: with them reached nothing more is searched."""
     found: dict[int, int] = {}

@@ -1,8 +1,9 @@
 """``mp_`` (struct malloc_par): finding it without a symbol, and its values.
 
-It is found by what must be true of it: counters and their maxima agree, huge-page fields are powers of two, the tcache fields have
-their fixed sizes, and sbrk_base lies in the main heap. Several candidates are told apart by how many fields hold
-their static start values; equal scores count as not found.
+It is found by what must be true of it: counters and their maxima agree, huge-page fields are powers
+of two, the tcache fields have their fixed sizes, and sbrk_base lies in the main heap. Several
+candidates are told apart by how many fields hold their static start values; equal scores count as
+not found.
 """
 
 from __future__ import annotations
@@ -84,13 +85,14 @@ def _power_of_two_or_zero(value: int) -> bool:
 
 
 def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]]) -> bool:
-    """Can these be the values of ``mp_``? ``heap_spans``: where sbrk_base may lie when it is not null."""
+    """Can these be the values of ``mp_``? ``heap_spans``: where sbrk_base may lie when it is not
+    null."""
     counters = (
         0 <= par.n_mmaps <= par.max_n_mmaps
         and par.n_mmaps_max >= 0
         and par.mmapped_mem <= par.max_mmapped_mem < 1 << 47
-        and par.mmapped_mem % 4096 == 0
-        and (par.n_mmaps == 0) == (par.mmapped_mem == 0)
+        and par.mmapped_mem % 16 == 0  # from 2.43 each realloc of a mapping adds 16 for ever
+        and par.mmapped_mem >= par.n_mmaps * 4096
         and (par.max_n_mmaps == 0) == (par.max_mmapped_mem == 0)
         and par.no_dyn_threshold in (0, 1)
     )
@@ -123,14 +125,20 @@ def find_par(
     layouts: Sequence[ParLayout],
     heap_spans: Sequence[tuple[int, int]],
 ) -> ParValues | None:
-    """``mp_`` within ``areas`` (start address and bytes of the library's data), or None when it is not found for certain."""
+    """``mp_`` within ``areas`` (start address and bytes of the library's data), or None when it is
+    not found for certain."""
     best: list[ParValues] = []
     best_score = 0
     for start, data in areas:
         words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
         for index in range(len(words) - 5):
-            # arena_test and arena_max are small numbers, the thresholds before them sizes: a quick sieve
-            if not 0 < words[index + 3] < 1 << 24 or words[index + 4] >= 1 << 24 or words[index + 1] >= 1 << 40:
+            # arena_test and arena_max are small numbers, the thresholds before them sizes: a quick
+            # sieve
+            if (
+                not 0 < words[index + 3] < 1 << 24
+                or words[index + 4] >= 1 << 24
+                or words[index + 1] >= 1 << 40
+            ):
                 continue
             for layout in layouts:
                 if index * 8 + layout.size > len(data):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from allocscope.model.walk import Region, Residency, Tally
 
 
 class Memory(Protocol):
-    """Memory of one process, core or recording. Reading never changes the target: absent pages are left alone."""
+    """Memory of one process, core or recording. Reading never changes the target: absent pages are
+    left alone."""
 
     def read(self, address: int, size: int) -> bytes:
         """Exactly ``size`` bytes. MemoryGap where a page is absent, swapped out or unreadable."""
 
     def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
         """``size`` bytes at each address; None where that failed."""
+
+    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
+        """Reads ``[start, end)`` once, and within the block answers all questions about it from
+        that; without effect where the range is too long to be held."""
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         """The present pages of ``[start, end)`` as ascending ``(start, end)`` pairs."""
@@ -32,8 +38,8 @@ class Memory(Protocol):
         limit: int,
         ends: Sequence[int] | None = None,
     ) -> list[tuple[Sequence[int], bool]]:
-        """Follows singly linked lists: for each head the elements, and whether the list ended as it should (in ``ends``,
-        0 by default)."""
+        """Follows singly linked lists: for each head the elements, and whether the list ended as it
+        should (in ``ends``, 0 by default)."""
 
 
 class Walker(Protocol):
@@ -43,7 +49,8 @@ class Walker(Protocol):
         """Walks one row of chunks."""
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
-        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to ``limit``?"""
+        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to
+        ``limit``?"""
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         """The sum, modulo 2**64, of the walk's hash over the addresses."""

@@ -1,6 +1,7 @@
 """Arenas as they stand in memory: ``struct malloc_state`` and the heaps of thread arenas.
 
-Rules: a ring or a chain that does not close is an error (InvalidHeap), never cut short silently; every loop is bounded.
+Rules: a ring or a chain that does not close is an error (InvalidHeap), never cut short silently;
+every loop is bounded.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ NONCONTIGUOUS = 2
 
 
 class InvalidHeap(AllocscopeError):
-    """The bytes contradict the layout: another layout, or an arena that is being changed right now."""
+    """The bytes contradict the layout: another layout, or an arena that is being changed right
+    now."""
 
     exit_code = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenaState:
-    """One ``struct malloc_state``. ``raw`` is its bytes without the lock word, for comparing two readings."""
+    """One ``struct malloc_state``. ``raw`` is its bytes without the lock word, for comparing two
+    readings."""
 
     address: int
     lock_word: int
@@ -50,7 +53,8 @@ class ArenaState:
         return any(self.bins)
 
     def bin_heads(self, layout: StateLayout) -> list[tuple[int, int, int]]:
-        """``(address, fd, bk)`` of every non-empty bin; the address is that of the pretended chunk (fd lies 16 into it)."""
+        """``(address, fd, bk)`` of every non-empty bin; the address is that of the pretended chunk
+        (fd lies 16 into it)."""
         base = self.address + layout.bins - 2 * WORD
         heads: list[tuple[int, int, int]] = []
         if not self.initialised:
@@ -64,7 +68,8 @@ class ArenaState:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HeapInfo:
-    """One heap of a thread arena: ``[start, start + size)`` is in use, RW up to ``mprotect_size``."""
+    """One heap of a thread arena: ``[start, start + size)`` is in use, RW up to
+    ``mprotect_size``."""
 
     start: int
     arena: int
@@ -104,12 +109,15 @@ def read_state(memory: Memory, address: int, layout: StateLayout) -> ArenaState:
 
 
 def read_ring(memory: Memory, main_arena: int, layout: StateLayout) -> list[ArenaState]:
-    """All arenas in list order: main first, then the newest (glibc inserts behind main). InvalidHeap when it does not close."""
+    """All arenas in list order: main first, then the newest (glibc inserts behind main).
+    InvalidHeap when it does not close."""
     arenas = [read_state(memory, main_arena, layout)]
     seen = {main_arena}
     while (address := arenas[-1].next) != main_arena:
         if address in seen or len(arenas) >= MAX_ARENAS or address % 16:
-            raise InvalidHeap(f"the list of arenas does not close: {address:#x} after {len(arenas)}")
+            raise InvalidHeap(
+                f"the list of arenas does not close: {address:#x} after {len(arenas)}"
+            )
         seen.add(address)
         try:
             arenas.append(read_state(memory, address, layout))
@@ -130,7 +138,8 @@ def read_heap_info(memory: Memory, start: int) -> HeapInfo:
 
 
 def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
-    """The heaps of a thread arena, oldest first (glibc links them from the newest, which holds top, backwards).
+    """The heaps of a thread arena, oldest first (glibc links them from the newest, which holds top,
+    backwards).
 
     InvalidHeap when the chain does not end in the heap that holds the arena itself."""
     heaps: list[HeapInfo] = []
@@ -139,7 +148,9 @@ def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
         try:
             heap = read_heap_info(memory, start)
         except MemoryGap as gap:
-            raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} is not in memory") from gap
+            raise InvalidHeap(
+                f"heap {start:#x} of arena {arena.address:#x} is not in memory"
+            ) from gap
         sane = heap.arena == arena.address and 0 < heap.size <= heap.mprotect_size <= HEAP_MAX_BYTES
         if not sane or heap.previous % HEAP_MAX_BYTES or len(heaps) >= MAX_HEAPS:
             raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} does not look like one")

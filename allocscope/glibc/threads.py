@@ -1,9 +1,10 @@
 """Each thread's arena and tcache, found without symbols and without a stop.
 
-The kernel tells where a thread keeps its robust futex list; glibc keeps that list inside the thread's control block (TCB), whose
-first and third word point to itself. Below the TCB lies static TLS, and there, at the same offset in every thread, libc's
-variables ``thread_arena`` and ``tcache``. The offsets are found by what the words point to: an arena, and a chunk of the tcache's size
-whose contents fit.
+The kernel tells where a thread keeps its robust futex list; glibc keeps that list inside the
+thread's control block (TCB), whose first and third word point to itself. Below the TCB lies static
+TLS, and there, at the same offset in every thread, libc's variables ``thread_arena`` and
+``tcache``. The offsets are found by what the words point to: an arena, and a chunk of the tcache's
+size whose contents fit.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class ThreadHead:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tcache:
-    """One thread's tcache. ``counts`` is what each bin holds, ``heads`` each bin's first element (user pointers)."""
+    """One thread's tcache. ``counts`` is what each bin holds, ``heads`` each bin's first element
+    (user pointers)."""
 
     tid: int
     address: int
@@ -59,7 +61,8 @@ class ThreadState:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ThreadSlots:
-    """Where libc's two variables lie, relative to the thread pointer; None where no thread shows it."""
+    """Where libc's two variables lie, relative to the thread pointer; None where no thread shows
+    it."""
 
     layout: TcacheLayout
     arena_offset: int | None
@@ -87,8 +90,11 @@ def find_tcbs(memory: Memory, threads: Sequence[ThreadHead]) -> dict[int, int]:
     return found
 
 
-def parse_tcache(tid: int, address: int, data: bytes, layout: TcacheLayout, fill: int) -> Tcache | None:
-    """A tcache from its bytes, None when they cannot be one. ``fill``: ``mp_.tcache_count``, what a bin may hold."""
+def parse_tcache(
+    tid: int, address: int, data: bytes, layout: TcacheLayout, fill: int
+) -> Tcache | None:
+    """A tcache from its bytes, None when they cannot be one. ``fill``: ``mp_.tcache_count``, what a
+    bin may hold."""
     numbers = struct.unpack_from(f"<{layout.slot_count}H", data, 0)
     heads = struct.unpack_from(f"<{layout.slot_count}Q", data, layout.entries)
     if layout.counts_free_slots:
@@ -119,7 +125,8 @@ def _read_tcache(
 
 
 def _tls_words(memory: Memory, tcb: int) -> dict[int, int]:
-    """The words of static TLS below a thread pointer, by (negative) offset; shorter where a page is absent."""
+    """The words of static TLS below a thread pointer, by (negative) offset; shorter where a page is
+    absent."""
     words: dict[int, int] = {}
     for start, end in memory.runs(tcb - STATIC_TLS_BYTES, tcb):
         low = max(start, tcb - STATIC_TLS_BYTES)
@@ -138,7 +145,8 @@ def find_slots(
     layouts: Sequence[TcacheLayout],
     fill: int,
 ) -> ThreadSlots:
-    """Where ``thread_arena`` and ``tcache`` lie, and which tcache layout fits (the first of ``layouts`` when no thread has one)."""
+    """Where ``thread_arena`` and ``tcache`` lie, and which tcache layout fits (the first of
+    ``layouts`` when no thread has one)."""
     arena_votes: Counter[int] = Counter()
     tcache_votes: Counter[tuple[str, int]] = Counter()
     by_name = {layout.name: layout for layout in layouts}
@@ -183,5 +191,6 @@ def read_threads(
             thread.tid, thread.name, arena if arena in arenas else None, tcache
         )
     return [
-        states.get(thread.tid, ThreadState(thread.tid, thread.name, None, None)) for thread in threads
+        states.get(thread.tid, ThreadState(thread.tid, thread.name, None, None))
+        for thread in threads
     ]

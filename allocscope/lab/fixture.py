@@ -15,14 +15,16 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from allocscope.errors import InternalError, MissingPart, WrongUsage
-from allocscope.lab.child import child
+from allocscope.lab.child import Child, child
 
 FLAGS = ("-std=gnu11", "-O2", "-g", "-pthread")
 COMPILERS = ("cc", "gcc", "clang")
@@ -39,7 +41,19 @@ class RunningFixture:
     pid: int
     seed: int
     truth: Mapping[str, int | None]
-    process: subprocess.Popen[bytes]
+    child: Child
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.child.process
+
+    def trim(self) -> bool:
+        """Makes the fixture call malloc_trim(0) and returns what that returned. After that, only
+        what the program holds is still as ``truth`` says."""
+        self.child.send(b"t")
+        trimmed = bool(json.loads(self.child.line(READY_SECONDS))["trimmed"])
+        _wait_until_asleep(self.pid)
+        return trimmed
 
 
 def sources() -> Path:
@@ -63,6 +77,15 @@ def names() -> tuple[str, ...]:
             path.parent.name for path in sources().glob("*/*.c") if path.stem == path.parent.name
         )
     )
+
+
+def summary(name: str) -> str:
+    """What a fixture builds: the first sentence of its source, without its name."""
+    text = (sources() / name / f"{name}.c").read_text()
+    found = re.match(rf"/\* {re.escape(name)}: (.*?\.)(?=\s)", text, re.DOTALL)
+    if not found:
+        raise InternalError(f"the source of the fixture {name} does not say what it is")
+    return " ".join(found.group(1).split())
 
 
 def build(name: str, compiler: Sequence[str] = ()) -> Path:
@@ -115,7 +138,8 @@ def run(
         command += ["--threads", str(threads)]
     with child(command, environment) as started:
         told = json.loads(started.line(READY_SECONDS * max(1.0, scale)))
-        yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started.process)
+        _wait_until_asleep(told["pid"])
+        yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started)
 
 
 def default_compiler() -> tuple[str, ...]:
@@ -132,6 +156,18 @@ def default_compiler() -> tuple[str, ...]:
     raise MissingPart(
         "fixtures are C programs, and there is no C compiler here", "Run: apt install gcc libc6-dev"
     )
+
+
+def _wait_until_asleep(pid: int) -> None:
+    """The other threads slept when the line was written; this is about the one that wrote it."""
+    deadline = time.monotonic() + READY_SECONDS
+    state = ""
+    while state != "S" and time.monotonic() < deadline:
+        os.sched_yield()
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError as error:
+            raise MissingPart(f"the fixture {pid} went away", "Was it killed?") from error
 
 
 def _cache() -> Path:

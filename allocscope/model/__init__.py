@@ -1,5 +1,7 @@
-"""What travels between the rooms: frozen, slotted dataclasses without behaviour beyond derived properties.
+"""What travels between the rooms: frozen, slotted dataclasses without behaviour beyond derived
+properties.
 
-Units are in the names (``_bytes``, ``_count``, ``_ns``, ``_ratio``, ``_pages``); addresses are plain ints here and hex strings
-in JSON (fields made with :func:`allocscope.model.fields.address`). Unknown is None, never 0.
+Units are in the names (``_bytes``, ``_count``, ``_ns``, ``_ratio``, ``_pages``); addresses are
+plain ints here and hex strings in JSON (fields with the metadata of
+:mod:`allocscope.model.fields`). Unknown is None, never 0.
 """

@@ -1,13 +1,19 @@
-"""glibc's own figures: malloc_info's XML and malloc_stats' text, parsed, and how they compare with our reading."""
+"""glibc's own figures: malloc_info's XML and malloc_stats' text, parsed, and how they compare with
+our reading."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
+
+What = Literal["malloc_info", "malloc_stats", "both"]
+"""Which of glibc's functions to ask."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SizeRow:
-    """One ``size`` or ``unsorted`` element of malloc_info, as printed (flag bits included, see docs)."""
+    """One ``size`` or ``unsorted`` element of malloc_info, as printed (flag bits included, see
+    docs)."""
 
     from_bytes: int
     to_bytes: int
@@ -17,7 +23,8 @@ class SizeRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InfoHeap:
-    """One ``heap`` element of malloc_info, that is: one arena. Sizes as printed; None where that version prints none."""
+    """One ``heap`` element of malloc_info, that is: one arena. Sizes as printed; None where that
+    version prints none."""
 
     index: int
     sizes: tuple[SizeRow, ...]
@@ -52,7 +59,8 @@ class MallocInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FreeOfArena:
-    """What malloc_info's figures of one arena really mean, its known inaccuracies taken off: real bytes and real chunks.
+    """What malloc_info's figures of one arena really mean, its known inaccuracies taken off: real
+    bytes and real chunks.
 
     ``top_bytes`` is None where that version leaves top out of "rest"."""
 
@@ -86,13 +94,15 @@ class MallocStats:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenaLists:
-    """What glibc's own functions would count for one arena in the memory that was read (lists, not headers):
-    ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the fastbins, ``top_bytes`` the
-    size word of the top chunk."""
+    """What glibc's own functions would count for one arena in the memory that was read (lists, not
+    headers): ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the
+    fastbins, ``top_bytes`` the size word of the top chunk. ``bin_word_bytes`` sums the size words
+    as they stand, flag bits included, as malloc_info does."""
 
     index: int
     bin_count: int
     bin_bytes: int
+    bin_word_bytes: int
     fast_count: int
     fast_bytes: int
     top_bytes: int
@@ -105,7 +115,8 @@ class ArenaLists:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessLists:
-    """All arenas of one process as glibc would count them, and ``mp_``'s counters. ``has_fastbins`` is False from 2.43."""
+    """All arenas of one process as glibc would count them, and ``mp_``'s counters. ``has_fastbins``
+    is False from 2.43."""
 
     arenas: tuple[ArenaLists, ...]
     has_fastbins: bool
@@ -128,8 +139,8 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks that were held at that
-    instant (``arena 3``, ``stderr``) and released in the copy."""
+    """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks
+    that were held at that instant (``arena 3``, ``stderr``) and released in the copy."""
 
     source: str
     pause_ns: int
@@ -141,8 +152,10 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GlibcSays:
-    """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented inaccuracies of that version.
-    ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None without one."""
+    """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented
+    inaccuracies of that version.
+    ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None
+    without one."""
 
     source: str
     pause_ns: int

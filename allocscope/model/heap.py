@@ -1,16 +1,17 @@
 """What the chunk walk found: arenas, heaps, and how their bytes are used.
 
-All sizes are chunk sizes (header included). The identity that every arena must satisfy, with nothing computed as a remainder::
+All sizes are chunk sizes (header included). The identity that every arena must satisfy, with
+nothing computed as a remainder::
 
-    system = live + tcache + fastbin + bin + top + overhead + unread      (residue_bytes is what is left over: 0)
+    system = live + tcache + fastbin + bin + top + overhead + unread      (residue_bytes is what is
+    left over: 0)
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-
-from allocscope.model.fields import address
+from allocscope.model.fields import HEX
 from allocscope.model.glibc_says import GlibcSays
 
 
@@ -37,7 +38,8 @@ class Overhead:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Figures:
-    """The sums of one heap, one arena, or a whole process. See docs/concepts for the meaning of each figure."""
+    """The sums of one heap, one arena, or a whole process. See docs/concepts for the meaning of
+    each figure."""
 
     system_bytes: int
     max_system_bytes: int
@@ -70,12 +72,14 @@ class Figures:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Heap:
-    """One contiguous piece of an arena: the brk heap, an mmap-fallback region, or one heap of a thread arena.
+    """One contiguous piece of an arena: the brk heap, an mmap-fallback region, or one heap of a
+    thread arena.
 
-    ``[start, end)`` is what the arena may use now; ``reserved_bytes`` is the address space set aside for it."""
+    ``[start, end)`` is what the arena may use now; ``reserved_bytes`` is the address space set
+    aside for it."""
 
-    start: int = address()
-    end: int = address()
+    start: int = dataclasses.field(metadata=HEX)
+    end: int = dataclasses.field(metadata=HEX)
     reserved_bytes: int
     resident_bytes: int
     swapped_bytes: int
@@ -93,7 +97,7 @@ class Arena:
     """One malloc arena. ``index`` is glibc's heap nr: ring order, 0 = main, 1 = newest."""
 
     index: int
-    address: int = address()
+    address: int = dataclasses.field(metadata=HEX)
     is_main: bool
     attached_threads: int | None
     locked: bool
@@ -104,7 +108,8 @@ class Arena:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mmapped:
-    """Chunks with a mapping of their own: glibc's counters (``mp_``) beside what was found by header."""
+    """Chunks with a mapping of their own: glibc's counters (``mp_``) beside what was found by
+    header."""
 
     count: int
     bytes: int
@@ -115,7 +120,8 @@ class Mmapped:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SizeClass:
-    """Chunks of ``min_bytes <= size <= max_bytes``; ``pages_held`` counts resident pages that hold a live one of them."""
+    """Chunks of ``min_bytes <= size <= max_bytes``; ``pages_held`` counts resident pages that hold
+    a live one of them."""
 
     min_bytes: int
     max_bytes: int
@@ -137,23 +143,26 @@ class ThreadCache:
     tid: int
     name: str
     arena_index: int | None
-    tcache_address: int | None = address()
+    tcache_address: int | None = dataclasses.field(metadata=HEX)
     tcache_count: int
     tcache_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Setting:
-    """A malloc setting in force. ``origin``: default, tunable, environment, mallopt, dynamic, unknown."""
+    """A malloc setting in force. ``origin``: default, tunable, environment, mallopt, dynamic,
+    unknown. ``without_effect``: the start environment asks for another value, in vain."""
 
     value: int | bool | str | None
     origin: str
     evidence: str
+    without_effect: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings in force, read from ``mp_`` in the target's memory, never from the environment alone."""
+    """Settings in force, read from ``mp_`` in the target's memory, never from the environment
+    alone."""
 
     arena_max: Setting
     arena_test: Setting

@@ -55,3 +55,16 @@ class LibcImage:
     static: bool
     bits: int
     evidence: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MappedAllocator:
+    """An allocator other than the C library's whose code is in the process.
+
+    ``serves_malloc``: True where a call of malloc reaches it, False where it does not, None where
+    that cannot be told from outside. ``evidence`` says what was looked at."""
+
+    name: str
+    path: str
+    serves_malloc: bool | None
+    evidence: str

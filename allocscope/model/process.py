@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from allocscope.model.fields import address
+from allocscope.model.fields import HEX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -12,8 +12,8 @@ class Mapping:
     """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
     kernel prints it otherwise."""
 
-    start: int = address()
-    end: int = address()
+    start: int = dataclasses.field(metadata=HEX)
+    end: int = dataclasses.field(metadata=HEX)
     perms: str
     offset: int
     device: str
@@ -182,9 +182,28 @@ class AuxVector:
     a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
     ``secure``: set-id or similar, so that glibc ignored its environment."""
 
-    base: int = address()
-    phdr: int = address()
+    base: int = dataclasses.field(metadata=HEX)
+    phdr: int = dataclasses.field(metadata=HEX)
     phnum: int
-    entry: int = address()
+    entry: int = dataclasses.field(metadata=HEX)
     page_bytes: int
     secure: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CgroupLimits:
+    """What the control groups of a process allow it, each the tightest on the way up to the root
+    that can be seen.
+
+    ``cpus``: CPU time per time, None without a quota. ``memory_limit_bytes``: None without a
+    limit. ``memory_usage_bytes``: of its own group, page cache included.
+    ``memory_headroom_bytes``: the least that any of those groups can still grow before the kernel
+    reclaims or kills; None without a limit. ``cpu_path`` and ``memory_path``: the directory that
+    sets the tightest limit, or the process's own, None where it cannot be seen."""
+
+    cpus: float | None
+    cpu_path: str | None
+    memory_limit_bytes: int | None
+    memory_usage_bytes: int | None
+    memory_headroom_bytes: int | None
+    memory_path: str | None

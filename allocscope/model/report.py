@@ -13,7 +13,8 @@ D = TypeVar("D")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caveat:
-    """Something the reader must know; ``code`` is stable, ``partial`` makes the command exit with 6."""
+    """Something the reader must know; ``code`` is stable, ``partial`` makes the command exit with
+    6."""
 
     code: str
     message: str
@@ -23,7 +24,8 @@ class Caveat:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Method:
     """How the answer was obtained. ``source``: passive, snapshot, live, core, recording.
-    ``consistency``: frozen, quiescent, validated, partial. ``pause_ns``: how long the target stood still, measured."""
+    ``consistency``: frozen, quiescent, validated, partial. ``pause_ns``: how long the target stood
+    still, measured."""
 
     source: str
     pause_ns: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from allocscope.model.fields import address
+from allocscope.model.fields import HEX
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,13 +20,14 @@ class Residency:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Region:
-    """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h. Address lists are sorted."""
+    """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h.
+    Address lists are sorted."""
 
-    start: int = address()
-    first: int = address()
-    limit: int = address()
-    map_end: int = address()
-    top: int = address()
+    start: int = dataclasses.field(metadata=HEX)
+    first: int = dataclasses.field(metadata=HEX)
+    limit: int = dataclasses.field(metadata=HEX)
+    map_end: int = dataclasses.field(metadata=HEX)
+    top: int = dataclasses.field(metadata=HEX)
     trim_unit: int
     trim_pad: int
     merge_fastbins: bool
@@ -88,7 +89,7 @@ class Tally:
     missed_mark_count: int
     cut_at_top_count: int
     damage_count: int
-    first_damage: int = address()
-    stopped_at: int = address()
+    first_damage: int = dataclasses.field(metadata=HEX)
+    stopped_at: int = dataclasses.field(metadata=HEX)
     stop_reason: int
     classes: tuple[ClassTally, ...]

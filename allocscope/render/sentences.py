@@ -13,7 +13,7 @@ from allocscope.model.glibc_says import Difference, GlibcSays
 from allocscope.model.heap import ArenasData, Mmapped, Setting, Settings
 from allocscope.model.libc import Allocator, Libc
 from allocscope.model.report import Method, Report
-from allocscope.render.text import KIB, age, clean, duration, plural, signed_size, size
+from allocscope.render.text import KIB, age, clean, clean_path, duration, plural, signed_size, size
 
 
 def held_bytes(data: ArenasData) -> int:
@@ -38,18 +38,18 @@ def headline(report: Report[ArenasData], exact: bool = False) -> str:
     return f"{free} malloc_trim(0) would release {size(totals.trimmable_bytes, exact)} now."
 
 
-def identity(report: Report[ArenasData]) -> str:
-    """Which process this is, so that nobody acts on the wrong one."""
+def identity(report: Report[ArenasData]) -> tuple[str, ...]:
+    """Which process this is, item by item, so that nobody acts on the wrong one."""
     process = report.process
-    parts = [
+    parts = (
         f"pid {process.pid} {clean(process.comm, 40)}",
-        clean(process.exe, 60),
+        clean_path(process.exe, 60),
         plural(process.thread_count, "thread"),
         f"up {age(process.uptime_s)}",
         _libc(report.libc),
         _allocator(report.allocator),
-    ]
-    return " · ".join(part for part in parts if part)
+    )
+    return tuple(part for part in parts if part)
 
 
 def _libc(libc: Libc | None) -> str:
@@ -95,7 +95,7 @@ def settings_lines(settings: Settings, exact: bool = False) -> Iterator[tuple[st
     """
     yield "arenas", _arena_count(settings), ""
     for name, setting in _named(settings):
-        if setting.origin != "default":
+        if setting.origin != "default" or setting.without_effect:
             evidence = f": {clean(setting.evidence)}" if setting.evidence else ""
             yield name, _value(name, setting, exact), f"{setting.origin}{evidence}"
     if settings.thresholds_dynamic:
@@ -105,7 +105,7 @@ def settings_lines(settings: Settings, exact: bool = False) -> Iterator[tuple[st
     defaults = [
         f"{name} {_value(name, setting, exact)}"
         for name, setting in _named(settings)
-        if setting.origin == "default"
+        if setting.origin == "default" and not setting.without_effect
     ]
     if defaults:
         yield "at default", ", ".join(defaults), ""

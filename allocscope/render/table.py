@@ -40,7 +40,7 @@ def arenas(outcomes: Sequence[Outcome], look: Look) -> str:
 def _process(page: Page, report: Report[ArenasData]) -> None:
     data, look = report.data, page.look
     page.line(sentences.headline(report, look.exact_bytes), "bold")
-    page.line(sentences.identity(report), "dim")
+    page.items(sentences.identity(report), "dim")
     page.blank()
     _cut(page, data)
     page.blank()
@@ -119,9 +119,12 @@ def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
     page.table(fit(made, page.look.width))
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            page.line(
-                f"{outcome.pid}: {clean(outcome.message)} {clean(outcome.hint)}".rstrip(), "red"
-            )
+            page.line(f"{outcome.pid}: {_why(outcome)}", "red")
+
+
+def _why(failure: Failure) -> str:
+    hint = f". {clean(failure.hint)}" if failure.hint else ""
+    return clean(failure.message) + hint
 
 
 def _overview_row(outcome: Outcome, unit: Unit) -> tuple[str, ...]:

@@ -107,6 +107,12 @@ def clean(foreign: str, limit: int = 0) -> str:
     return safe if not limit or len(safe) <= limit else safe[: limit - 1] + "…"
 
 
+def clean_path(path: str, limit: int) -> str:
+    """As ``clean``, but a long path loses its beginning: what it leads to matters most."""
+    safe = clean(path)
+    return safe if len(safe) <= limit else "…" + safe[len(safe) - limit + 1 :]
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that surrogateescape carried through

@@ -11,15 +11,46 @@ malloc.c, int_mallinfo).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from allocscope.model.heap import ArenasData
+from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.report import Report
 
 
-def differences(report: Report[ArenasData], truth: dict[str, Any]) -> list[str]:
-    """What does not agree; empty when all does."""
+def stress_differences(report: Report[ArenasData], truth: Mapping[str, Any]) -> list[str]:
+    """What does not agree with the stress program's truth; empty when all does."""
     return [*broken_sums(report), *unlike_program(report, truth), *unlike_glibc(report, truth)]
+
+
+def fixture_differences(report: Report[ArenasData], truth: Mapping[str, int | None]) -> list[str]:
+    """What does not agree with a fixture's truth (fixtures/common/truth.h lists its figures)."""
+    totals, mmapped = report.data.totals, report.data.mmapped
+    own = {name: truth[f"glibc_own_{name}"] or 0 for name in ("bytes", "count")}
+    pairs = {
+        "live_count": totals.live_count - own["count"],
+        "live_chunk_bytes": totals.live_bytes - own["bytes"],
+        "mmapped_count": mmapped.found_count,
+        "mmapped_bytes": mmapped.found_bytes,
+        "tcache_count": totals.tcache_count,
+        "tcache_bytes": totals.tcache_bytes,
+        "system_bytes": totals.system_bytes,
+        "free_bytes": free_bytes(totals),
+        "fastbin_bytes": totals.fastbin_bytes,
+        "fastbin_count": totals.fastbin_count,
+        "lazyfree_bytes": totals.lazyfree_bytes,
+    }
+    known = {
+        name: (ours, true)
+        for name, ours in pairs.items()
+        if ours is not None and (true := truth[name]) is not None
+    }
+    return [*broken_sums(report), *unequal(**known)]
+
+
+def free_bytes(totals: Figures) -> int:
+    """What glibc counts as free: it does not count the tcache."""
+    return totals.top_bytes + totals.fastbin_bytes + totals.bin_bytes
 
 
 def broken_sums(report: Report[ArenasData]) -> list[str]:
@@ -36,7 +67,7 @@ def broken_sums(report: Report[ArenasData]) -> list[str]:
     return lines + [f"caveat {c.code}: {c.message}" for c in report.caveats if c.partial]
 
 
-def unlike_program(report: Report[ArenasData], truth: dict[str, Any]) -> list[str]:
+def unlike_program(report: Report[ArenasData], truth: Mapping[str, Any]) -> list[str]:
     """Where our reading differs from the program's own arithmetic."""
     totals, mmapped = report.data.totals, report.data.mmapped
     own_bytes, own_count = truth["glibc_own_bytes"], truth["glibc_own_count"]
@@ -49,12 +80,12 @@ def unlike_program(report: Report[ArenasData], truth: dict[str, Any]) -> list[st
     )
 
 
-def unlike_glibc(report: Report[ArenasData], truth: dict[str, Any]) -> list[str]:
+def unlike_glibc(report: Report[ArenasData], truth: Mapping[str, Any]) -> list[str]:
     """Where our reading differs from mallinfo."""
     totals, mmapped, says = report.data.totals, report.data.mmapped, truth["mallinfo"]
     return unequal(
         system_bytes=(totals.system_bytes, says["arena"]),
-        free_bytes=(totals.top_bytes + totals.fastbin_bytes + totals.bin_bytes, says["fordblks"]),
+        free_bytes=(free_bytes(totals), says["fordblks"]),
         free_count=(totals.bin_count + len(report.data.arenas), says["ordblks"]),
         fastbin_bytes=(totals.fastbin_bytes, says["fsmblks"]),
         fastbin_count=(totals.fastbin_count, says["smblks"]),

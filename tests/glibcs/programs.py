@@ -22,7 +22,6 @@ from glibcs.fetch import LOADER, Tree
 
 HERE = Path(__file__).resolve().parent
 OLDEST = (2, 31)
-WEAK = 2  # VER_FLG_WEAK of <elf.h>: the loader goes on without such a version
 
 
 class TooNew(Exception):
@@ -32,6 +31,7 @@ class TooNew(Exception):
 def build(sources: Sequence[Path], program: Path, *flags: str) -> Path:
     """Compiles and links ``program``. :class:`TooNew` when the oldest glibc would not run it."""
     command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
+    command += ["-no-pie", "-Wl,--defsym=mallinfo2=0"]  # 2.33: weak references find nothing
     command += ["-nostartfiles", "-include", str(HERE / "old_symbols.h"), str(HERE / "start.c")]
     subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)
     newer = {version for version in versions_needed(program) if version > OLDEST}
@@ -41,13 +41,12 @@ def build(sources: Sequence[Path], program: Path, *flags: str) -> Path:
 
 
 def versions_needed(program: Path) -> set[tuple[int, ...]]:
-    """The GLIBC_x.y versions that a program cannot start without; weak needs are left out."""
+    """The GLIBC_x.y versions that a program's symbols are bound to."""
     with program.open("rb") as file:
         section = ELFFile(file).get_section_by_name(".gnu.version_r")
         if not isinstance(section, GNUVerNeedSection):
             return set()
-        needs = [need for _, needs in section.iter_versions() for need in needs]
-    names = [need.name for need in needs if not need["vna_flags"] & WEAK]
+        names = [need.name for _, needs in section.iter_versions() for need in needs]
     numbers = [name.removeprefix("GLIBC_") for name in names if name.startswith("GLIBC_2")]
     return {tuple(int(part) for part in number.split(".")) for number in numbers}
 
@@ -64,7 +63,7 @@ def loader_of(tree: Tree) -> list[str]:
 def running(
     tree: Tree, program: Path, *arguments: str, **environment: str
 ) -> Iterator[dict[str, Any]]:
-    """Runs a program that follows the fixtures' protocol; yields its ready line, ends it with EOF."""
+    """Runs a program that follows the fixtures' protocol: yields its ready line, ends it by EOF."""
     with subprocess.Popen(
         [*loader_of(tree), str(program), *arguments],
         stdin=subprocess.PIPE,

@@ -4,7 +4,6 @@ and has gone quiet."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from live import programs

@@ -21,29 +21,32 @@ PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
 
 FLOORS = {
     "errors": 0,
+    "version": 0,
     "model": 0,
     "parse": 1,
     "glibc": 2,
     "account": 3,
     "causes": 4,
-    "render": 5,
-    "observe": 5,
-    "files": 5,
-    "act": 6,
-    "lab": 7,
-    "app": 8,
-    "": 9,  # allocscope/__init__.py, the public API
-    "cli": 10,
-    "__main__": 11,
+    "native": 5,
+    "render": 6,
+    "proc": 6,
+    "files": 6,
+    "act": 7,
+    "lab": 8,
+    "app": 9,
+    "": 10,  # allocscope/__init__.py, the public API
+    "cli": 11,
+    "__main__": 12,
 }
-STRANGERS = {"render", "observe", "files"}
+STRANGERS = {"render", "proc", "files"}
 PURE = {"errors", "model", "parse", "glibc", "account", "causes", "render"}
 IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
 }  # fmt: skip
 TERMINAL_ROOMS = {"click": {"cli", "__main__"}, "rich": {"cli", "render", "__main__"}}
-ASKING = {"ask"}
-"""The use cases of app that stop, copy, call or change a target, and so may reach ``act``."""
+ASKING = {"arenas_frozen", "ask", "doctor", "doctor_target", "glibc_says"}
+"""The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
+and so may reach ``act``."""
 
 Graph = dict[str, set[str]]
 
@@ -168,7 +171,7 @@ BROKEN = [
     (climbs, {"parse/maps.py": "from allocscope.glibc import arena"}, "parse.maps climbs to"),
     (climbs, {"parse/maps.py": "from ..glibc import arena"}, "parse.maps climbs to"),
     (climbs, {"model/a.py": "def f():\n    import allocscope.cli"}, "model.a climbs to"),
-    (climbs, {"render/table.py": "import allocscope.observe"}, "render.table knows its sibling"),
+    (climbs, {"render/table.py": "import allocscope.proc"}, "render.table knows its sibling"),
     (climbs, {"attic/a.py": ""}, "attic.a stands on no floor"),
     (impurities, {"causes/thp.py": "def f():\n    from os import path"}, "imports os"),
     (impurities, {"glibc/w.py": "from allocscope import _probes"}, "imports allocscope._probes"),
@@ -224,6 +227,7 @@ def test_importing_the_package_loads_no_terminal_library():
     assert heavy(loaded, "click", "rich", "lxml", "pygdbmi", "elftools") == []
 
 
+@pytest.mark.own_malloc
 def test_the_json_of_arenas_loads_only_what_it_needs():
     arguments = ["arenas", str(os.getpid()), "--json"]
     loaded = loaded_by(

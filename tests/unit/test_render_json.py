@@ -94,9 +94,7 @@ def test_totals_have_an_arenas_figures() -> None:
 
 def test_unknown_is_null_and_never_zero() -> None:
     report = reports.report()
-    unknown = dataclasses.replace(
-        report.data.totals, private_dirty_bytes=None, lazyfree_bytes=None
-    )
+    unknown = dataclasses.replace(report.data.totals, private_dirty_bytes=None, lazyfree_bytes=None)
     report = dataclasses.replace(report, data=dataclasses.replace(report.data, totals=unknown))
     totals = plain(report.data)["totals"]
     assert totals["private_dirty_bytes"] is None
@@ -112,6 +110,7 @@ def test_settings_say_value_origin_and_evidence() -> None:
         "value": 32,
         "origin": "tunable",
         "evidence": "GLIBC_TUNABLES=glibc.malloc.tcache_count=32",
+        "without_effect": False,
     }
     assert settings["cpus_cgroup"] == 1.5
     assert settings["thresholds_dynamic"] is True
@@ -129,7 +128,7 @@ def test_glibcs_word_stands_beside_ours() -> None:
 
 
 def test_several_targets_are_a_list_of_envelopes_and_a_vanished_one_says_why() -> None:
-    failure = Failure(4712, "gone", "Process 4712 went away.", "Try again.", 3)
+    failure = Failure(4712, "gone", "process 4712 went away", "Try again.", 3)
     parts = [
         envelope(reports.report(), "arenas", WHEN),
         envelope_of_failure(failure, "arenas", WHEN),

@@ -16,7 +16,7 @@ import reports
 from reports import MIB
 
 from allocscope.model.failure import Failure
-from allocscope.model.heap import ArenasData, SizeClass
+from allocscope.model.heap import ArenasData, Setting, SizeClass
 from allocscope.model.libc import Allocator
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.render.page import Look
@@ -56,7 +56,7 @@ def busy() -> Report[ArenasData]:
 
 
 def several() -> list[Report[ArenasData] | Failure]:
-    gone = Failure(4712, "ev\x1b[2Jil", "Process 4712 went away.", "", 3)
+    gone = Failure(4712, "ev\x1b[2Jil", "process 4712 went away", "", 3)
     return [reports.report(), gone, reports.report(pid=99, comm="[red]x[/]\x1b]0;t\x07")]
 
 
@@ -170,6 +170,14 @@ def test_size_classes_ascend_and_keep_the_heaviest() -> None:
     assert names == ["1024", "4096", "… 3 more"]
 
 
+def test_a_setting_without_effect_is_not_lost_among_the_defaults() -> None:
+    evidence = "the start environment asks for 2: without effect"
+    futile = Setting(0, "default", evidence, without_effect=True)
+    settings = dataclasses.replace(reports.SETTINGS, arena_max=futile)
+    page = arenas([changed(reports.report(), settings=settings)], Look(width=100))
+    assert re.search(rf"^  arena_max +unset +default: {evidence}$", page, re.MULTILINE)
+
+
 def test_hostile_strings_cannot_steer_the_terminal() -> None:
     report = reports.report(comm="a\x1b[31mb\x9bc\r\n\u202e[bold]")
     for colour in (False, True):
@@ -191,9 +199,7 @@ def test_colours_only_when_asked_for_and_change_nothing_else() -> None:
 
 def test_how_it_was_obtained_is_the_last_line() -> None:
     page = arenas([reports.report()], Look())
-    assert page.splitlines()[-1] == (
-        "passive, 81 ms, target never stopped; consistency: quiescent"
-    )
+    assert page.splitlines()[-1] == ("passive, 81 ms, target never stopped; consistency: quiescent")
     assert arenas([busy()], Look()).splitlines()[-1] == (
         "snapshot, 412 ms, target paused 1.9 ms; consistency: frozen"
     )

@@ -12,6 +12,7 @@ from allocscope.render.text import (
     Unit,
     age,
     clean,
+    clean_path,
     duration,
     plural,
     signed_size,
@@ -75,4 +76,6 @@ def test_foreign_text_is_escaped_and_cut() -> None:
     )
     assert clean("a" * 30, limit=10) == "a" * 9 + "…"
     assert clean("a" * 10, limit=10) == "a" * 10
+    assert clean_path("/opt/\x1b/bin/server", limit=30) == "/opt/\\x1b/bin/server"
+    assert clean_path("/opt/very/deep/bin/server", limit=11) == "…bin/server"
     assert KIB == 1024

@@ -22,6 +22,7 @@ from allocscope.lab.child import child
 
 HERE = Path(__file__).parent
 THREADS = 20
+CLIENTS = 4  # http.server listens with a backlog of 5
 READY_SECONDS = 120.0
 
 
@@ -60,7 +61,7 @@ def http_server(directory: Path, requests: int = 200) -> Iterator[int]:
         found = re.search(r"port (\d+)", server.line(READY_SECONDS))
         assert found, "http.server names its port"
         address = ("127.0.0.1", int(found.group(1)))
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
             answers = list(
                 pool.map(lambda i: _fetch(address, "/page" if i % 2 else "/"), range(requests))
             )

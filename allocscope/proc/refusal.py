@@ -111,7 +111,7 @@ def _reason(pid: int, target: ProcessStatus) -> tuple[str, str]:
         )
     if scope:
         return (
-            f"Yama allows it to {_YAMA.get(scope, 'nobody')} only (kernel.yama.ptrace_scope = {scope})",
+            f"kernel.yama.ptrace_scope = {scope} allows it to {_YAMA.get(scope, 'nobody')} only",
             f"{_AS_ROOT}, or set kernel.yama.ptrace_scope to 0 with sysctl.",
         )
     return (

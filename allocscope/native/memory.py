@@ -1,17 +1,21 @@
-"""A process's memory, page states and the native walk over them: the Memory and Walker of :mod:`allocscope.glibc.protocols`.
+"""The native helper as Memory and Walker (allocscope.glibc.protocols), whatever the memory is: a
+process, or spans.
 
-Rules: nothing here stops or changes the target; a page that is not there is not read. The native helper does the work with
-process_vm_readv(2), /proc/PID/pagemap and PAGEMAP_SCAN; both need ptrace *permission* (ptrace(2), PTRACE_MODE_READ), no attach.
+Rules: one call of the helper does the work of many reads, and releases the GIL; an errno becomes an
+error here, once. What the helper guarantees (only pages that are there are read) is in
+probes/include/source.h.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from allocscope.errors import (
     AllocscopeError,
@@ -21,60 +25,47 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.model.walk import ClassTally, Region, Residency, Tally
-
-try:
-    from allocscope._probes import ffi, lib
-except ImportError as missing:  # pragma: no cover - the message is what matters
-    raise InternalError(
-        f"the native helper cannot be loaded: {missing}",
-        "Install allocscope with pip (a wheel, or with a C compiler at hand), or run ./dev test in the sources.",
-    ) from missing
+from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
-PRESENT, GUARD = 1, 16
+PRESENT = 1
 _MASK64 = (1 << 64) - 1
 
 
-def failure(code: int, pid: int, doing: str) -> AllocscopeError:
+def failure(code: int, label: str, doing: str) -> AllocscopeError:
     """The error for an errno of the native helper."""
     text = os.strerror(code)
     if code in (errno.ESRCH, errno.ENOENT):
-        return NoSuchProcess(f"process {pid} went away while {doing}")
+        return NoSuchProcess(f"{label} went away while {doing}")
     if code in (errno.EPERM, errno.EACCES):
         return PermissionRefused(
-            f"not allowed to read process {pid} ({doing}: {text})",
-            "Run as the same user or as root; CAP_SYS_PTRACE is needed for other users' processes "
-            "(with CAP_DAC_READ_SEARCH for their page states), and kernel.yama.ptrace_scope must allow it.",
+            f"not allowed to read {label} ({doing}: {text})",
+            "Run as the same user or as root; other users' processes need CAP_SYS_PTRACE (and "
+            "CAP_DAC_READ_SEARCH for their page states); kernel.yama.ptrace_scope must allow it.",
         )
-    return InternalError(f"{doing} of process {pid} failed: {text}")
+    return InternalError(f"{doing} of {label} failed: {text}")
 
 
-def robust_list(tid: int) -> int:
-    """Where thread ``tid`` keeps its robust futex list, 0 when it has none or may not be asked (get_robust_list(2))."""
-    head = ffi.new("uint64_t *")
-    return int(head[0]) if lib.as_robust_list(tid, head) == 0 else 0
+class NativeMemory:
+    """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
+    ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk."""
 
-class ProcessMemory:
-    """Memory and Walker of a live process. A context manager; also closed by :meth:`close`."""
-
-    def __init__(self, pid: int, *, use_pagemap_scan: bool = True) -> None:
-        """Opens /proc/PID/pagemap. NoSuchProcess, PermissionRefused."""
-        out = ffi.new("as_source **")
-        code = lib.as_source_process(pid, out)
-        if code:
-            raise failure(code, pid, "opening its page map")
-        self.pid = pid
-        self._source: Any = out[0]
+    def __init__(self, source: Any, label: str) -> None:
+        """``source``: an open as_source, closed with this object; ``label`` names it in errors
+        ("process 7")."""
+        self._source: Any = source
+        self.label = label
         self.deadline_ns = 0
-        if not use_pagemap_scan:
-            lib.as_source_without_scan(self._source)
 
-    def __enter__(self) -> ProcessMemory:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -85,15 +76,18 @@ class ProcessMemory:
 
     def _check(self, code: int, doing: str) -> None:
         if code in (errno.ENODATA, errno.EFAULT):
-            raise MemoryGap(f"a page of process {self.pid} is not in memory ({doing})")
+            raise MemoryGap(f"a page of {self.label} is not in memory ({doing})")
         if code:
-            raise failure(code, self.pid, doing)
+            raise failure(code, self.label, doing)
 
     # ---- Memory ----
 
     def read(self, address: int, size: int) -> bytes:
         buffer = ffi.new("char[]", size)
-        self._check(lib.as_read(self._source, address, buffer, size), f"reading {size} bytes at {address:#x}")
+        self._check(
+            lib.as_read(self._source, address, buffer, size),
+            f"reading {size} bytes at {address:#x}",
+        )
         return bytes(ffi.buffer(buffer, size))
 
     def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
@@ -103,10 +97,25 @@ class ProcessMemory:
         where = array("Q", addresses)
         data = ffi.new("char[]", count * size)
         ok = ffi.new("uint8_t[]", count)
-        code = lib.as_read_each(self._source, ffi.from_buffer("uint64_t[]", where), count, size, data, ok)
+        code = lib.as_read_each(
+            self._source, ffi.from_buffer("uint64_t[]", where), count, size, data, ok
+        )
         self._check(code, "reading")
         view = ffi.buffer(data, count * size)
         return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
+
+    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
+        return self._holding(start, end)
+
+    @contextlib.contextmanager
+    def _holding(self, start: int, end: int) -> Iterator[None]:
+        code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
+        if code != errno.E2BIG:
+            self._check(code, "reading the heap")
+        try:
+            yield
+        finally:
+            lib.as_let_go(self._source)
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
@@ -149,7 +158,9 @@ class ProcessMemory:
         counts = ffi.new("size_t[]", count)
         broken = ffi.new("uint8_t[]", count)
         out = ffi.new("uint64_t **")
-        self._check(lib.as_chase(self._source, lists, count, out, counts, broken), "following free lists")
+        self._check(
+            lib.as_chase(self._source, lists, count, out, counts, broken), "following free lists"
+        )
         try:
             found: list[tuple[Sequence[int], bool]] = []
             at = 0

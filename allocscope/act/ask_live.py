@@ -1,0 +1,116 @@
+"""Making glibc speak in the live process itself, as people do by hand with gdb, but guarded.
+
+Strategy: find a moment at which no thread is inside malloc (:mod:`allocscope.act.guard`), stop all
+threads with gdb, look again now that they stand still, and let the main thread alone make the calls
+(:mod:`allocscope.act.live_calls`). Where the second look says no, the process is let go at once and
+another moment is tried, until the deadline.
+
+Rules: the process is let go on every path. It is never stopped as long as the first look, which
+stops nothing, says no: a lock that is held for good costs the target nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from allocscope.act import guard as guarding
+from allocscope.act import live_calls
+from allocscope.act.gdb import Gdb
+from allocscope.act.guard import Guard
+from allocscope.errors import Unsafe
+from allocscope.model.glibc_says import What
+from allocscope.proc import procfs
+
+SYMBOLS = tuple({*guarding.SYMBOLS, *live_calls.SYMBOLS})
+"""What ``symbols`` must hold."""
+
+SNAPSHOT_INSTEAD = (
+    "Ask without --live: glibc then answers in a snapshot, which needs no such moment."
+)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
+"""Between two looks at a busy process; doubled each time."""
+
+
+class Said(NamedTuple):
+    """What glibc wrote, and for how many ns in all the process was stopped for it, including
+    attempts that were given up."""
+
+    xml: bytes | None
+    text: bytes | None
+    pause_ns: int
+
+
+def ask(
+    gdb: Gdb,
+    pid: int,
+    symbols: Mapping[str, int],
+    arenas_of: Callable[[], tuple[int, ...]],
+    what: What,
+    deadline_ns: int,
+) -> Said:
+    """malloc_info's XML and malloc_stats' text, made by process ``pid`` itself.
+
+    ``arenas_of`` tells the addresses of its malloc_states now, main_arena first. Raises Unsafe,
+    with the process as it was, when no safe moment came before ``deadline_ns`` (monotonic clock) or
+    the process must not be stopped at all; otherwise as :meth:`Gdb.attach` does.
+    """
+    _refuse_unsuitable(pid)
+    gdb.ready()
+    pause_ns = 0
+    reasons: tuple[str, ...] = ()
+    with Guard(pid, symbols, arenas_of) as guard:
+        for _ in _moments(deadline_ns):
+            reasons = guard.reasons(stopped=False)
+            if reasons:
+                continue
+            began_ns = time.monotonic_ns()
+            try:
+                gdb.attach(pid)
+                reasons = guard.reasons(stopped=True)
+                answer = None if reasons else live_calls.make(gdb, pid, symbols, guard.arenas, what)
+            finally:
+                gdb.release()
+                pause_ns += time.monotonic_ns() - began_ns
+            if answer is not None:
+                return Said(*answer, pause_ns)
+    raise Unsafe(
+        f"glibc cannot be asked in process {pid} itself: {_listed(reasons)}", SNAPSHOT_INSTEAD
+    )
+
+
+def _refuse_unsuitable(pid: int) -> None:
+    """What no waiting would cure. Raises Unsafe."""
+    if pid == os.getpid():
+        raise Unsafe("allocscope cannot stop itself", SNAPSHOT_INSTEAD)
+    status = procfs.status(pid)
+    if status.state == "T":
+        raise Unsafe(f"process {pid} is stopped (SIGSTOP)", f"Continue it, or: {SNAPSHOT_INSTEAD}")
+    if status.seccomp:
+        raise Unsafe(
+            f"process {pid} has a seccomp filter, which may kill it for a call that is not its own",
+            "Read it without asking glibc.",
+        )
+    if status.shadow_stack:
+        raise Unsafe(
+            f"process {pid} has a shadow stack, which a call by gdb would violate",
+            "Read it without asking glibc.",
+        )
+
+
+def _moments(deadline_ns: int) -> Iterator[None]:
+    """Moments to try at: at once, then after growing pauses, until the deadline."""
+    pause_s = _FIRST_PAUSE_S
+    yield
+    while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
+        time.sleep(min(pause_s, left_ns / 1e9))
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        yield
+
+
+def _listed(reasons: tuple[str, ...]) -> str:
+    more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more

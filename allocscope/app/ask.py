@@ -1,0 +1,120 @@
+"""``ask``: what glibc itself prints about its heap, in a frozen copy of a process or, live, in it.
+
+gdb is started first, because that takes longest and costs the target nothing. Where no known layout
+fits the target's memory, its arenas and their locks are unknown: a copy may be asked all the same,
+the process itself may not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from allocscope.act import ask_live, symbols
+from allocscope.act.gdb import Gdb
+from allocscope.act.snapshot import Snapshot, frozen
+from allocscope.app import glibc_says
+from allocscope.app.target import Target, find_malloc, look
+from allocscope.errors import NoGlibcHeap, Unsafe
+from allocscope.glibc.locate import Located
+from allocscope.glibc.states import read_ring
+from allocscope.model.glibc_says import Answer, What
+from allocscope.model.libc import Libc, LibcImage
+from allocscope.model.report import Caveat, Method, Report
+from allocscope.proc import procfs
+from allocscope.proc.memory import ProcessMemory
+
+
+def ask(
+    pid: int, *, what: What, live: bool, max_pause_ns: int, deadline_s: float
+) -> Report[Answer]:
+    """glibc's own output about process ``pid``, byte for byte.
+
+    Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5), Unsafe (7: no snapshot within
+    ``max_pause_ns``, no safe moment or no answer within ``deadline_s``), MissingPart (8).
+    """
+    started_ns = time.monotonic_ns()
+    deadline_ns = started_ns + int(deadline_s * 1e9)
+    target = look(pid)
+    with Gdb(deadline_ns) as gdb:
+        if live:
+            answer, libc, caveats = _ask_live(gdb, target, what, deadline_ns)
+        else:
+            answer, libc, caveats = _ask_copy(gdb, target, what, max_pause_ns, deadline_ns)
+    procfs.same(target.process)
+    elapsed_ns = time.monotonic_ns() - started_ns
+    return Report(
+        process=target.process,
+        libc=libc,
+        allocator=None,
+        method=Method(answer.source, answer.pause_ns, elapsed_ns, "frozen"),
+        data=dataclasses.replace(answer, elapsed_ns=elapsed_ns),
+        caveats=caveats,
+    )
+
+
+_Asked = tuple[Answer, Libc, tuple[Caveat, ...]]
+
+
+def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:
+    pid = target.process.pid
+    with frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as snapshot:
+        located, image, arenas = _arenas_of_copy(snapshot, target)
+        where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
+        answer = glibc_says.ask(gdb, snapshot, where, arenas, what)
+    return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
+
+
+def _arenas_of_copy(
+    snapshot: Snapshot, target: Target
+) -> tuple[Located | None, LibcImage, tuple[int, ...]]:
+    copied = dataclasses.replace(target, mappings=procfs.mappings(snapshot.pid))
+    with ProcessMemory(snapshot.pid) as memory:
+        try:
+            located, image = find_malloc(memory, copied)
+        except NoGlibcHeap:
+            return None, target.images[0], ()
+        return located, image, _ring(memory, located)
+
+
+def _ask_live(gdb: Gdb, target: Target, what: What, deadline_ns: int) -> _Asked:
+    pid = target.process.pid
+    with ProcessMemory(pid) as memory:
+        try:
+            located, image = find_malloc(memory, target)
+        except NoGlibcHeap as error:
+            raise Unsafe(
+                f"no telling whether process {pid} holds a lock of malloc: {error.message}",
+                ask_live.SNAPSHOT_INSTEAD,
+            ) from error
+        where = symbols.resolve(pid, image, ask_live.SYMBOLS)
+        said = ask_live.ask(gdb, pid, where, lambda: _ring(memory, located), what, deadline_ns)
+    answer = Answer("live", said.pause_ns, said.xml, said.text, (), 0)
+    return answer, _libc(image, located), (_NOT_CRASH_ONLY,)
+
+
+def _ring(memory: ProcessMemory, located: Located) -> tuple[int, ...]:
+    ring = read_ring(memory, located.main_arena, located.layout.state)
+    return tuple(arena.address for arena in ring)
+
+
+def _libc(image: LibcImage, located: Located | None) -> Libc:
+    return Libc(
+        kind=image.kind,
+        version=image.version,
+        banner=image.banner,
+        path=image.path,
+        build_id=image.build_id,
+        layout=located.layout.name if located else None,
+        safe_linking=None,
+    )
+
+
+_LOCKS_UNKNOWN = Caveat(
+    "locks-unknown",
+    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
+)
+_NOT_CRASH_ONLY = Caveat(
+    "live-not-crash-only",
+    "the process itself made the calls: killing gdb while it made them would have killed it.",
+)

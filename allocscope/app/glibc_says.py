@@ -1,0 +1,76 @@
+"""glibc's own word about a frozen copy, beside our reading of the same copy.
+
+The copy A that was read stays untouched; glibc runs in a copy of it (B), with the locks released
+that were held at that instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from allocscope.account.crosscheck import compare, wrapped
+from allocscope.act import ask_copy
+from allocscope.act.gdb import Gdb
+from allocscope.act.snapshot import CopyPlan, Snapshot
+from allocscope.app.heap import HeapAnswer
+from allocscope.glibc.lists import in_use_bytes, process_lists
+from allocscope.model.glibc_says import Answer, GlibcSays, What
+from allocscope.model.report import Caveat
+from allocscope.parse import malloc_info, malloc_stats
+from allocscope.proc.memory import ProcessMemory
+
+COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
+"""What :func:`ask` needs the addresses of."""
+
+
+def ask(
+    gdb: Gdb, snapshot: Snapshot, where: Mapping[str, int], arenas: tuple[int, ...], what: What
+) -> Answer:
+    """Makes glibc answer in a copy of the snapshot, and ends ``gdb``. ``where``: addresses of
+    COPY_SYMBOLS; ``arenas``: addresses in ring order, for their locks. Unsafe when it cannot."""
+    plan = CopyPlan(arenas, where["stderr"], where["_IO_2_1_stderr_"])
+    with snapshot.disposable(plan) as copy:
+        try:
+            xml, text = ask_copy.ask(gdb, copy, where, what)
+        finally:
+            gdb.close()
+        held = [f"arena {arenas.index(word)}" for word in copy.locks_held]
+        if copy.stderr_locked:
+            held.append("stderr")
+    return Answer("snapshot", snapshot.pause_ns, xml, text, tuple(held), 0)
+
+
+def join(
+    said: Answer, memory: ProcessMemory, answer: HeapAnswer, passive_in_use: int | None
+) -> tuple[GlibcSays, tuple[Caveat, ...]]:
+    """glibc's figures against ours, arena by arena. BadInput when glibc's output is not what it
+    should be."""
+    lists = process_lists(memory, answer.reading)
+    info = None if said.malloc_info_xml is None else malloc_info.parse(said.malloc_info_xml)
+    stats = None if said.malloc_stats_text is None else malloc_stats.parse(said.malloc_stats_text)
+    differences = compare(info, stats, lists)
+    says = GlibcSays(
+        source=said.source,
+        pause_ns=said.pause_ns,
+        malloc_info=info,
+        malloc_stats=stats,
+        agrees=not differences,
+        differences=differences,
+        locks_held=said.locks_held,
+        drift_bytes=None
+        if passive_in_use is None
+        else in_use_bytes(answer.reading) - passive_in_use,
+    )
+    wraps = () if stats is None else wrapped(stats, lists)
+    return says, _caveats(wraps, says)
+
+
+def _caveats(wraps: tuple[str, ...], says: GlibcSays) -> tuple[Caveat, ...]:
+    found = [Caveat("malloc-stats-wrapped", text + ".") for text in wraps]
+    if says.differences:
+        text = (
+            f"glibc and allocscope differ on {len(says.differences)} figures of the same frozen "
+            "memory; see glibc_says.differences."
+        )
+        found.append(Caveat("glibc-differs", text, partial=True))
+    return tuple(found)

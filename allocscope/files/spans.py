@@ -1,0 +1,37 @@
+"""Memory given as spans of bytes: what recordings are read from, and what the tests' made-up heaps
+are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from allocscope.native import ffi, lib
+from allocscope.native.memory import NativeMemory, failure
+
+PRESENT = 1
+PAGE = 4096
+
+
+class SpanMemory(NativeMemory):
+    """Memory and Walker over ``{start address: bytes}``.
+
+    ``runs``: page states as ``(start, end, flags)``, flags as in probes/include/source.h; by
+    default every page that a span touches is present."""
+
+    def __init__(
+        self,
+        spans: Mapping[int, bytes],
+        runs: Sequence[tuple[int, int, int]] | None = None,
+        label: str = "recorded memory",
+    ) -> None:
+        self._held = {start: ffi.from_buffer(data) for start, data in sorted(spans.items()) if data}
+        rows = [(start, len(data), data) for start, data in self._held.items()]
+        if runs is None:
+            runs = [(s // PAGE * PAGE, -(-(s + n) // PAGE) * PAGE, PRESENT) for s, n, _ in rows]
+        native_spans = ffi.new("as_span[]", rows)
+        native_runs = ffi.new("as_run[]", list(runs))
+        out = ffi.new("as_source **")
+        code = lib.as_source_spans(native_spans, len(rows), native_runs, len(runs), out)
+        if code:
+            raise failure(code, label, "opening it")
+        super().__init__(out[0], label)

@@ -1,0 +1,41 @@
+"""allocscope's own peak memory while it reads a process of 8 GiB."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from common import ALLOCSCOPE, at_most
+
+from allocscope.lab import fixture
+
+GIB = 1 << 30
+LIMIT_BYTES = 100_000_000
+SCALE = 128  # of the fixture's 64 MiB
+
+
+def available_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+
+
+def peak_bytes(*command: str) -> int:
+    """The highest resident size of a command, as wait4 tells it (kibibytes on Linux)."""
+    child = os.posix_spawnp(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    )
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise OSError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss * 1024
+
+
+def measure() -> dict[str, object]:
+    if available_bytes() < 10 * GIB:
+        return {"not_measured": "needs 10 GiB of available memory for a target of 8 GiB"}
+    with fixture.run("dense", scale=SCALE) as process:
+        peak = peak_bytes(*ALLOCSCOPE, "arenas", str(process.pid), "--json")
+        return {"peak_bytes": at_most(peak, LIMIT_BYTES, heap_bytes=process.truth["system_bytes"])}

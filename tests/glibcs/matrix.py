@@ -1,0 +1,139 @@
+"""``./dev matrix``: every glibc of the archive, many seeds, every fixture; writes
+docs/support-matrix.md.
+
+Strategy: the same comparison as the test of one seed, over seeds that vary the number of threads,
+and over the fixtures, whose truth is told by themselves. A version that could not be fetched gets
+its row too, with the reason. Exit status 1 when any reading differed or any version is missing.
+
+Rules: nothing is tried twice; a difference is printed as it is found and counted in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from allocscope import observe
+from allocscope.errors import AllocscopeError
+from allocscope.lab import fixture
+from allocscope.model.heap import ArenasData
+from allocscope.model.report import Report
+from glibcs import fetch, judge, programs
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "docs" / "support-matrix.md"
+NEVER_RESTS = {"busy"}
+"""Fixtures that are no state to compare with: they go on allocating."""
+
+Judge = Callable[[Report[ArenasData], Mapping[str, Any]], list[str]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """One comparison: of what, the layout that validated, and what differed."""
+
+    title: str
+    layout: str | None
+    differences: tuple[str, ...]
+
+
+def stress_readings(tree: fetch.Tree, programs_built: Path, seeds: int) -> Iterator[Reading]:
+    """The stress program with ``seeds`` seeds and 1 to 17 threads."""
+    program = programs.build([programs.HERE / "stress.c"], programs_built / "stress")
+    for seed in range(1, seeds + 1):
+        threads = 1 + seed * 5 % 17
+        with programs.running(tree, program, str(seed), str(threads), "20000") as ready:
+            title = f"stress {seed} with {threads} threads"
+            yield compared(title, ready["pid"], ready["truth"], judge.stress_differences)
+
+
+def fixture_readings(tree: fetch.Tree, programs_built: Path) -> Iterator[Reading]:
+    """Every fixture that comes to rest, once."""
+    sources = fixture.sources()
+    common = sources / "common"
+    for name in sorted(set(fixture.names()) - NEVER_RESTS):
+        files = [*sorted(common.glob("*.c")), sources / name / f"{name}.c"]
+        program = programs.build(files, programs_built / name, f"-I{common}")
+        with fixture.run(name, program=program, command_prefix=programs.loader_of(tree)) as target:
+            yield compared(name, target.pid, target.truth, judge.fixture_differences)
+
+
+def compared(title: str, pid: int, truth: Mapping[str, Any], judged: Judge) -> Reading:
+    """Reads a process once and holds the reading against its truth."""
+    try:
+        report = observe(pid)
+    except AllocscopeError as error:
+        return Reading(title, None, (f"{type(error).__name__}: {error.message}",))
+    layout = report.libc.layout if report.libc else None
+    return Reading(title, layout, tuple(judged(report, truth)))
+
+
+def exact(readings: Sequence[Reading]) -> str:
+    """How many readings were exact, of how many."""
+    return f"{sum(not reading.differences for reading in readings)} of {len(readings)}"
+
+
+def told(readings: Iterator[Reading]) -> list[Reading]:
+    """All readings; each that differs is printed at once."""
+    kept = []
+    for reading in readings:
+        kept.append(reading)
+        for line in reading.differences:
+            print(f"    {reading.title}: {line}", flush=True)
+    return kept
+
+
+def row(found: fetch.Tree | fetch.NotFetched, built: Path, seeds: int) -> tuple[str, bool]:
+    """The table's row for one suite, and whether everything in it was exact."""
+    if isinstance(found, fetch.NotFetched):
+        print(f"{found.suite}: not tested: {found.reason}", flush=True)
+        return f"| ? | {found.suite} | | | not tested: {found.reason} | |", False
+    print(f"glibc {found.package_version} ({found.suite})", flush=True)
+    stress = told(stress_readings(found, built, seeds))
+    fixtures = told(fixture_readings(found, built))
+    layouts = sorted({reading.layout or "none" for reading in stress + fixtures})
+    print(f"  stress {exact(stress)} exact, fixtures {exact(fixtures)} exact", flush=True)
+    cells = [found.version, found.suite, f"`{found.package_version}`", " ".join(layouts)]
+    cells += [exact(stress), exact(fixtures)]
+    return f"| {' | '.join(cells)} |", not any(r.differences for r in stress + fixtures)
+
+
+HEAD = """\
+# Support matrix
+
+Written by `./dev matrix` on {date}, on Linux {kernel}, {machine}. Each glibc is Debian's own
+package, started beside the system's. *Stress*: a program of 1 to 17 threads that allocates and
+frees at random, then tells what it holds by its own arithmetic and what glibc's `mallinfo` counts;
+*fixtures*: the programs of `fixtures/` that come to rest. A reading is exact when every arena adds
+up with residue 0 and all figures are equal, to the byte.
+
+| glibc | Debian suite | package | layout that validated | stress, exact | fixtures, exact |
+|---|---|---|---|---|---|
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./dev matrix")
+    parser.add_argument("--seeds", type=int, default=50, help="stress runs for each glibc")
+    parser.add_argument("--refresh", action="store_true", help="ask the archive for newer packages")
+    options = parser.parse_args()
+    system = os.uname()
+    head = HEAD.format(
+        date=datetime.date.today().isoformat(), kernel=system.release, machine=system.machine
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        rows = [row(t, Path(directory), options.seeds) for t in fetch.trees(options.refresh)]
+    TABLE.write_text(head + "".join(f"{line}\n" for line, _ in rows))
+    print(f"written: {TABLE.relative_to(ROOT)}")
+    return 0 if all(good for _, good in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
