@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from allocscope._probes import ffi, lib
 from allocscope.act import borrow, code, leftovers
 from allocscope.act.tracer import Tracer, failure
 from allocscope.errors import AllocscopeError, NoSuchProcess, Unsafe
 from allocscope.model.process import Mapping
+from allocscope.native import ffi, lib
 from allocscope.proc import procfs
 
 _ATTEMPTS = 6

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from allocscope._probes import lib
 from allocscope.errors import (
     AllocscopeError,
     InternalError,
@@ -25,6 +24,7 @@ from allocscope.errors import (
     NoSuchProcess,
     Unsafe,
 )
+from allocscope.native import lib
 from allocscope.proc import procfs, refusal
 
 _T = TypeVar("_T")

@@ -19,16 +19,18 @@ from allocscope.proc import refusal
 
 def limits(pid: int) -> CgroupLimits:
     """CPU quota and memory limit of ``pid``. Raises NoSuchProcess, PermissionRefused."""
-    try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:
-            memberships = cgroup.memberships(file.read())
-    except OSError as error:
-        raise refusal.translate(pid, "the control groups", error) from error
-    with open("/proc/self/mountinfo", "rb") as file:
-        mounts = cgroup.mounts(file.read())
+    memberships, mounts = _hierarchies(pid)
     cpu_path, cpus = _cpu(_chain(memberships, mounts, "cpu"))
     memory = _memory(_chain(memberships, mounts, "memory"))
     return CgroupLimits(cpus, cpu_path, *memory)
+
+
+def directories(pid: int, controller: str) -> tuple[str, ...]:
+    """The groups that a controller sees ``pid`` in, its own first; none where that is not mounted.
+
+    Raises NoSuchProcess, PermissionRefused.
+    """
+    return _chain(*_hierarchies(pid), controller)[1]
 
 
 def cpu_quota(pid: int) -> float | None:
@@ -39,6 +41,18 @@ def cpu_quota(pid: int) -> float | None:
 
 _Chain = tuple[int, tuple[str, ...]]
 """The version of the hierarchy, and the directories from the process's own group upward."""
+
+
+def _hierarchies(
+    pid: int,
+) -> tuple[tuple[cgroup.Membership, ...], tuple[cgroup.Mount, ...]]:
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            memberships = cgroup.memberships(file.read())
+    except OSError as error:
+        raise refusal.translate(pid, "the control groups", error) from error
+    with open("/proc/self/mountinfo", "rb") as file:
+        return memberships, cgroup.mounts(file.read())
 
 
 def _chain(
