@@ -6,11 +6,15 @@
  *   stderr     a thread holds the lock of stderr
  *   inside     the only thread there ever was stands in malloc, below a signal handler
  *   altstack   the same, the handler on a stack of its own
+ *   vfork      a thread waits in vfork for its child
+ *   seccomp    like idle 1, the main thread with a filter that allows everything
  *   storm N    N threads allocate and free without end
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -20,6 +24,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { BLOCKS = 64, STACK = 1 << 16, KEPT_ERRNO = 91, MOST_THREADS = 64 };
@@ -176,6 +182,31 @@ static void *holds_stderr(void *unused)
 	return unused;
 }
 
+/* The child shares our memory, and waits at the gate; its parent cannot move before. */
+static void *waits_in_vfork(void *unused)
+{
+	pid_t child = vfork();
+
+	if (!child) {
+		close(gate[1]); /* its own descriptor: the gate opens when the last one is closed */
+		arrive();
+		wait_at_gate();
+		_exit(0);
+	}
+	if (child < 0 || waitpid(child, NULL, 0) != child)
+		atomic_store(&harmed, 1);
+	return unused;
+}
+
+static void allow_everything_by_filter(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = {.len = 1, .filter = &allow};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		_exit(2);
+}
+
 /* Runs on top of malloc, which has just touched a free chunk's page. */
 static void handler(int number)
 {
@@ -224,6 +255,8 @@ int main(int argc, char **argv)
 			body = holds_arena;
 		else if (!strcmp(state, "stderr"))
 			body = holds_stderr;
+		else if (!strcmp(state, "vfork"))
+			body = waits_in_vfork;
 		else if (!strcmp(state, "storm"))
 			body = storms;
 		while (started < count) {
@@ -233,6 +266,8 @@ int main(int argc, char **argv)
 		if (body == idle)
 			pthread_create(&threads[started++], NULL, waits_in_epoll, NULL);
 		wait_for_arrivals(started);
+		if (!strcmp(state, "seccomp"))
+			allow_everything_by_filter();
 		errno = KEPT_ERRNO;
 		say(ready_line);
 		wait_for_end_of_input();
