@@ -62,7 +62,7 @@ def _safe_linking_by_version(version: str | None) -> bool:
 
 def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
-    by_tid = reading.marks.by_tcache
+    by_tid = reading.parked.by_tid
     sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
     return {
         tid: (
@@ -196,10 +196,11 @@ def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
     if not moving and counted != (mmapped.found_count, mmapped.found_bytes):
         text = (
             f"glibc counts {mmapped.count} chunks with mappings of their own "
-            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
+            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were "
+            "found by their headers."
         )
         yield Caveat("mmapped-not-found", text)
-    broken = answer.reading.marks.broken
+    broken = answer.reading.parked.broken
     if broken and not moving:
         text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
         yield Caveat("broken-lists", text)

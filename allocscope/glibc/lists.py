@@ -2,9 +2,9 @@
 int_mallinfo follow them.
 
 Where an arena's lists hold exactly what the walk found
-(:func:`allocscope.glibc.reading.lists_match`), the walk's sums are these counts. Where an operation
-was under way at the instant of a snapshot they are not, and then the lists themselves are followed,
-so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc_info``,
+(:func:`allocscope.glibc.validate.lists_match`), the walk's sums are these counts. Where an
+operation was under way at the instant of a snapshot they are not, and then the lists themselves are
+followed, so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc_info``,
 ``int_mallinfo``.
 """
 
@@ -13,8 +13,9 @@ from __future__ import annotations
 from allocscope.glibc.layouts import WORD, StateLayout
 from allocscope.glibc.marks import longest_list
 from allocscope.glibc.protocols import Memory
-from allocscope.glibc.reading import ArenaReading, HeapReading
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
+from allocscope.glibc.validate import ArenaReading
 from allocscope.model.glibc_says import ArenaLists, ProcessLists
 
 FD = 2 * WORD

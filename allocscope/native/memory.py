@@ -8,10 +8,12 @@ probes/include/source.h.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -101,6 +103,19 @@ class NativeMemory:
         self._check(code, "reading")
         view = ffi.buffer(data, count * size)
         return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
+
+    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
+        return self._holding(start, end)
+
+    @contextlib.contextmanager
+    def _holding(self, start: int, end: int) -> Iterator[None]:
+        code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
+        if code != errno.E2BIG:
+            self._check(code, "reading the heap")
+        try:
+            yield
+        finally:
+            lib.as_let_go(self._source)
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []

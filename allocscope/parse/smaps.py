@@ -5,8 +5,8 @@ hold a newline (the kernel escapes it); so one regular expression cuts the text 
 same figures come again and again in a process with very many mappings, so each distinct block of
 lines is read once.
 
-Rules: sizes are printed in units of 1024 bytes; lines that are not known are passed over; a
-truncated text is an error, not a shorter answer.
+Rules: sizes are printed in units of 1024 bytes; lines that are not known are passed over; a text
+that ends within a line, or in which a mapping lacks its figures, is an error and no shorter answer.
 
 Source: proc_pid_smaps(5); ``__show_smap`` in fs/proc/task_mmu.c. ``LazyFree`` exists since Linux
 4.12, ``Pss_Anon`` and its like since 5.0.
