@@ -64,7 +64,6 @@ def ask(
     :meth:`Gdb.attach` does.
     """
     _refuse_unsuitable(pid)
-    gdb.ready()
     pause_ns = 0
     reasons: tuple[str, ...] = ()
     with Guard(pid, symbols, arenas_of) as guard:
@@ -72,6 +71,7 @@ def ask(
             reasons = guard.reasons(stopped=False)
             if reasons:
                 continue
+            gdb.ready()
             began_ns = time.monotonic_ns()
             try:
                 gdb.attach(pid)

@@ -124,7 +124,12 @@ def test_live_is_refused_unharmed_where_a_copy_answers(
 
 
 @pytest.mark.parametrize(
-    ("state", "reason"), [("vfork", "waits in vfork"), ("seccomp", "has a seccomp filter")]
+    ("state", "reason"),
+    [
+        ("vfork", "waits in vfork"),
+        ("seccomp", "has a seccomp filter"),
+        ("masked", "blocks or ignores SIGSEGV"),
+    ],
 )
 def test_live_is_refused_where_a_stop_or_a_call_would_harm(
     program: Path, state: str, reason: str
@@ -134,6 +139,18 @@ def test_live_is_refused_where_a_stop_or_a_call_would_harm(
             live(target, SHORT_S)
         assert procfs.status(target.pid).tracer_pid == 0
         target.finish()
+
+
+def test_signal_handlers_wait_until_the_calls_are_made(program: Path) -> None:
+    """The handler uses malloc, in a process without locks: on top of malloc_info it would crash or
+    change what is being counted."""
+    with ask_targets.started(program, "alarm") as target:
+        for _ in range(5):
+            try:
+                stats_of(live(target).data)
+            except Unsafe as refused:
+                assert "malloc's code" in refused.message
+        assert target.finish()["rounds"] > 0
 
 
 def test_a_stopped_process_stays_stopped(program: Path) -> None:
@@ -182,7 +199,7 @@ def test_attempts_in_vain_end_with_the_pause_that_is_allowed(
 def test_a_busy_process_is_asked_or_left_alone(program: Path) -> None:
     with ask_targets.started(program, "storm", "3") as target:
         try:
-            stats_of(live(target, SHORT_S).data)
+            stats_of(live(target).data)
         except Unsafe as refused:
             assert "malloc's code" in refused.message or "lock of arena" in refused.message
         assert procfs.status(target.pid).tracer_pid == 0

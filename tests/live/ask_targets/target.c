@@ -8,6 +8,8 @@
  *   altstack   the same, the handler on a stack of its own
  *   vfork      a thread waits in vfork for its child
  *   seccomp    like idle 1, the main thread with a filter that allows everything
+ *   masked     like idle 1, the main thread with all signals blocked and a handler for SIGSEGV
+ *   alarm      the only thread waits, and a handler on top of whatever it does uses malloc every 2 ms
  *   storm N    N threads allocate and free without end
  */
 #define _GNU_SOURCE
@@ -25,6 +27,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -146,6 +149,18 @@ static void *storms(void *seed)
 	return NULL;
 }
 
+static void counting_handler(int number)
+{
+	static char *blocks[BLOCKS];
+	int kept = errno, i = (int)(atomic_fetch_add(&rounds, 1) % BLOCKS);
+
+	(void)number;
+	free(blocks[i]);
+	blocks[i] = malloc(600 + 100 * i);
+	memset(blocks[i], i, 600 + 100 * i);
+	errno = kept;
+}
+
 static ssize_t blocked_write(void *cookie, const char *text, size_t size)
 {
 	static atomic_int came;
@@ -207,6 +222,41 @@ static void allow_everything_by_filter(void)
 		_exit(2);
 }
 
+static void mask_all_signals(void)
+{
+	struct sigaction action = {.sa_handler = counting_handler};
+	sigset_t all;
+
+	sigfillset(&all);
+	sigaction(SIGSEGV, &action, NULL);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
+static void check_mask_and_handler(void)
+{
+	struct sigaction action;
+	sigset_t blocked;
+
+	sigprocmask(SIG_SETMASK, NULL, &blocked);
+	sigaction(SIGSEGV, NULL, &action);
+	if (!sigismember(&blocked, SIGSEGV) || !sigismember(&blocked, SIGALRM) || action.sa_handler != counting_handler)
+		atomic_store(&harmed, 1);
+}
+
+/* Such a handler is sound as long as it interrupts nothing but waiting. */
+static void wait_under_alarms(void)
+{
+	struct sigaction action = {.sa_handler = counting_handler, .sa_flags = SA_RESTART};
+	struct itimerval often = {{0, 2000}, {0, 2000}}, never = {0};
+
+	use_heap();
+	sigaction(SIGALRM, &action, NULL);
+	say(ready_line);
+	setitimer(ITIMER_REAL, &often, NULL);
+	wait_for_end_of_input();
+	setitimer(ITIMER_REAL, &never, NULL);
+}
+
 /* Runs on top of malloc, which has just touched a free chunk's page. */
 static void handler(int number)
 {
@@ -250,6 +300,8 @@ int main(int argc, char **argv)
 	prepare_ready_line();
 	if (!strcmp(state, "inside") || !strcmp(state, "altstack")) {
 		stand_inside_malloc(!strcmp(state, "altstack"));
+	} else if (!strcmp(state, "alarm")) {
+		wait_under_alarms();
 	} else {
 		if (!strcmp(state, "arena"))
 			body = holds_arena;
@@ -268,9 +320,13 @@ int main(int argc, char **argv)
 		wait_for_arrivals(started);
 		if (!strcmp(state, "seccomp"))
 			allow_everything_by_filter();
+		if (!strcmp(state, "masked"))
+			mask_all_signals();
 		errno = KEPT_ERRNO;
 		say(ready_line);
 		wait_for_end_of_input();
+		if (!strcmp(state, "masked"))
+			check_mask_and_handler();
 		if (errno != KEPT_ERRNO)
 			atomic_store(&harmed, 1);
 		atomic_store(&leaving, 1);
