@@ -29,6 +29,8 @@ enum { SCAN_ENTRIES = 512, PAGEMAP_BATCH = 16384 };
 /* One scan holds the target's mmap lock: keep the pieces short. */
 static const uint64_t SCAN_PIECE = 64u << 20;
 static const uint64_t PAGE = 4096;
+/* The last page of x86-64's lower half is never mapped, and PAGEMAP_SCAN refuses (EFAULT) a range that goes beyond it. */
+static const uint64_t LOWER_HALF_END = 0x7ffffffff000;
 
 static int add_run(as_run *out, size_t cap, size_t *count, uint64_t start, uint64_t end, uint64_t flags)
 {
@@ -58,6 +60,8 @@ static int scan_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, si
     uint64_t at = start;
     while (at < end) {
         uint64_t stop = end - at > SCAN_PIECE ? at + SCAN_PIECE : end;
+        if (at < LOWER_HALF_END && stop > LOWER_HALF_END)
+            stop = LOWER_HALF_END;
         struct pm_scan arg = {
             .size = sizeof arg,
             .start = at,
@@ -70,6 +74,10 @@ static int scan_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, si
         int n = ioctl(s->pagemap, PM_SCAN, &arg);
         if (n < 0 && errno == EINVAL && !s->no_guard) {
             s->no_guard = 1; /* the guard category came later than the call itself */
+            continue;
+        }
+        if (n < 0 && errno == EFAULT) { /* beyond the address space there is nothing */
+            at = stop;
             continue;
         }
         if (n < 0)
