@@ -13,7 +13,6 @@ command line and a hint.
 
 from __future__ import annotations
 
-import allocscope.observe  # now: loaded later, the package would take the function's place  # noqa: F401
 from allocscope.errors import AllocscopeError
 from allocscope.model.heap import (
     Arena,

@@ -1,6 +1,7 @@
 """Builds allocscope._probes: the C sources of probes/src behind the declarations of probes/include.
 
-The headers are the only declarations: what cffi needs is read out of them (preprocessor lines dropped).
+The headers are the only declarations: what cffi needs is read out of them (preprocessor lines
+dropped).
 """
 
 from pathlib import Path

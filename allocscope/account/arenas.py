@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from allocscope.glibc.pieces import Piece
-from allocscope.glibc.reading import ArenaReading, HeapReading
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import ThreadState
+from allocscope.glibc.validate import ArenaReading
 from allocscope.model.heap import (
     Arena,
     Figures,

@@ -6,8 +6,8 @@ shows which variant wrote it:
 
 - *The flag bit.* Rows of unsorted, small and large bins sum up raw size words, so every chunk in
   them counts one byte too many (PREV_INUSE, always set there: a free chunk's neighbour below is in
-  use). Rows of fastbins are exact. Size words tell the two apart: a fast row ends on a multiple of
-  8, the others do not.
+  use). Rows of fastbins are exact. They come first, and their counts add up to the arena's "fast"
+  total: that tells the two apart, whatever a chunk under way has in its size word.
 - *Top.* From 2.31 (and branches 2.28 to 2.30) "rest" includes the top chunk, with its true size and
   one count. Where "rest" counts one chunk more than the rows list, top is in it, and what the rows
   do not explain is top's size.
@@ -21,7 +21,7 @@ Pure functions; sums are modulo 2**64, as glibc's own. Facts: glibc malloc/mallo
 from __future__ import annotations
 
 from allocscope.errors import BadInput
-from allocscope.model.glibc_says import FreeOfArena, InfoHeap, MallocInfo, SizeRow
+from allocscope.model.glibc_says import FreeOfArena, InfoHeap, MallocInfo
 
 _FLAG_BITS = 7
 _PREV_INUSE = 1
@@ -49,7 +49,10 @@ def has_garbage(heap: InfoHeap) -> bool:
 
 
 def _free_of(heap: InfoHeap) -> FreeOfArena:
-    rows = [row for row in heap.sizes if not _is_fast(row)]
+    rows = list(heap.sizes)
+    fast_left = heap.fast_count or 0
+    while rows and fast_left > 0:
+        fast_left -= rows.pop(0).count
     if heap.unsorted is not None:
         rows.append(heap.unsorted)
     count = sum(row.count for row in rows) % _WORD
@@ -73,7 +76,3 @@ def _free_of(heap: InfoHeap) -> FreeOfArena:
         bin_bytes=(printed_bytes - count) % _WORD,
         top_bytes=top_bytes,
     )
-
-
-def _is_fast(row: SizeRow) -> bool:
-    return row.to_bytes & _FLAG_BITS == 0

@@ -27,6 +27,7 @@ from allocscope.model.glibc_says import (
     ProcessLists,
 )
 
+_WORD = 1 << 64
 WRAP = 1 << 32
 """malloc_stats prints its figures modulo this."""
 
@@ -97,13 +98,20 @@ def _compare_info(info: MallocInfo, lists: ProcessLists) -> Iterator[Difference]
 def _free_pairs(truth: FreeOfArena, ours: ArenaLists) -> list[_Pair]:
     pairs = [
         _Pair("bin_count", truth.bin_count, ours.bin_count),
-        _Pair("bin_bytes", truth.bin_bytes, ours.bin_bytes),
+        _Pair("bin_bytes", truth.bin_bytes, _bin_bytes(ours)),
         _Pair("fast_count", truth.fast_count or 0, ours.fast_count),
         _Pair("fast_bytes", truth.fast_bytes or 0, ours.fast_bytes),
     ]
     if truth.top_bytes is not None:
         pairs.append(_Pair("top_bytes", truth.top_bytes, ours.top_bytes))
     return pairs
+
+
+def _bin_bytes(ours: ArenaLists) -> int:
+    """The size words of the binned chunks, one flag bit taken off each: their bytes, unless one was
+    being changed.
+    """
+    return (ours.bin_word_bytes - ours.bin_count) % _WORD
 
 
 def _space_pairs(heap: InfoHeap, ours: ArenaLists) -> list[_Pair]:
@@ -135,7 +143,7 @@ def _total_pairs(
     bin_count = sum(truth.bin_count for truth in free)
     top_count = sum(truth.top_bytes is not None for truth in free)
     rest_bytes = sum(
-        ours.bin_bytes + (0 if truth.top_bytes is None else ours.top_bytes)
+        _bin_bytes(ours) + (0 if truth.top_bytes is None else ours.top_bytes)
         for truth, ours in zip(free, arenas, strict=True)
     )
     pairs = [
@@ -143,7 +151,7 @@ def _total_pairs(
         _Pair("fast_count", info.fast_count or 0, sum(a.fast_count for a in arenas)),
         _Pair("fast_bytes", info.fast_bytes or 0, sum(a.fast_bytes for a in arenas)),
         _Pair("bin_count", info.rest_count - top_count, sum(a.bin_count for a in arenas)),
-        _Pair("rest_bytes", info.rest_bytes - bin_count, rest_bytes),
+        _Pair("rest_bytes", (info.rest_bytes - bin_count) % _WORD, rest_bytes % _WORD),
         _Pair("system_bytes", info.system_bytes, sum(a.system_bytes for a in arenas)),
         _Pair("max_system_bytes", info.max_system_bytes, sum(a.max_system_bytes for a in arenas)),
     ]

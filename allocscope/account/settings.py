@@ -157,5 +157,5 @@ def _huge_evidence(par: ParValues) -> str:
     if par.hp_pagesize:
         return f"mp_.hp_pagesize is {par.hp_pagesize}: heaps use hugetlb pages"
     if par.thp_pagesize:
-        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps are advised to use transparent huge pages"
+        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps ask for transparent huge pages"
     return "mp_ asks for no huge pages"

@@ -22,7 +22,7 @@ from allocscope.act.gdb import Gdb
 from allocscope.act.guard import Guard
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import What
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 SYMBOLS = tuple({*guarding.SYMBOLS, *live_calls.SYMBOLS})
 """What ``symbols`` must hold."""

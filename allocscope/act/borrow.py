@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from allocscope.act import task, vet
 from allocscope.errors import NoSuchProcess
 from allocscope.model.process import Mapping
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 _MOST_THREADS = 512
 _ENOUGH = 8

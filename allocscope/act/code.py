@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from allocscope.errors import MissingPart
 from allocscope.model.process import Mapping
-from allocscope.observe.mapped import open_mapped_file
+from allocscope.proc.mapped import open_mapped_file
 
 _SYSCALL_RETURN = b"\x0f\x05\xc3"
 _RESTORER = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"

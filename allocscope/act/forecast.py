@@ -23,7 +23,7 @@ from pathlib import Path
 from allocscope._probes import ffi, lib
 from allocscope.act import cgroup, task
 from allocscope.errors import Unsafe
-from allocscope.observe import procfs, refusal
+from allocscope.proc import procfs, refusal
 
 _BASE_NS = 500_000
 _SMALL_PAGE_NS = 75

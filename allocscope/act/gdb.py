@@ -31,7 +31,7 @@ from typing import Any, Self
 from pygdbmi.IoManager import IoManager
 
 from allocscope.errors import AllocscopeError, MissingPart, NoSuchProcess, PermissionRefused, Unsafe
-from allocscope.observe import procfs, refusal
+from allocscope.proc import procfs, refusal
 
 GRACE_NS = 5_000_000_000
 """How long letting a process go may take, after the deadline if need be."""
@@ -124,8 +124,8 @@ class Gdb:
         """
         # A copy is handed over with a SIGSTOP pending, which would break off every call. Anywhere
         # else SIGSTOP is what breaks a call off (break_off), and is kept from the process.
-        action = "nostop" if disposable else "stop"
-        handling = f'-interpreter-exec console "handle SIGSTOP {action} noprint nopass"'
+        action = "nostop noprint" if disposable else "stop print"
+        handling = f'-interpreter-exec console "handle SIGSTOP {action} nopass"'
         self.result(self.submit(handling))
         stops = self._stop_count
         self._attached, self._disposable = pid, disposable
@@ -137,6 +137,8 @@ class Gdb:
             raise _why_not_attached(pid, error) from error
         while self._stop_count == stops:
             self._pump(self._deadline_ns)
+        # A call is made by one thread alone, the leader; break_off relies on it, too.
+        self.result(self.submit("-gdb-set scheduler-locking on"))
 
     def submit_call(self, address: int, prototype: str, arguments: tuple[int, ...] = ()) -> int:
         """Sends a call of the function at ``address``, such as ``"int(int, void *)"``.

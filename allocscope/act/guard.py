@@ -35,7 +35,7 @@ from allocscope.act.symbols import ALLOCATOR, RESTORER
 from allocscope.errors import MemoryGap
 from allocscope.glibc.states import InvalidHeap
 from allocscope.model.process import Mapping as MemoryMapping
-from allocscope.observe import procfs, refusal
+from allocscope.proc import procfs, refusal
 
 SYMBOLS = (*ALLOCATOR, RESTORER, "stderr", "_IO_2_1_stderr_")
 """What ``symbols`` must hold."""

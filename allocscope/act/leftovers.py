@@ -15,7 +15,7 @@ import dataclasses
 
 from allocscope.act import task
 from allocscope.errors import NoSuchProcess
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 # The raw mask of all ones as status prints it: KILL (9) and STOP (19) cannot be blocked.
 _ALL_BLOCKED = f"{0xFFFFFFFFFFFFFFFF & ~(1 << 8) & ~(1 << 18):016x}"

@@ -27,7 +27,7 @@ from typing import BinaryIO, Self
 from allocscope.act.gdb import Gdb
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import What
-from allocscope.observe import refusal
+from allocscope.proc import refusal
 
 SYMBOLS = (
     "malloc_info",
@@ -64,7 +64,6 @@ def make(
 
     Raises Unsafe when a call fails; everything is given back then, too.
     """
-    gdb.result(gdb.submit("-gdb-set scheduler-locking on"))
     with _Calls(gdb, pid, symbols) as calls, calls.errno_kept(), calls.page() as page:
         stream = page + _STREAM_AT
         with calls.memfd(page) as (number, output), calls.locks_free(arenas):

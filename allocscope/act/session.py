@@ -25,7 +25,7 @@ from allocscope.act.code import Code
 from allocscope.act.tracer import Tracer, failure
 from allocscope.errors import AllocscopeError, NoSuchProcess, Unsafe
 from allocscope.model.process import Mapping
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 _ATTEMPTS = 6
 _CLEAN_UP_NS = 3_000_000_000

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from allocscope.act import code, vet
 from allocscope.act import forecast as forecasts
 from allocscope.act.session import Session, Twin
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 
 MAX_PAUSE_NS = 100_000_000
 LIFETIME_S = 60

@@ -1,7 +1,7 @@
 """Where a target's own libc has the functions that gdb is to call.
 
 Strategy: the file that the target has mapped is opened (through its root, or map_files when it is
-deleted, and compared by device and inode: :mod:`allocscope.observe.mapped`) and its exported
+deleted, and compared by device and inode: :mod:`allocscope.proc.mapped`) and its exported
 symbols are looked up through its hash table; a static executable is looked up in its symbol table.
 Nothing is resolved by this process's own libc: a host's addresses, called in a process of another
 root, killed it.
@@ -23,8 +23,8 @@ from elftools.elf.elffile import ELFFile
 
 from allocscope.errors import MissingPart
 from allocscope.model.libc import LibcImage
-from allocscope.observe import refusal
-from allocscope.observe.mapped import MappedFile, open_mapped_file
+from allocscope.proc import refusal
+from allocscope.proc.mapped import MappedFile, open_mapped_file
 
 ALLOCATOR = (
     "malloc",
@@ -73,7 +73,8 @@ def resolve(pid: int, image: LibcImage, names: Iterable[str]) -> dict[str, int]:
         except (ELFError, ValueError, struct.error) as error:
             raise MissingPart(
                 f"the libc of process {pid} ({image.path}) cannot be used: {error}",
-                "A static executable must have kept its symbol table (it must not be stripped).",
+                "A static executable must not be stripped; --live also takes functions that such a one"
+                " may not contain.",
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""What /proc tells about tasks beyond observe.procfs: only those who stop and copy them ask for it.
+"""What /proc tells about tasks beyond proc.procfs: only those who stop and copy them ask for it.
 
 Rule: a task that ends while it is looked at is None or left out, never an error.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from allocscope.observe import refusal
+from allocscope.proc import refusal
 
 _EXIT_SIGNAL = 38 - 3  # field 38 of stat, counted from the state
 

@@ -25,7 +25,7 @@ from allocscope.errors import (
     NoSuchProcess,
     Unsafe,
 )
-from allocscope.observe import procfs, refusal
+from allocscope.proc import procfs, refusal
 
 _T = TypeVar("_T")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from allocscope.act import task
 from allocscope.errors import MissingPart, NoSuchProcess, Unsafe
 from allocscope.model.process import Process, ProcessStatus
-from allocscope.observe import procfs, refusal
+from allocscope.proc import procfs, refusal
 
 _PASSIVE = "Use a passive command."
 _ELF_32 = b"\x7fELF\x01"

@@ -1,2 +1,2 @@
-"""The use cases, one file each: observe -> glibc -> account. Formatting and options are the
+"""The use cases, one file each: proc -> glibc -> account. Formatting and options are the
 business of cli and render."""

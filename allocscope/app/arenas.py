@@ -12,8 +12,8 @@ from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.observe import allocators, procfs
-from allocscope.observe.memory import ProcessMemory
+from allocscope.proc import allocators, procfs
+from allocscope.proc.memory import ProcessMemory
 
 SMAPS_MAX_RSS_BYTES = 1 << 30
 """Above this smaps is left alone unless ``exact``: reading it holds the target's mmap lock for 10
@@ -35,7 +35,7 @@ def read_smaps(
     """smaps, or None with the reason: it is read for small processes and on request."""
     if exact or rss_bytes <= SMAPS_MAX_RSS_BYTES:
         return procfs.smaps(pid), ()
-    text = "private_dirty and lazyfree are unknown: smaps is not read above 1 GiB of RSS without --exact."
+    text = "Private_Dirty and LazyFree are unknown: above 1 GiB of RSS smaps is read with --exact."
     return None, (Caveat("smaps-not-read", text),)
 
 

@@ -10,17 +10,17 @@ import contextlib
 import dataclasses
 import time
 
+from allocscope.act import symbols
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import glibc_says, heap
 from allocscope.app.arenas import ArenasOptions, allocator_of, read_smaps
 from allocscope.app.target import Target, look
 from allocscope.glibc.lists import in_use_bytes
-from allocscope.model.glibc_says import Answer, What
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.observe import procfs
-from allocscope.observe.memory import ProcessMemory
+from allocscope.proc import procfs
+from allocscope.proc.memory import ProcessMemory
 
 
 def read_copy(
@@ -65,8 +65,9 @@ def arenas_frozen(
         memory = stack.enter_context(ProcessMemory(snapshot.pid))
         answer = read_copy(snapshot, memory, target, deadline_ns)
         if gdb is not None:
-            where = glibc_says.addresses(pid, answer)
-            said = glibc_says.ask(gdb, snapshot, answer, where, "both", 0)
+            where = symbols.resolve(pid, answer.image, glibc_says.COPY_SYMBOLS)
+            arenas = tuple(item.state.address for item in answer.reading.arenas)
+            said = glibc_says.ask(gdb, snapshot, where, arenas, "both")
             says, caveats = glibc_says.join(said, memory, answer, passive)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     procfs.same(target.process)
@@ -80,32 +81,4 @@ def arenas_frozen(
         ),
         data=data,
         caveats=allocator_caveats + smaps_caveats + heap.caveats(answer, data) + caveats,
-    )
-
-
-def ask_frozen(pid: int, what: What, *, max_pause_ns: int, deadline_s: float) -> Report[Answer]:
-    """glibc's own output about a frozen copy of ``pid``, as it was printed.
-
-    Raises as :func:`arenas_frozen` does."""
-    started = time.monotonic_ns()
-    deadline_ns = started + int(deadline_s * 1e9)
-    target = look(pid)
-    with contextlib.ExitStack() as stack:
-        gdb = stack.enter_context(Gdb(deadline_ns))
-        snapshot = stack.enter_context(
-            frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns)
-        )
-        memory = stack.enter_context(ProcessMemory(snapshot.pid))
-        answer = read_copy(snapshot, memory, target, deadline_ns)
-        where = glibc_says.addresses(pid, answer)
-        said = glibc_says.ask(gdb, snapshot, answer, where, what, time.monotonic_ns() - started)
-    procfs.same(target.process)
-    elapsed = time.monotonic_ns() - started
-    return Report(
-        process=target.process,
-        libc=answer.libc,
-        allocator=None,
-        method=Method("snapshot", snapshot.pause_ns, elapsed, "frozen"),
-        data=dataclasses.replace(said, elapsed_ns=elapsed),
-        caveats=(),
     )

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from allocscope.act import ask_copy, ask_live, symbols
+from allocscope.act import ask_live, symbols
 from allocscope.act.gdb import Gdb
-from allocscope.act.snapshot import CopyPlan, Snapshot, frozen
+from allocscope.act.snapshot import Snapshot, frozen
+from allocscope.app import glibc_says
 from allocscope.app.target import Target, find_malloc, look
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.glibc.locate import Located
@@ -20,10 +21,8 @@ from allocscope.glibc.states import read_ring
 from allocscope.model.glibc_says import Answer, What
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.observe import procfs
-from allocscope.observe.memory import ProcessMemory
-
-_COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
+from allocscope.proc import procfs
+from allocscope.proc.memory import ProcessMemory
 
 
 def ask(
@@ -61,17 +60,8 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
     pid = target.process.pid
     with frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as snapshot:
         located, image, arenas = _arenas_of_copy(snapshot, target)
-        where = symbols.resolve(pid, image, _COPY_SYMBOLS)
-        plan = CopyPlan(arenas, where["stderr"], where["_IO_2_1_stderr_"])
-        with snapshot.disposable(plan) as copy:
-            try:
-                xml, text = ask_copy.ask(gdb, copy, where, what)
-            finally:
-                gdb.close()
-            held = [f"arena {arenas.index(word)}" for word in copy.locks_held]
-            if copy.stderr_locked:
-                held.append("stderr")
-        answer = Answer("snapshot", snapshot.pause_ns, xml, text, tuple(held), 0)
+        where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
+        answer = glibc_says.ask(gdb, snapshot, where, arenas, what)
     return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
 
 

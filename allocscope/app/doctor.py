@@ -20,7 +20,7 @@ from allocscope.errors import MissingPart
 from allocscope.lab import fixture
 from allocscope.model.checks import Check, DoctorData
 from allocscope.model.process import Process
-from allocscope.observe import features, procfs, refusal
+from allocscope.proc import features, procfs, refusal
 
 NEEDED = frozenset({"native-helper", "read-permission", "glibc-heap"})
 """What ``arenas`` cannot do without."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from allocscope.errors import AllocscopeError, MissingPart, NoGlibcHeap, PermissionRefused
 from allocscope.model.checks import Check
 from allocscope.model.process import Process
-from allocscope.observe import procfs
+from allocscope.proc import procfs
 from allocscope.render.text import plural
 
 MAX_PAUSE_NS = 100_000_000
@@ -34,7 +34,7 @@ def _heap(pid: int) -> Iterator[Check]:
     """Permission to read, and a glibc heap with a known layout."""
     try:
         from allocscope.app.target import find_malloc, look
-        from allocscope.observe.memory import ProcessMemory
+        from allocscope.proc.memory import ProcessMemory
 
         target = look(pid)
         with ProcessMemory(pid) as memory:

@@ -9,54 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from allocscope.account.crosscheck import compare, wrapped
-from allocscope.act import ask_copy, symbols
+from allocscope.act import ask_copy
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import CopyPlan, Snapshot
 from allocscope.app.heap import HeapAnswer
 from allocscope.glibc.lists import in_use_bytes, process_lists
 from allocscope.model.glibc_says import Answer, GlibcSays, What
 from allocscope.model.report import Caveat
-from allocscope.observe.memory import ProcessMemory
 from allocscope.parse import malloc_info, malloc_stats
+from allocscope.proc.memory import ProcessMemory
 
-NAMES = ("malloc_info", "malloc_stats", "stderr", "_IO_2_1_stderr_")
-
-
-def addresses(pid: int, answer: HeapAnswer) -> dict[str, int]:
-    """Where the libc that holds these arenas has the functions, read from the target's own file.
-    MissingPart."""
-    return symbols.resolve(pid, answer.image, NAMES)
+COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
+"""What :func:`ask` needs the addresses of."""
 
 
 def ask(
-    gdb: Gdb,
-    snapshot: Snapshot,
-    answer: HeapAnswer,
-    where: Mapping[str, int],
-    what: What,
-    elapsed_ns: int,
+    gdb: Gdb, snapshot: Snapshot, where: Mapping[str, int], arenas: tuple[int, ...], what: What
 ) -> Answer:
-    """Makes glibc answer in a copy of the snapshot. Unsafe when it cannot."""
-    lock_words = {item.state.address: f"arena {item.index}" for item in answer.reading.arenas}
-    plan = CopyPlan(
-        lock_words=tuple(lock_words),
-        stderr_variable=where["stderr"],
-        stderr_file=where["_IO_2_1_stderr_"],
-    )
+    """Makes glibc answer in a copy of the snapshot, and ends ``gdb``. ``where``: addresses of
+    COPY_SYMBOLS; ``arenas``: addresses in ring order, for their locks. Unsafe when it cannot."""
+    plan = CopyPlan(arenas, where["stderr"], where["_IO_2_1_stderr_"])
     with snapshot.disposable(plan) as copy:
         try:
             xml, text = ask_copy.ask(gdb, copy, where, what)
         finally:
             gdb.close()
-        held = tuple(lock_words[word] for word in copy.locks_held)
-        return Answer(
-            source="snapshot",
-            pause_ns=snapshot.pause_ns,
-            malloc_info_xml=xml,
-            malloc_stats_text=text,
-            locks_held=held + (("stderr",) if copy.stderr_locked else ()),
-            elapsed_ns=elapsed_ns,
-        )
+        held = [f"arena {arenas.index(word)}" for word in copy.locks_held]
+        if copy.stderr_locked:
+            held.append("stderr")
+    return Answer("snapshot", snapshot.pause_ns, xml, text, tuple(held), 0)
 
 
 def join(
@@ -88,8 +69,8 @@ def _caveats(wraps: tuple[str, ...], says: GlibcSays) -> tuple[Caveat, ...]:
     found = [Caveat("malloc-stats-wrapped", text + ".") for text in wraps]
     if says.differences:
         text = (
-            f"glibc and allocscope differ on {len(says.differences)} figures of the same frozen memory; "
-            "see glibc_says.differences."
+            f"glibc and allocscope differ on {len(says.differences)} figures of the same frozen "
+            "memory; see glibc_says.differences."
         )
         found.append(Caveat("glibc-differs", text, partial=True))
     return tuple(found)

@@ -15,8 +15,8 @@ from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
-from allocscope.observe import cgroups, cpus
-from allocscope.observe.memory import ProcessMemory
+from allocscope.proc import cgroups, cpus
+from allocscope.proc.memory import ProcessMemory
 
 SAFE_LINKING_SINCE = (2, 32)
 FROZEN = "frozen"
@@ -62,7 +62,7 @@ def _safe_linking_by_version(version: str | None) -> bool:
 
 def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
-    by_tid = reading.marks.by_tcache
+    by_tid = reading.parked.by_tid
     sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
     return {
         tid: (
@@ -159,15 +159,16 @@ def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
     if not unsound:
         return
     if answer.sort == FROZEN:
-        text = f"{_named([i.index for i in unsound])}: an allocation was under way at the instant of the snapshot."
+        where = _named([item.index for item in unsound])
+        text = f"{where}: an allocation was under way at the instant of the snapshot."
         yield Caveat("arena-in-flight", text)
         return
     moving = [item.index for item in unsound if item.changed]
     broken = [item for item in unsound if not item.changed]
     if moving:
         text = (
-            f"{_named(moving)} changed while being read (the process is allocating): their figures are approximate; "
-            "--snapshot gives consistent ones."
+            f"{_named(moving)} changed while being read (the process is allocating): their "
+            "figures are approximate; --snapshot gives consistent ones."
         )
         yield Caveat("arena-not-validated", text, partial=True)
     for item in broken:
@@ -187,17 +188,19 @@ def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
     residue = [arena for arena in still if arena.figures.residue_bytes]
     if residue:
         total = sum(arena.figures.residue_bytes for arena in residue)
-        text = f"{_named([a.index for a in residue])}: {total} bytes of their system bytes are not accounted for."
+        where = _named([arena.index for arena in residue])
+        text = f"{where}: {total} system bytes are not accounted for."
         yield Caveat("residue", text, partial=True)
     mmapped = data.mmapped
     counted = (mmapped.count, mmapped.bytes)
     if not moving and counted != (mmapped.found_count, mmapped.found_bytes):
         text = (
-            f"glibc counts {mmapped.count} chunks with mappings of their own ({mmapped.bytes} bytes); "
-            f"{mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
+            f"glibc counts {mmapped.count} chunks with mappings of their own "
+            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were "
+            "found by their headers."
         )
         yield Caveat("mmapped-not-found", text)
-    broken = answer.reading.marks.broken
+    broken = answer.reading.parked.broken
     if broken and not moving:
         text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
         yield Caveat("broken-lists", text)

@@ -11,8 +11,8 @@ from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping, Process
-from allocscope.observe import libc, procfs
-from allocscope.observe.memory import robust_list
+from allocscope.proc import libc, procfs
+from allocscope.proc.memory import robust_list
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     """The processes that --name and --cgroup select (both given: those that meet both)."""
     if name is None and cgroup is None:
         return None
-    from allocscope.observe import select
+    from allocscope.proc import select
 
     return select.pids(name=name, cgroup=cgroup)
 
@@ -142,7 +142,7 @@ def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
 def _each(pids: Sequence[int], wish: Wish) -> list[tuple[float, Outcome]]:
     """Every target's answer or failure, with the time when it was taken."""
     from allocscope.model.failure import Failure
-    from allocscope.observe import select
+    from allocscope.proc import select
 
     end = time.monotonic() + wish.deadline_s
     answers: list[tuple[float, Outcome]] = []

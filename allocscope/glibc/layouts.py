@@ -67,7 +67,8 @@ class ParLayout:
 class TcacheLayout:
     """``struct tcache_perthread_struct``: ``slot_count`` 16-bit counters, then as many list heads.
     ``counts_free_slots``: the counters tell what is still free in a bin, not what it holds.
-    ``chunk_sizes``: sizes of the chunk that the struct itself lies in."""
+    ``chunk_sizes``: sizes of the chunk that the struct itself lies in; each may be 16 larger, where
+    the rest of the free chunk that served it was too small to stay one."""
 
     name: str
     slot_count: int
@@ -175,11 +176,18 @@ PAR_5 = _par("P5", 144, 48, 68, "321e1fc73f (2.43): thp_mode")
 PAR_6 = _par("P6", 136, 48, 68, "2.44: tcache_unsorted_limit removed")
 
 TCACHE_3 = TcacheLayout(
-    "T3", 64, 128, (0x290,), False, "1f50f2ad85 (2.30): 16-bit counts, key is the struct's address"
+    "T3",
+    64,
+    128,
+    (0x290, 0x2A0),
+    False,
+    "1f50f2ad85 (2.30): 16-bit counts, key is the struct's address",
 )
-TCACHE_4 = TcacheLayout("T4", 64, 128, (0x290,), False, "fc859c3048 (2.34): random key")
-TCACHE_5 = TcacheLayout("T5", 76, 152, (0x300,), True, "7e10e30e64 (2.42): num_slots, large bins")
-TCACHE_6 = TcacheLayout("T6", 76, 152, (0x300, 0x310), True, "0b9210bd76 (2.43): 16 per bin")
+TCACHE_4 = TcacheLayout("T4", 64, 128, (0x290, 0x2A0), False, "fc859c3048 (2.34): random key")
+TCACHE_5 = TcacheLayout(
+    "T5", 76, 152, (0x300, 0x310), True, "7e10e30e64 (2.42): num_slots, large bins"
+)
+TCACHE_6 = TcacheLayout("T6", 76, 152, (0x300, 0x310, 0x320), True, "0b9210bd76 (2.43): 16 per bin")
 
 LAYOUTS = (
     Layout(("2.31", "2.32", "2.33"), STATE_C, 32, TCACHE_3, PAR_3, False),

@@ -2,9 +2,9 @@
 int_mallinfo follow them.
 
 Where an arena's lists hold exactly what the walk found
-(:func:`allocscope.glibc.reading.lists_match`), the walk's sums are these counts. Where an operation
-was under way at the instant of a snapshot they are not, and then the lists themselves are followed,
-so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc_info``,
+(:func:`allocscope.glibc.validate.lists_match`), the walk's sums are these counts. Where an
+operation was under way at the instant of a snapshot they are not, and then the lists themselves are
+followed, so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc_info``,
 ``int_mallinfo``.
 """
 
@@ -13,19 +13,25 @@ from __future__ import annotations
 from allocscope.glibc.layouts import WORD, StateLayout
 from allocscope.glibc.marks import longest_list
 from allocscope.glibc.protocols import Memory
-from allocscope.glibc.reading import ArenaReading, HeapReading
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
+from allocscope.glibc.validate import ArenaReading
 from allocscope.model.glibc_says import ArenaLists, ProcessLists
 
 FD = 2 * WORD
 
 
-def _sizes(memory: Memory, chunks: list[int]) -> list[int]:
+def _size_words(memory: Memory, chunks: list[int]) -> list[int]:
     found = memory.read_each([chunk + WORD for chunk in chunks], WORD)
-    return [0 if data is None else int.from_bytes(data, "little") & ~CHUNK_FLAGS for data in found]
+    return [0 if data is None else int.from_bytes(data, "little") for data in found]
 
 
-def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int, int]:
+def _sizes(memory: Memory, chunks: list[int]) -> list[int]:
+    return [word & ~CHUNK_FLAGS for word in _size_words(memory, chunks)]
+
+
+def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int, int, int]:
+    """Count, bytes, and size words of the chunks in all bins."""
     heads = state.bin_heads(layout)
     lists = memory.chase(
         [fd for _, fd, _ in heads],
@@ -35,7 +41,8 @@ def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int
         ends=[here for here, _, _ in heads],
     )
     chunks = [chunk for found, _ in lists for chunk in found]
-    return len(chunks), sum(_sizes(memory, chunks))
+    words = _size_words(memory, chunks)
+    return len(chunks), sum(word & ~CHUNK_FLAGS for word in words), sum(words)
 
 
 def _fast(memory: Memory, state: ArenaState, safe_linking: bool) -> tuple[int, int]:
@@ -52,10 +59,11 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
     state = item.state
     tallies = [piece.tally for piece in item.pieces]
     if item.problems:
-        bin_count, bin_bytes = _binned(memory, state, reading.layout.state)
+        bin_count, bin_bytes, bin_words = _binned(memory, state, reading.layout.state)
         fast_count, fast_bytes = _fast(memory, state, reading.safe_linking)
     else:
         bin_count, bin_bytes = sum(t.bin_count for t in tallies), sum(t.bin_bytes for t in tallies)
+        bin_words = bin_bytes + bin_count
         fast_count = sum(t.fastbin_count for t in tallies)
         fast_bytes = sum(t.fastbin_bytes for t in tallies)
     aspace = sum(heap.size for heap in item.heaps) or state.system_bytes
@@ -64,6 +72,7 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
         index=item.index,
         bin_count=bin_count,
         bin_bytes=bin_bytes,
+        bin_word_bytes=bin_words,
         fast_count=fast_count,
         fast_bytes=fast_bytes,
         top_bytes=sum(_sizes(memory, [state.top])) if state.initialised else 0,

@@ -74,9 +74,10 @@ def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
     for i in range(BIN_COUNT):
         fd, bk = arena.bins[2 * i], arena.bins[2 * i + 1]
         here = base + 2 * WORD * i
-        if fd == 0 or bk == 0 or fd % 16 or bk % 16:
-            return False
-        if fd == here != bk or (bk == here != fd):
+        if fd == here or bk == here:  # empty; not a chunk, and in layout D not aligned like one
+            if fd != bk:
+                return False
+        elif fd == 0 or bk == 0 or fd % 16 or bk % 16:
             return False
     return True
 

@@ -1,9 +1,10 @@
 """Chunks that look allocated but are free: those parked in tcaches and fastbins, and the tcaches'
 own chunks.
 
-Their addresses are collected once for all arenas; the walk is given the part that lies in each row
-of chunks. Whether links are mangled (safe-linking) is read from the lists: with the wrong reading a
-list does not end after the number of elements that its counter tells.
+Tcaches are followed once for all arenas, because a thread may park chunks of any arena; fastbins
+arena by arena, while its memory is held. Whether links are mangled (safe-linking) is read from the
+lists: with the wrong reading a list does not end after the number of elements that its counter
+tells.
 """
 
 from __future__ import annotations
@@ -23,27 +24,30 @@ MIN_CHUNK_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Marks:
-    """Chunk addresses, each list sorted. ``broken``: lists that did not end as they should.
-    ``by_tcache``: how many chunks each thread's tcache holds."""
+class Parked:
+    """What lies in tcaches: addresses of the parked chunks and of the tcaches' own, each sorted.
+    ``broken``: lists that did not end as they should. ``by_tid``: each thread's parked chunks."""
 
-    tcache: array[int]
-    fastbin: array[int]
-    tcache_struct: array[int]
+    chunks: array[int]
+    structs: array[int]
     broken: tuple[str, ...]
-    by_tcache: dict[int, tuple[int, ...]]
+    by_tid: dict[int, tuple[int, ...]]
 
-    def within(self, start: int, end: int) -> tuple[array[int], array[int], array[int]]:
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Marks:
+    """What the walk of one arena is told beforehand, each list sorted: chunks in tcaches (of all
+    arenas) and fastbins, the tcaches' own chunks, and chunks known from bins and top."""
+
+    tcache: Sequence[int]
+    fastbin: Sequence[int]
+    tcache_struct: Sequence[int]
+    known: Sequence[int]
+
+    def within(self, start: int, end: int) -> Marks:
         """The part of each list that lies in ``[start, end)``."""
-        return (
-            _part(self.tcache, start, end),
-            _part(self.fastbin, start, end),
-            _part(self.tcache_struct, start, end),
-        )
-
-
-def _part(sorted_list: array[int], start: int, end: int) -> array[int]:
-    return sorted_list[bisect_left(sorted_list, start) : bisect_left(sorted_list, end)]
+        lists = (self.tcache, self.fastbin, self.tcache_struct, self.known)
+        return Marks(*(part[bisect_left(part, start) : bisect_left(part, end)] for part in lists))
 
 
 def longest_list(arenas: Sequence[ArenaState]) -> int:
@@ -77,13 +81,11 @@ def detect_safe_linking(
     return default
 
 
-def collect(
-    memory: Memory, tcaches: Sequence[Tcache], arenas: Sequence[ArenaState], mangled: bool
-) -> Marks:
-    """Follows every tcache bin and every fastbin."""
+def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
+    """Follows every bin of every tcache."""
     broken: list[str] = []
     parked: list[int] = []
-    by_tcache: dict[int, tuple[int, ...]] = {}
+    by_tid: dict[int, tuple[int, ...]] = {}
     wanted = [(t, i) for t in tcaches for i, head in enumerate(t.heads) if head]
     fullest = max((t.counts[i] for t, i in wanted), default=0)
     lists = memory.chase(
@@ -94,24 +96,22 @@ def collect(
             broken.append(f"tcache bin {i} of thread {tcache.tid}")
         chunks = [pointer - HEADER_BYTES for pointer in found]
         parked += chunks
-        by_tcache[tcache.tid] = by_tcache.get(tcache.tid, ()) + tuple(chunks)
-
-    fast: list[int] = []
-    heads = [(arena, head) for arena in arenas for head in arena.fastbins if head]
-    lists = memory.chase(
-        [head for _, head in heads],
-        link_offset=HEADER_BYTES,
-        mangled=mangled,
-        limit=longest_list(arenas),
-    )
-    for (arena, _), (found, whole) in zip(heads, lists, strict=True):
-        if not whole:
-            broken.append(f"a fastbin of arena {arena.address:#x}")
-        fast += found
+        by_tid[tcache.tid] = by_tid.get(tcache.tid, ()) + tuple(chunks)
     structs = array("Q", sorted(t.chunk for t in tcaches))
-    return Marks(
-        array("Q", sorted(parked)), array("Q", sorted(fast)), structs, tuple(broken), by_tcache
+    return Parked(array("Q", sorted(parked)), structs, tuple(broken), by_tid)
+
+
+def fast_chunks(memory: Memory, arena: ArenaState, mangled: bool) -> tuple[array[int], bool]:
+    """The chunks in an arena's fastbins, sorted, and whether all of its lists ended as they
+    should."""
+    heads = [head for head in arena.fastbins if head]
+    lists = memory.chase(
+        heads, link_offset=HEADER_BYTES, mangled=mangled, limit=longest_list([arena])
     )
+    chunks = array("Q")
+    for found, _ in lists:
+        chunks.extend(found)
+    return array("Q", sorted(chunks)), all(whole for _, whole in lists)
 
 
 def known_chunks(arena: ArenaState, layout: StateLayout) -> list[int]:

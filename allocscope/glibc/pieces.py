@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import HEAP_MAX_BYTES, WORD, Layout
-from allocscope.glibc.marks import Marks, known_chunks
+from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
@@ -47,14 +47,13 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the cutting needs to know of the process: memory, the walk, the marks, and the writable
-    anonymous mappings, ascending."""
+    """What the cutting needs to know of the process: memory, the walk, and the writable anonymous
+    mappings, ascending."""
 
     memory: Memory
     walker: Walker
     layout: Layout
     par: ParValues
-    marks: Marks
     spans: Sequence[tuple[int, int]]
     brk_end: int
     """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
@@ -87,7 +86,7 @@ def _round_up(value: int, unit: int) -> int:
 
 def _walk(
     around: Surroundings,
-    known: Sequence[int],
+    marks: Marks,
     *,
     start: int,
     first: int,
@@ -96,8 +95,7 @@ def _walk(
     top: int,
     trim_unit: int,
 ) -> Tally:
-    tcache, fastbin, structs = around.marks.within(first, limit)
-    inside = [address for address in known if first <= address < limit]
+    inside = marks.within(first, limit)
     region = Region(
         start=start // PAGE * PAGE,
         first=first,
@@ -107,22 +105,34 @@ def _walk(
         trim_unit=trim_unit,
         trim_pad=0,
         merge_fastbins=around.layout.state.fastbins is not None,
-        tcache=tcache,
-        fastbin=fastbin,
-        tcache_struct=structs,
-        known=inside,
+        tcache=inside.tcache,
+        fastbin=inside.fastbin,
+        tcache_struct=inside.tcache_struct,
+        known=inside.known,
     )
     return around.walker.walk(region)
+
+
+def span_to_hold(
+    around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
+) -> tuple[int, int]:
+    """The memory of an arena, where it is one piece: worth reading at once. ``(0, 0)`` else."""
+    if len(heaps) == 1:
+        return heaps[0].start, heaps[0].start + heaps[0].size
+    base = around.par.sbrk_base
+    extent = around.extent(base) if base and not heaps else None
+    if extent is None or not extent[0] <= arena.top < extent[1]:
+        return 0, 0
+    return base, _brk_limit(around, arena, extent)
 
 
 # ---- thread arenas ----
 
 
 def thread_pieces(
-    around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
+    around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo], marks: Marks
 ) -> list[Piece]:
     """Walks every heap of a thread arena."""
-    known = known_chunks(arena, around.layout.state)
     pieces = []
     for heap in heaps:
         holds_arena = heap.start == heap_of(arena.address)
@@ -131,7 +141,7 @@ def thread_pieces(
         limit = heap.start + heap.size
         tally = _walk(
             around,
-            known,
+            marks,
             start=heap.start,
             first=first,
             limit=limit,
@@ -192,23 +202,22 @@ def _row_start(
     return None
 
 
-def main_pieces(around: Surroundings, arena: ArenaState) -> list[Piece]:
+def main_pieces(around: Surroundings, arena: ArenaState, marks: Marks) -> list[Piece]:
     """Walks all rows of the main arena; empty when it has obtained no memory yet."""
     if (
         not arena.system_bytes
         or arena.address <= arena.top < arena.address + around.layout.state.size
     ):
         return []
-    known = known_chunks(arena, around.layout.state)
     base = around.par.sbrk_base
     extent = around.extent(base) if base else None
     pieces: list[Piece] = []
     if extent is not None:
         top_here = extent[0] <= arena.top < extent[1]
         limit = _brk_limit(around, arena, extent) if top_here else extent[1]
-        pieces += _rows(around, arena, known, base, limit)
+        pieces += _rows(around, arena, marks, base, limit)
     if arena.noncontiguous or not pieces or not any(piece.holds_top for piece in pieces):
-        pieces += _mmapped_rows(around, arena, known, extent)
+        pieces += _mmapped_rows(around, arena, marks, extent)
     return pieces
 
 
@@ -224,7 +233,7 @@ def _brk_limit(around: Surroundings, arena: ArenaState, extent: tuple[int, int])
 def _rows(
     around: Surroundings,
     arena: ArenaState,
-    known: Sequence[int],
+    marks: Marks,
     start: int,
     limit: int,
 ) -> list[Piece]:
@@ -235,7 +244,7 @@ def _rows(
         first = _round_up(start, ALIGN)
         tally = _walk(
             around,
-            known,
+            marks,
             start=start,
             first=first,
             limit=limit,
@@ -261,8 +270,9 @@ def _rows(
         )
         if not more:
             break
-        beyond = [address for address in known if end <= address < limit]
-        following = _row_start(around, end, beyond[0] + 1 if beyond else limit, limit, beyond)
+        beyond = marks.within(end, limit).known
+        high = beyond[0] + ALIGN if beyond else limit  # a free chunk may itself begin the row
+        following = _row_start(around, end, high, limit, beyond)
         if following is None:
             break
         foreign = following - end
@@ -271,12 +281,12 @@ def _rows(
 
 
 def _mmapped_rows(
-    around: Surroundings, arena: ArenaState, known: Sequence[int], brk: tuple[int, int] | None
+    around: Surroundings, arena: ArenaState, marks: Marks, brk: tuple[int, int] | None
 ) -> list[Piece]:
     """Rows that the main arena got from mmap when sbrk failed: found by the chunks that its header
     names."""
     pieces: list[Piece] = []
-    outside = [a for a in known if brk is None or not brk[0] <= a < brk[1]]
+    outside = [a for a in marks.known if brk is None or not brk[0] <= a < brk[1]]
     extents = sorted({e for e in (around.extent(a) for a in outside) if e is not None})
     for low, high in extents:
         targets = [a for a in outside if low <= a < high]
@@ -296,7 +306,7 @@ def _mmapped_rows(
             if start is None:
                 break
             limit = top_end if start <= arena.top < top_end else high
-            found = _rows(around, arena, known, start, limit)
+            found = _rows(around, arena, marks, start, limit)
             pieces += found
             at = _round_up(found[-1].end, PAGE)
             targets = [a for a in targets if a >= at]

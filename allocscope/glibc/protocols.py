@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from allocscope.model.walk import Region, Residency, Tally
@@ -17,6 +18,10 @@ class Memory(Protocol):
 
     def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
         """``size`` bytes at each address; None where that failed."""
+
+    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
+        """Reads ``[start, end)`` once, and within the block answers all questions about it from
+        that; without effect where the range is too long to be held."""
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         """The present pages of ``[start, end)`` as ascending ``(start, end)`` pairs."""

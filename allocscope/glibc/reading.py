@@ -1,9 +1,7 @@
 """Reading a whole malloc, and making sure that what was read belongs together.
 
-The target may run meanwhile. So an arena counts as validated only when, after the walk, its header
-and the tcaches whose chunks lie in it are byte for byte what they were before, and the chunks found
-free by the walk are exactly those that the bins' lists hold. What does not validate is read again,
-a few times within the deadline; what still does not is named.
+The target may run meanwhile. What does not validate (:mod:`allocscope.glibc.validate`) is read
+again, in rounds, as long as that gains anything and there is time; what still does not is named.
 """
 
 from __future__ import annotations
@@ -12,21 +10,21 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import Layout
+from allocscope.glibc.layouts import Layout, TcacheLayout
 from allocscope.glibc.locate import Located
-from allocscope.glibc.marks import Marks, collect, detect_safe_linking
+from allocscope.glibc.marks import (
+    Marks,
+    Parked,
+    detect_safe_linking,
+    fast_chunks,
+    known_chunks,
+    park,
+)
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import Piece, Surroundings, main_pieces, thread_pieces
+from allocscope.glibc.pieces import Surroundings, main_pieces, span_to_hold, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
-from allocscope.glibc.states import (
-    ArenaState,
-    HeapInfo,
-    InvalidHeap,
-    read_heaps,
-    read_ring,
-    read_state,
-)
+from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
     Tcache,
     ThreadHead,
@@ -36,51 +34,15 @@ from allocscope.glibc.threads import (
     find_tcbs,
     read_threads,
 )
-from allocscope.model.walk import STOP_BROKEN_TOP, STOP_DAMAGE, STOP_DEADLINE
+from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
 
 MAX_ROUNDS = 5
-_MASK64 = (1 << 64) - 1
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ArenaReading:
-    """One arena as read. ``problems`` is empty when it validated; ``changed``: it, or a tcache with
-    chunks of it, was seen to change meanwhile; ``lists_match``: the bins' lists hold exactly what
-    the walk found."""
-
-    index: int
-    state: ArenaState
-    heaps: tuple[HeapInfo, ...]
-    pieces: tuple[Piece, ...]
-    lists_match: bool
-    changed: bool
-    problems: tuple[str, ...]
-
-    @property
-    def accounted_bytes(self) -> int:
-        """What the pieces cover."""
-        return sum(piece.end - piece.start + piece.foreign_bytes for piece in self.pieces)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class HeapReading:
-    """All of a process's malloc at (nearly) one moment."""
-
-    layout: Layout
-    safe_linking: bool
-    par: ParValues
-    arenas: tuple[ArenaReading, ...]
-    threads: tuple[ThreadState, ...]
-    slots: ThreadSlots
-    marks: Marks
-    mmapped: tuple[tuple[int, int], ...]
-    rounds: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
-    """What is read: memory, walk, where malloc lies, the threads, and the writable anonymous
-    mappings (ascending)."""
+    """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
+    (ascending) and the end of the break."""
 
     memory: Memory
     walker: Walker
@@ -91,23 +53,115 @@ class Subject:
     safe_linking_default: bool
 
 
-def _choose_layout(located: Located, slots: ThreadSlots, preferred: str | None) -> Layout:
-    """Of the rows that fit: those with the tcache that was seen, and among them the one of the
-    release that the library names."""
-    rows = [row for row in located.layouts if row.tcache.name == slots.layout.name]
-    if slots.tcache_offset is not None:
-        same = {row.tcache.entries for row in rows}
-        rows = [row for row in located.layouts if row.tcache.entries in same]
-    rows = rows or list(located.layouts)
-    for row in rows:
-        if preferred in row.versions:
-            return row
-    return rows[0]
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeapReading:
+    """All of a process's malloc at (nearly) one moment. ``mmapped``: the mappings of chunks that
+    have one of their own."""
+
+    layout: Layout
+    safe_linking: bool
+    par: ParValues
+    arenas: tuple[ArenaReading, ...]
+    threads: tuple[ThreadState, ...]
+    parked: Parked
+    mmapped: tuple[tuple[int, int], ...]
+    rounds: int
 
 
-def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
-    low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-    return lambda address: low <= address < high and address % 16 == 0
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Round:
+    """What one round has in common for all arenas, read at its beginning."""
+
+    arenas: list[ArenaState]
+    threads: list[ThreadState]
+    tcaches: list[Tcache]
+    safe_linking: bool
+    parked: Parked
+    around: Surroundings
+
+
+class _Reader:
+    """One subject, read round by round."""
+
+    def __init__(self, subject: Subject, version: str | None, frozen: bool) -> None:
+        self.subject = subject
+        self.memory = subject.memory
+        self.frozen = frozen
+        self.tcbs = find_tcbs(self.memory, subject.threads)
+        arenas = self.ring()
+        self.slots = find_slots(
+            self.memory,
+            self.tcbs,
+            {arena.address for arena in arenas},
+            _in_spans(subject.spans),
+            _tcache_layouts(subject.located),
+            subject.located.par.tcache_count,
+        )
+        self.layout = choose_layout(subject.located, self.slots, version)
+
+    def ring(self) -> list[ArenaState]:
+        """The ring of arenas; a new arena may be on its way in, so it is tried a few times."""
+        located = self.subject.located
+        for _ in range(MAX_ROUNDS):
+            try:
+                return read_ring(self.memory, located.main_arena, located.layout.state)
+            except (InvalidHeap, MemoryGap):
+                continue
+        return read_ring(self.memory, located.main_arena, located.layout.state)
+
+    def threads(self, arenas: Sequence[ArenaState], par: ParValues) -> list[ThreadState]:
+        addresses = {arena.address for arena in arenas}
+        return read_threads(
+            self.memory, self.subject.threads, self.tcbs, self.slots, addresses, par.tcache_count
+        )
+
+    def begin(self) -> _Round:
+        """Everything but the arenas' chunks."""
+        subject, memory = self.subject, self.memory
+        arenas = self.ring()
+        found = subject.located.par
+        par = parse_par(found.address, memory.read(found.address, found.layout.size), found.layout)
+        threads = self.threads(arenas, par)
+        tcaches = [thread.tcache for thread in threads if thread.tcache is not None]
+        mangled = detect_safe_linking(memory, tcaches, arenas, subject.safe_linking_default)
+        around = Surroundings(
+            memory, subject.walker, self.layout, par, subject.spans, subject.brk_end
+        )
+        return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
+
+    def read(self, now: _Round, index: int, arena: ArenaState) -> ArenaReading:
+        """One arena's chunks."""
+        heaps: tuple[HeapInfo, ...] = ()
+        problems: tuple[str, ...] = ()
+        pieces = []
+        try:
+            if index:
+                heaps = tuple(read_heaps(self.memory, arena))
+            with self.memory.hold(*span_to_hold(now.around, arena, heaps)):
+                fast, whole = fast_chunks(self.memory, arena, now.safe_linking)
+                known = known_chunks(arena, self.layout.state)
+                marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
+                if index:
+                    pieces = thread_pieces(now.around, arena, heaps, marks)
+                else:
+                    pieces = main_pieces(now.around, arena, marks)
+                if not whole:
+                    problems = ("a fastbin does not end as it should",)
+        except (InvalidHeap, MemoryGap) as error:
+            problems = (str(error),)
+        return ArenaReading(index, arena, heaps, tuple(pieces), False, problems)
+
+    def checked(self, now: _Round, readings: Sequence[ArenaReading]) -> list[ArenaReading]:
+        """The readings with their problems, after looking again at what may have changed."""
+        moved = None
+        if not self.frozen:
+            after = self.threads(now.arenas, now.around.par)
+            tcaches = [thread.tcache for thread in after if thread.tcache is not None]
+            moved = chunks_in_motion(now.tcaches, tcaches, now.parked)
+        state = self.layout.state
+        return [
+            check(self.memory, self.subject.walker, reading, state, moved) for reading in readings
+        ]
 
 
 def read_heap(
@@ -122,195 +176,68 @@ def read_heap(
     so one round must do.
 
     InvalidHeap when the arenas do not hold together even for a moment."""
-    memory, located = subject.memory, subject.located
-    tcbs = find_tcbs(memory, subject.threads)
-    arenas = _stable_ring(subject)
-    addresses = {arena.address for arena in arenas}
-    tcache_layouts = list({row.tcache.name: row.tcache for row in located.layouts}.values())
-    slots = find_slots(
-        memory, tcbs, addresses, _in_spans(subject.spans), tcache_layouts, located.par.tcache_count
-    )
-    layout = _choose_layout(located, slots, version)
-
+    reader = _Reader(subject, version, frozen)
     best: dict[int, ArenaReading] = {}
-    safe_linking = subject.safe_linking_default
-    rounds, unsound = 0, len(arenas) + 1
+    rounds, unsound = 0, 0
     while True:
         rounds += 1
-        if rounds > 1:
-            arenas = _stable_ring(subject)
-        par = _read_par(subject)
-        addresses = {arena.address for arena in arenas}
-        threads = read_threads(memory, subject.threads, tcbs, slots, addresses, par.tcache_count)
-        tcaches = [t.tcache for t in threads if t.tcache is not None]
-        if rounds == 1:
-            safe_linking = detect_safe_linking(memory, tcaches, arenas, safe_linking)
-        marks = collect(memory, tcaches, arenas, safe_linking)
-        around = Surroundings(
-            memory, subject.walker, layout, par, marks, subject.spans, subject.brk_end
-        )
-        readings = [
-            _read_arena(around, i, arena)
-            for i, arena in enumerate(arenas)
-            if best.get(arena.address) is None or best[arena.address].problems
+        now = reader.begin()
+        wanted = [
+            (index, arena)
+            for index, arena in enumerate(now.arenas)
+            if arena.address not in best or best[arena.address].problems
         ]
-        touched = (
-            set()
-            if frozen
-            else _changed_chunks(memory, subject, tcbs, slots, addresses, par, tcaches, marks)
-        )
-        for reading in readings:
-            checked = _check(subject, reading, layout, touched, frozen)
-            address = reading.state.address
-            if address not in best or _better(checked, best[address]):
-                best[address] = checked
-        settled = [best[arena.address] for arena in arenas]
-        left = sum(bool(r.problems) for r in settled)
-        gained, unsound = unsound - left, left
+        readings = [reader.read(now, index, arena) for index, arena in wanted]
+        for reading in reader.checked(now, readings):
+            old = best.get(reading.state.address)
+            if old is None or better(reading, old):
+                best[reading.state.address] = reading
+        left = sum(bool(best[arena.address].problems) for arena in now.arenas)
+        gained = rounds == 1 or left < unsound
+        unsound = left
         if frozen or not left or not gained or rounds >= max_rounds or expired():
             break
-    ordered = tuple(
-        dataclasses.replace(best[arena.address], index=i) for i, arena in enumerate(arenas)
+    arenas = tuple(
+        dataclasses.replace(best[arena.address], index=index)
+        for index, arena in enumerate(now.arenas)
     )
-    owned = [(p.start, p.end) for r in ordered for p in r.pieces]
-    free_spans = _without(subject.spans, owned)
+    par = now.around.par
+    owned = [(piece.start, piece.end) for item in arenas for piece in item.pieces]
     mmapped = find_mmapped(
-        memory, free_spans, layout.mmap_size_is_usable, par.n_mmaps, par.mmapped_mem
+        subject.memory,
+        _without(subject.spans, owned),
+        reader.layout.mmap_size_is_usable,
+        par.n_mmaps,
+        par.mmapped_mem,
     )
     return HeapReading(
-        layout=layout,
-        safe_linking=safe_linking,
+        layout=reader.layout,
+        safe_linking=now.safe_linking,
         par=par,
-        arenas=ordered,
-        threads=tuple(threads),
-        slots=slots,
-        marks=marks,
+        arenas=arenas,
+        threads=tuple(now.threads),
+        parked=now.parked,
         mmapped=tuple(mmapped),
         rounds=rounds,
     )
 
 
-def _stable_ring(subject: Subject) -> list[ArenaState]:
-    """The ring of arenas; a new arena may be on its way in, so a ring that does not close is read
-    again a few times."""
-    for _ in range(MAX_ROUNDS):
-        try:
-            return read_ring(
-                subject.memory, subject.located.main_arena, subject.located.layout.state
-            )
-        except (InvalidHeap, MemoryGap):
-            continue
-    return read_ring(subject.memory, subject.located.main_arena, subject.located.layout.state)
+def choose_layout(located: Located, slots: ThreadSlots, version: str | None) -> Layout:
+    """Of the rows that fit the memory: those with the tcache that was seen, and among them the one
+    of the release that the library names (they differ in nothing that this process shows)."""
+    rows = list(located.layouts)
+    if slots.tcache_offset is not None:
+        rows = [row for row in rows if row.tcache.entries == slots.layout.entries] or rows
+    return next((row for row in rows if version in row.versions), rows[0])
 
 
-def _read_par(subject: Subject) -> ParValues:
-    par = subject.located.par
-    return parse_par(par.address, subject.memory.read(par.address, par.layout.size), par.layout)
+def _tcache_layouts(located: Located) -> list[TcacheLayout]:
+    return list({row.tcache.name: row.tcache for row in located.layouts}.values())
 
 
-def _read_arena(around: Surroundings, index: int, arena: ArenaState) -> ArenaReading:
-    heaps: tuple[HeapInfo, ...] = ()
-    problems: tuple[str, ...] = ()
-    pieces: list[Piece] = []
-    try:
-        if index == 0:
-            pieces = main_pieces(around, arena)
-        else:
-            heaps = tuple(read_heaps(around.memory, arena))
-            pieces = thread_pieces(around, arena, heaps)
-    except (InvalidHeap, MemoryGap) as error:
-        problems = (str(error),)
-    return ArenaReading(index, arena, heaps, tuple(pieces), False, False, problems)
-
-
-def lists_match(walker: Walker, reading: ArenaReading, layout: Layout) -> bool:
-    """Do the bins' lists hold exactly the free chunks that the walk found?
-
-    Every list is circular through its bin. So over all its members, bins included, the set of fd
-    pointers is the set of members itself, and so is that of bk pointers: compared by sums of a
-    hash."""
-    heads = reading.state.bin_heads(layout.state)
-    here = walker.hash_sum([address for address, _, _ in heads])
-    forward = walker.hash_sum([fd for _, fd, _ in heads])
-    backward = walker.hash_sum([bk for _, _, bk in heads])
-    for piece in reading.pieces:
-        here += piece.tally.bin_node_hash
-        forward += piece.tally.bin_fd_hash
-        backward += piece.tally.bin_bk_hash
-    return here & _MASK64 == forward & _MASK64 == backward & _MASK64
-
-
-def _changed_chunks(
-    memory: Memory,
-    subject: Subject,
-    tcbs: dict[int, int],
-    slots: ThreadSlots,
-    addresses: set[int],
-    par: ParValues,
-    before: Sequence[Tcache],
-    marks: Marks,
-) -> set[int]:
-    """Chunks of the tcaches that changed during the walk, as they were before and as they are now
-    (their structs included)."""
-    threads = read_threads(memory, subject.threads, tcbs, slots, addresses, par.tcache_count)
-    after = {t.tid: t.tcache for t in threads if t.tcache is not None}
-    touched: set[int] = set()
-    for tcache in before:
-        now = after.pop(tcache.tid, None)
-        if now is None or now.raw != tcache.raw or now.address != tcache.address:
-            touched.add(tcache.chunk)
-            touched.update(marks.by_tcache.get(tcache.tid, ()))
-            if now is not None:
-                touched.add(now.chunk)
-                touched.update(head - 16 for head in now.heads if head)
-    touched.update(tcache.chunk for tcache in after.values())
-    return touched
-
-
-def _check(
-    subject: Subject, reading: ArenaReading, layout: Layout, touched: set[int], frozen: bool
-) -> ArenaReading:
-    problems = list(reading.problems)
-    match = lists_match(subject.walker, reading, layout)
-    tallies = [piece.tally for piece in reading.pieces]
-    changed = not frozen and (
-        _header_changed(subject.memory, reading.state, layout) or _touches(reading.pieces, touched)
-    )
-    if changed:
-        problems.append("it changed while it was read")
-    if not match:
-        problems.append("its free lists and its chunks tell different things")
-    if any(t.damage_count or t.stop_reason in (STOP_DAMAGE, STOP_BROKEN_TOP) for t in tallies):
-        problems.append("the chain of chunks is interrupted")
-    if any(t.cut_at_top_count for t in tallies):
-        problems.append("an allocation from top was under way")
-    if any(t.missed_mark_count for t in tallies):
-        problems.append("a cached chunk is not on the chain of chunks")
-    if any(t.stop_reason == STOP_DEADLINE for t in tallies):
-        problems.append("the deadline came before its end")
-    return dataclasses.replace(
-        reading, lists_match=match, changed=changed, problems=tuple(problems)
-    )
-
-
-def _header_changed(memory: Memory, before: ArenaState, layout: Layout) -> bool:
-    try:
-        return read_state(memory, before.address, layout.state).raw != before.raw
-    except MemoryGap:
-        return True
-
-
-def _touches(pieces: Sequence[Piece], chunks: set[int]) -> bool:
-    return any(piece.start <= chunk < piece.end for chunk in chunks for piece in pieces)
-
-
-def _better(new: ArenaReading, old: ArenaReading) -> bool:
-    def badness(reading: ArenaReading) -> tuple[bool, int]:
-        unread = sum(piece.tally.unread_bytes for piece in reading.pieces)
-        gap = abs(reading.state.system_bytes - reading.accounted_bytes)
-        return bool(reading.problems), unread + gap
-
-    return badness(new) <= badness(old)
+def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
+    low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
+    return lambda address: low <= address < high and address % 16 == 0
 
 
 def _without(

@@ -55,6 +55,15 @@ class Child:
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode(errors="replace")
 
+    def send(self, text: bytes) -> None:
+        """Writes to its stdin. Raises MissingPart where it reads no more."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(text)
+            self.process.stdin.flush()
+        except OSError as error:
+            raise self._failure("ended") from error
+
     def _failure(self, what: str) -> MissingPart:
         self._complaints.seek(0)
         said = self._complaints.read(COMPLAINT_BYTES_MAX).decode(errors="replace").strip()

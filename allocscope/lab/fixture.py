@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from allocscope.errors import InternalError, MissingPart, WrongUsage
-from allocscope.lab.child import child
+from allocscope.lab.child import Child, child
 
 FLAGS = ("-std=gnu11", "-O2", "-g", "-pthread")
 COMPILERS = ("cc", "gcc", "clang")
@@ -41,7 +41,19 @@ class RunningFixture:
     pid: int
     seed: int
     truth: Mapping[str, int | None]
-    process: subprocess.Popen[bytes]
+    child: Child
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self.child.process
+
+    def trim(self) -> bool:
+        """Makes the fixture call malloc_trim(0) and returns what that returned. After that, only
+        what the program holds is still as ``truth`` says."""
+        self.child.send(b"t")
+        trimmed = bool(json.loads(self.child.line(READY_SECONDS))["trimmed"])
+        _wait_until_asleep(self.pid)
+        return trimmed
 
 
 def sources() -> Path:
@@ -127,7 +139,7 @@ def run(
     with child(command, environment) as started:
         told = json.loads(started.line(READY_SECONDS * max(1.0, scale)))
         _wait_until_asleep(told["pid"])
-        yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started.process)
+        yield RunningFixture(name, told["pid"], told["seed"], told["truth"], started)
 
 
 def default_compiler() -> tuple[str, ...]:

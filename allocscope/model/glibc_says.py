@@ -95,13 +95,14 @@ class MallocStats:
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenaLists:
     """What glibc's own functions would count for one arena in the memory that was read (lists, not
-    headers):
-    ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the fastbins,
-    ``top_bytes`` the size word of the top chunk."""
+    headers): ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the
+    fastbins, ``top_bytes`` the size word of the top chunk. ``bin_word_bytes`` sums the size words
+    as they stand, flag bits included, as malloc_info does."""
 
     index: int
     bin_count: int
     bin_bytes: int
+    bin_word_bytes: int
     fast_count: int
     fast_bytes: int
     top_bytes: int

@@ -13,7 +13,8 @@ try:
 except ImportError as missing:
     raise MissingPart(
         f"the native helper cannot be loaded: {missing}",
-        "Install allocscope with pip (a wheel, or with a C compiler at hand); in the sources, run ./dev setup.",
+        "Install allocscope with pip (a wheel, or with a C compiler at hand); "
+        "in the sources, run ./dev setup.",
     ) from missing
 
 __all__ = ["ffi", "lib"]

@@ -8,10 +8,12 @@ probes/include/source.h.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,8 +40,8 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     if code in (errno.EPERM, errno.EACCES):
         return PermissionRefused(
             f"not allowed to read {label} ({doing}: {text})",
-            "Run as the same user or as root; CAP_SYS_PTRACE is needed for other users' processes "
-            "(with CAP_DAC_READ_SEARCH for their page states), and kernel.yama.ptrace_scope must allow it.",
+            "Run as the same user or as root; other users' processes need CAP_SYS_PTRACE (and "
+            "CAP_DAC_READ_SEARCH for their page states); kernel.yama.ptrace_scope must allow it.",
         )
     return InternalError(f"{doing} of {label} failed: {text}")
 
@@ -101,6 +103,19 @@ class NativeMemory:
         self._check(code, "reading")
         view = ffi.buffer(data, count * size)
         return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
+
+    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
+        return self._holding(start, end)
+
+    @contextlib.contextmanager
+    def _holding(self, start: int, end: int) -> Iterator[None]:
+        code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
+        if code != errno.E2BIG:
+            self._check(code, "reading the heap")
+        try:
+            yield
+        finally:
+            lib.as_let_go(self._source)
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []

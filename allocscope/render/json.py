@@ -102,8 +102,10 @@ def dumps(value: Object) -> str:
 def plain(value: Any) -> Any:
     """A model value as dicts, lists, strings and numbers. TypeError for anything else."""
     kind = type(value)
-    if value is None or kind in (int, bool, float):
+    if value is None or kind in (int, bool):
         return value
+    if kind is float:
+        return round(value, 6)
     if kind is str:
         return value if value.isascii() else _valid_text(value)
     if kind in (tuple, list):
@@ -124,7 +126,7 @@ def _object(value: Any) -> Object:
 
 
 def _figures(figures: Figures) -> Object:
-    return {**_object(figures), "fragmentation_ratio": round(figures.fragmentation_ratio, 6)}
+    return {**_object(figures), "fragmentation_ratio": plain(figures.fragmentation_ratio)}
 
 
 def _arena(arena: Arena) -> Object:

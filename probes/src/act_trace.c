@@ -1,8 +1,9 @@
 /* ptrace in small, bounded steps.
  *
  * Waiting is polling: a wait for a tracee has no time-out of its own, and a signal handler that would end it belongs to
- * the program we live in. The first steps only yield, because most stops arrive within microseconds and the target
- * stands still meanwhile. */
+ * the program we live in. At first the wait only yields, because most stops arrive within microseconds and the target stands
+ * still meanwhile; later it sleeps for a small share of the time that has passed, so that it neither disturbs a long clone
+ * nor makes it noticeably longer. */
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -17,7 +18,8 @@
 #include <time.h>
 
 static const uint64_t YIELD_NS = 100000;
-static const long NAP_NS = 20000;
+static const uint64_t SHORTEST_NAP_NS = 20000, LONGEST_NAP_NS = 1000000;
+enum { NAP_SHARE = 32 };
 
 uint64_t act_now_ns(void)
 {
@@ -26,9 +28,18 @@ uint64_t act_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static void take_nap(uint64_t ns)
+{
+    if (ns < SHORTEST_NAP_NS)
+        ns = SHORTEST_NAP_NS;
+    if (ns > LONGEST_NAP_NS)
+        ns = LONGEST_NAP_NS;
+    const struct timespec nap = {0, (long)ns};
+    nanosleep(&nap, NULL);
+}
+
 int act_wait(int tid, uint64_t deadline_ns, int *status)
 {
-    const struct timespec nap = {0, NAP_NS};
     uint64_t begin = act_now_ns();
     for (;;) {
         pid_t got = waitpid(tid, status, __WALL | WNOHANG);
@@ -42,7 +53,7 @@ int act_wait(int tid, uint64_t deadline_ns, int *status)
         if (now - begin < YIELD_NS)
             sched_yield();
         else
-            nanosleep(&nap, NULL);
+            take_nap((now - begin) / NAP_SHARE);
     }
 }
 

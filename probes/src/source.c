@@ -245,6 +245,7 @@ void as_source_close(as_source *s)
         return;
     if (s->pagemap >= 0)
         close(s->pagemap);
+    as_hold_free(s);
     free(s->spans);
     free(s->runs);
     free(s);
@@ -286,6 +287,8 @@ int as_read(as_source *s, uint64_t address, void *buffer, size_t size)
     uint64_t at = address, end = address + size;
     if (end < address)
         return EINVAL;
+    if (as_holds(s, address) && end <= s->held_end)
+        return as_read_held(s, address, buffer, size);
     while (at < end) {
         size_t count;
         uint64_t resume;

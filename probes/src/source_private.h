@@ -11,12 +11,29 @@ struct as_source {
     as_span *spans;
     as_run *runs;
     size_t span_count, run_count;
+    /* what as_hold read: bytes of [held_start, held_end), and for each page whether it was there; the buffer outlives as_let_go */
+    unsigned char *held, *held_pages;
+    uint64_t held_start, held_end;
 };
+
+static inline int as_holds(const as_source *s, uint64_t address)
+{
+    return address >= s->held_start && address < s->held_end;
+}
 
 static inline int as_resident(uint64_t flags)
 {
     return (flags & AS_PRESENT) && !(flags & AS_ZERO);
 }
+
+/* Reads from what is held; ENODATA where a page was not there. */
+int as_read_held(const as_source *source, uint64_t address, void *buffer, size_t size);
+void as_hold_free(as_source *source);
+/* Reads every piece to the place that offset_of its address gives, and marks its pages in there; a piece that went away
+ * meanwhile is left out. */
+struct iovec;
+int as_read_pieces(as_source *source, struct iovec *pieces, size_t count, uint64_t base, unsigned char *bytes,
+                   unsigned char *there);
 
 void as_add_residency(const as_run *runs, size_t count, as_residency *out);
 /* Reads without asking first whether the pages are there: the caller knows. */

@@ -345,7 +345,7 @@ static int walk_chunks(walker *w)
             continue;
         }
         int link_there = (offset + 32 <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
-        if (!link_there && at + 32 < win->limit && page + 1 == WINDOW_PAGES) {
+        if (!link_there && at + 32 < win->limit && win->there == win->own_there && page + 1 == WINDOW_PAGES) {
             win->end = at; /* the links lie in the next block: read it from here */
             continue;
         }
@@ -357,6 +357,16 @@ static int walk_chunks(walker *w)
 static marks marks_of(const uint64_t *list, size_t count)
 {
     return (marks){list, list + count, 0};
+}
+
+/* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond belongs to
+ * the next row. */
+static uint64_t never_met(const marks *m, uint64_t stopped_at)
+{
+    uint64_t count = m->missed;
+    for (const uint64_t *at = m->at; at < m->end && *at < stopped_at; at++)
+        count++;
+    return count;
 }
 
 int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
@@ -375,10 +385,8 @@ int as_walk(as_source *source, const as_region *region, as_tally *tally, as_clas
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)
         error = walk_chunks(&w);
-    /* a list-free chunk that lies inside another chunk was never met */
-    tally->missed_mark_count = w.tcache.missed + w.fastbin.missed + w.structs.missed +
-                               (uint64_t)(w.tcache.end - w.tcache.at) + (uint64_t)(w.fastbin.end - w.fastbin.at) +
-                               (uint64_t)(w.structs.end - w.structs.at);
+    tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
+                               never_met(&w.structs, tally->stopped_at);
     window_close(&w.window);
     runs_free(&w.runs);
     return error;

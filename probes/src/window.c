@@ -12,46 +12,22 @@ int window_open(window *w, as_source *source, const run_list *runs, uint64_t lim
     w->source = source;
     w->runs = runs;
     w->limit = (limit + WINDOW_PAGE - 1) & ~(uint64_t)(WINDOW_PAGE - 1);
-    w->bytes = malloc((size_t)WINDOW_PAGES * WINDOW_PAGE);
-    return w->bytes ? 0 : ENOMEM;
+    w->own_bytes = malloc((size_t)WINDOW_PAGES * WINDOW_PAGE);
+    return w->own_bytes ? 0 : ENOMEM;
 }
 
 void window_close(window *w)
 {
-    free(w->bytes);
-    w->bytes = NULL;
+    free(w->own_bytes);
+    w->own_bytes = NULL;
 }
 
-static void mark_there(window *w, uint64_t start, uint64_t end)
+static int use_held(window *w)
 {
-    memset(w->there + (start - w->base) / WINDOW_PAGE, 1, (end - start) / WINDOW_PAGE);
-}
-
-/* Reads the pieces in as few calls as the kernel allows; a piece that went away meanwhile is left out. */
-static int read_pieces(window *w, struct iovec *pieces, size_t count)
-{
-    struct iovec local[WINDOW_PAGES];
-    size_t done = 0;
-    while (done < count) {
-        for (size_t i = done; i < count; i++)
-            local[i - done] = (struct iovec){w->bytes + ((uint64_t)(uintptr_t)pieces[i].iov_base - w->base),
-                                             pieces[i].iov_len};
-        ssize_t got = process_vm_readv(w->source->pid, local, count - done, pieces + done, count - done, 0);
-        if (got < 0 && errno != EFAULT)
-            return errno;
-        while (got > 0 && done < count && (size_t)got >= pieces[done].iov_len) {
-            uint64_t start = (uint64_t)(uintptr_t)pieces[done].iov_base;
-            mark_there(w, start, start + pieces[done].iov_len);
-            got -= (ssize_t)pieces[done].iov_len;
-            done++;
-        }
-        if (done < count) { /* the piece that failed: keep its whole pages that arrived */
-            uint64_t start = (uint64_t)(uintptr_t)pieces[done].iov_base;
-            if (got > 0)
-                mark_there(w, start, start + (uint64_t)got / WINDOW_PAGE * WINDOW_PAGE);
-            done++;
-        }
-    }
+    w->base = w->source->held_start;
+    w->end = w->limit < w->source->held_end ? w->limit : w->source->held_end;
+    w->bytes = w->source->held;
+    w->there = w->source->held_pages;
     return 0;
 }
 
@@ -59,23 +35,25 @@ int window_move(window *w, uint64_t address)
 {
     struct iovec pieces[WINDOW_PAGES];
     size_t count = 0;
+    if (as_holds(w->source, address))
+        return use_held(w);
     w->base = address & ~(uint64_t)(WINDOW_PAGE - 1);
     w->end = w->base + (uint64_t)WINDOW_PAGES * WINDOW_PAGE;
     if (w->end > w->limit)
         w->end = w->limit;
-    memset(w->there, 0, sizeof w->there);
+    w->bytes = w->own_bytes;
+    w->there = w->own_there;
+    memset(w->own_there, 0, sizeof w->own_there);
     w->hint = runs_seek(w->runs, w->hint, w->base);
     for (size_t i = w->hint; i < w->runs->count && w->runs->runs[i].start < w->end; i++) {
         const as_run *r = &w->runs->runs[i];
         if (!(r->flags & AS_PRESENT))
             continue;
         uint64_t start = r->start > w->base ? r->start : w->base, end = r->end < w->end ? r->end : w->end;
-        if (w->source->pid < 0) {
-            if (!as_read_present(w->source, start, w->bytes + (start - w->base), end - start))
-                mark_there(w, start, end);
-        } else {
+        if (w->source->pid >= 0)
             pieces[count++] = (struct iovec){(void *)(uintptr_t)start, end - start};
-        }
+        else if (!as_read_present(w->source, start, w->own_bytes + (start - w->base), end - start))
+            memset(w->own_there + (start - w->base) / WINDOW_PAGE, 1, (end - start) / WINDOW_PAGE);
     }
-    return count ? read_pieces(w, pieces, count) : 0;
+    return count ? as_read_pieces(w->source, pieces, count, w->base, w->own_bytes, w->own_there) : 0;
 }

@@ -16,7 +16,7 @@ from common import ALLOCSCOPE, at_least, at_most, medians, run, seconds
 
 from allocscope import observe
 from allocscope.lab import fixture
-from allocscope.observe.memory import ProcessMemory
+from allocscope.proc.memory import ProcessMemory
 
 BLOCK = 1 << 20
 LIBC = ctypes.CDLL(None, use_errno=True)

@@ -25,6 +25,7 @@ class Sums:
     """One arena: bytes are whole chunks. ``chunks`` has (address, size, class) of every one."""
 
     address: int
+    top: int
     system_bytes: int
     live_bytes: int = 0
     live_count: int = 0
@@ -176,7 +177,7 @@ def _chunks(memory: Memory, row: Row) -> Iterator[tuple[int, int]]:
 def _sum(
     memory: Memory, layout: Layout, arena: int, rows: list[Row], listed: dict[int, str]
 ) -> Sums:
-    sums = Sums(arena, memory[arena + layout.system_mem])
+    sums = Sums(arena, memory[arena + layout.top], memory[arena + layout.system_mem])
     for row in rows:
         sums.arena_headers_bytes += row.header_bytes
         sums.alignment_bytes += row.alignment_bytes

@@ -22,6 +22,7 @@ from allocscope.errors import InternalError, NoSuchProcess, PermissionRefused, U
 from allocscope.model.glibc_says import Answer
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Report
+from allocscope.proc import select
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -194,7 +195,7 @@ def test_the_deadline_is_for_all_targets_together(
 
 @pytest.mark.usefixtures("calls")
 def test_a_selection_is_a_list_even_of_one(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("allocscope.observe.select.pids", lambda **_: [42])
+    monkeypatch.setattr(select, "pids", lambda **_: [42])
     assert run(["arenas", "--name", "ruby", "--json"]) == 0
     assert [part["process"]["pid"] for part in json.loads(shown()[0])["data"]] == [42]
 

@@ -38,7 +38,9 @@ def an_arena(index: int, **changes: int) -> ArenaLists:
         "aspace_mprotect_bytes": 135168 if index == 0 else 139264,
         "subheap_count": 0 if index == 0 else 2,
     }
-    return ArenaLists(index=index, **{**figures, **changes})
+    figures |= changes
+    figures.setdefault("bin_word_bytes", figures["bin_bytes"] + figures["bin_count"])
+    return ArenaLists(index=index, **figures)
 
 
 def a_process(*arenas: ArenaLists, has_fastbins: bool = True) -> ProcessLists:

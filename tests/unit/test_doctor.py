@@ -16,7 +16,7 @@ from allocscope.app import doctor as doctor_module
 from allocscope.app.doctor import NEEDED, Checkup, doctor
 from allocscope.cli.group import run
 from allocscope.model.checks import Check, DoctorData
-from allocscope.observe import features
+from allocscope.proc import features, refusal
 from allocscope.render.checks import checks
 from allocscope.render.page import Look
 
@@ -73,7 +73,7 @@ def test_ptrace_depends_on_yama_and_the_capability(
     scope: int | None, capable: bool, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features, "yama_scope", lambda: scope)
-    monkeypatch.setattr("allocscope.observe.refusal.holds", lambda _capability: capable)
+    monkeypatch.setattr(refusal, "holds", lambda _capability: capable)
     assert by_key(doctor())["ptrace"].status == status
 
 

@@ -29,7 +29,7 @@ FLOORS = {
     "causes": 4,
     "native": 5,
     "render": 6,
-    "observe": 6,
+    "proc": 6,
     "files": 6,
     "act": 7,
     "lab": 8,
@@ -38,7 +38,7 @@ FLOORS = {
     "cli": 11,
     "__main__": 12,
 }
-STRANGERS = {"render", "observe", "files"}
+STRANGERS = {"render", "proc", "files"}
 PURE = {"errors", "model", "parse", "glibc", "account", "causes", "render"}
 IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
@@ -171,7 +171,7 @@ BROKEN = [
     (climbs, {"parse/maps.py": "from allocscope.glibc import arena"}, "parse.maps climbs to"),
     (climbs, {"parse/maps.py": "from ..glibc import arena"}, "parse.maps climbs to"),
     (climbs, {"model/a.py": "def f():\n    import allocscope.cli"}, "model.a climbs to"),
-    (climbs, {"render/table.py": "import allocscope.observe"}, "render.table knows its sibling"),
+    (climbs, {"render/table.py": "import allocscope.proc"}, "render.table knows its sibling"),
     (climbs, {"attic/a.py": ""}, "attic.a stands on no floor"),
     (impurities, {"causes/thp.py": "def f():\n    from os import path"}, "imports os"),
     (impurities, {"glibc/w.py": "from allocscope import _probes"}, "imports allocscope._probes"),

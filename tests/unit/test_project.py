@@ -69,7 +69,7 @@ def test_every_package_is_listed():
 
 @pytest.mark.own_malloc
 def test_the_public_function_can_be_called_twice():
-    """The package ``allocscope.observe`` must not take the place of the function of that name."""
+    """No package of the same name may take the place of the function once it is loaded."""
     for _ in range(2):
         assert allocscope.observe(os.getpid()).process.pid == os.getpid()
 

@@ -1,4 +1,4 @@
-"""observe/select: processes by name and by cgroup, among real ones."""
+"""proc/select: processes by name and by cgroup, among real ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from allocscope.errors import NoSuchProcess, WrongUsage
-from allocscope.observe import select
+from allocscope.proc import select
 
 
 @pytest.fixture

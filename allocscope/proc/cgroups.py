@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from allocscope.model.process import CgroupLimits
-from allocscope.observe import refusal
 from allocscope.parse import cgroup
+from allocscope.proc import refusal
 
 
 def limits(pid: int) -> CgroupLimits:

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator
 from allocscope.errors import BadInput, NoGlibcHeap
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping, Process
-from allocscope.observe import refusal
-from allocscope.observe.mapped import MappedFile, open_mapped_file
 from allocscope.parse import banner, elf
+from allocscope.proc import refusal
+from allocscope.proc.mapped import MappedFile, open_mapped_file
 
 # An upgrade may leave " (deleted)", ";5f3a" (rpm) or ".dpkg-tmp" behind the name.
 _GLIBC_NAME = re.compile(r"/libc(\.so\.6|-2\.\d+\.so)[^/]*$")

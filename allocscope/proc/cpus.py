@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 
 from allocscope.errors import BadInput
-from allocscope.observe import refusal
 from allocscope.parse import cgroup
+from allocscope.proc import refusal
 
 
 def online() -> int:

@@ -20,9 +20,9 @@ import re
 from allocscope.errors import BadInput
 from allocscope.model.libc import Allocator, LibcImage, MappedAllocator
 from allocscope.model.process import Mapping
-from allocscope.observe import procfs
-from allocscope.observe.mapped import open_mapped_file
 from allocscope.parse import elf, environ, symbols
+from allocscope.proc import procfs
+from allocscope.proc.mapped import open_mapped_file
 
 _LIBRARIES = (
     ("jemalloc", re.compile(r"/libjemalloc[^/]*\.so")),

@@ -24,14 +24,14 @@ from allocscope.model.process import (
     TaskClock,
     TaskStat,
 )
-from allocscope.observe import refusal
-from allocscope.observe.mapped import MappedFile, open_mapped_file
 from allocscope.parse import auxv as auxv_text
 from allocscope.parse import environ as environ_text
 from allocscope.parse import maps as maps_text
 from allocscope.parse import smaps as smaps_text
 from allocscope.parse import stat as stat_text
 from allocscope.parse import status as status_text
+from allocscope.proc import refusal
+from allocscope.proc.mapped import MappedFile, open_mapped_file
 
 __all__ = [
     "MappedFile",

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 
 from allocscope.errors import AllocscopeError, NoSuchProcess, WrongUsage
-from allocscope.observe import procfs
+from allocscope.parse import cgroup as cgroup_text
+from allocscope.proc import procfs
 
 
 def pids(name: str | None = None, cgroup: str | None = None) -> list[int]:
@@ -87,14 +88,10 @@ def _directory(cgroup: str) -> str:
 
 
 def _mounts() -> list[str]:
-    """Mount points of the cgroup hierarchies, version 2 first (proc_pid_mountinfo(5))."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            place, _, kind = line.partition(" - ")
-            if kind.startswith("cgroup"):
-                found.append((kind.startswith("cgroup "), place.split()[4]))
-    return [mount for _, mount in sorted(found)]
+    """Mount points of the cgroup hierarchies, version 2 first."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        found = cgroup_text.mounts(file.read())
+    return [mount.point for mount in sorted(found, key=lambda m: (-m.version, m.point))]
 
 
 def _members(directory: str) -> Iterator[int]:
