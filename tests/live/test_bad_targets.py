@@ -12,12 +12,7 @@ from live import targets
 
 from allocscope.errors import AllocscopeError, NoGlibcHeap, NoSuchProcess, PermissionRefused
 from allocscope.model.libc import LibcImage
-from allocscope.observe import libc, procfs, refusal
-
-
-@pytest.fixture(scope="session")
-def waits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return targets.compile_c("waits.c", tmp_path_factory.mktemp("targets") / "waits", "-pthread")
+from allocscope.proc import libc, procfs, refusal
 
 
 def look(pid: int) -> tuple[LibcImage, ...]:
