@@ -140,7 +140,10 @@ def rss_bytes(pid: int) -> int:
 
 def environ(pid: int) -> dict[str, str]:
     """The malloc settings in the environment that the program was started with (see
-    parse.environ)."""
+    parse.environ).
+
+    The one file here that the kernel copies out of the target's own memory: pages at the bottom of
+    its stack, which execve wrote; should they be swapped out, this swaps them in."""
     return environ_text.parse(_read(pid, "environ"))
 
 
