@@ -56,12 +56,13 @@ def identify(
         for group in _loaded(mappings, _MUSL_NAME)
     ]
     program = _program(pid, mappings)
-    if program:
-        own = _static_program(pid, mappings, program, memory_read)
-        if own is not None and (own.kind == "glibc" or not found):
-            return (own, *found)
+    own = _static_program(pid, mappings, program, memory_read) if program else None
+    if own is not None and own.kind == "glibc":
+        return (own, *found)
     if not found:
         found = list(_by_soname(pid, mappings, memory_read))
+    if not found and own is not None:
+        found = [own]
     if not found and program:
         found = [_library(pid, mappings, program, "unknown", memory_read)]
     return tuple(found)

@@ -46,7 +46,12 @@ def refusal(pid: int, **options: object) -> AllocscopeError:
 
 @pytest.mark.parametrize(
     ("kind", "word"),
-    [("seccomp", "seccomp filter"), ("vfork", "vfork child"), ("namespace", "new pid namespace")],
+    [
+        ("seccomp", "seccomp filter"),
+        ("vfork", "vfork child"),
+        ("dispatch", "its own system calls"),
+        ("namespace", "new pid namespace"),
+    ],
 )
 def test_unsafe_processes(refused_program: Path, kind: str, word: str) -> None:
     if kind == "namespace" and os.geteuid():

@@ -2,9 +2,10 @@
  *
  * Every worker goes round and round in one kind of wait or work and checks what it gets back: registers, FP control words, errno,
  * time-outs, data. SIGCHLD is counted. Protocol: one JSON line when ready; for every line on stdin one JSON line of counts,
- * as soon as each worker has gone round twice more; end at EOF.
+ * as soon as each worker has gone round twice more; a line that begins with "exec" starts the program anew (and it is ready
+ * again); end at EOF. --stderr-held: the main thread holds the lock of stderr, which has unwritten text.
  *
- * usage: steady [--single] [--subreaper] [--mib N] */
+ * usage: steady [--single] [--subreaper] [--stderr-held] [--mib N] */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -242,7 +243,9 @@ static void on_sigchld(int number)
 
 static void say_ready(void)
 {
-    printf("{\"pid\": %d, \"beat\": %lu, \"threads\": {\"main\": %d", getpid(), (unsigned long)&beat, getpid());
+    printf("{\"pid\": %d, \"beat\": %lu, ", getpid(), (unsigned long)&beat);
+    printf("\"stderr_variable\": %lu, \"stderr_file\": %lu, ", (unsigned long)&stderr, (unsigned long)stderr);
+    printf("\"threads\": {\"main\": %d", getpid());
     for (int i = 0; i < worker_count; i++)
         printf(", \"%s\": %d", workers[i].name, workers[i].tid);
     printf("}}\n");
@@ -269,7 +272,7 @@ static void wait_rounds(const long *from)
             nanosleep(&nap, NULL);
 }
 
-static void run_threads(void)
+static void run_threads(char **argv)
 {
     static char line[64];
     long from[WORKERS];
@@ -282,6 +285,8 @@ static void run_threads(void)
             sched_yield();
     say_ready();
     while (read(STDIN_FILENO, line, sizeof line) > 0) {
+        if (!strncmp(line, "exec", 4))
+            execv("/proc/self/exe", argv);
         for (int i = 0; i < worker_count; i++)
             from[i] = workers[i].rounds;
         wait_rounds(from);
@@ -310,6 +315,14 @@ static void run_single(void)
     }
 }
 
+static void hold_stderr(void)
+{
+    static char buffer[4096];
+    setvbuf(stderr, buffer, _IOFBF, sizeof buffer);
+    fprintf(stderr, "unwritten");
+    flockfile(stderr);
+}
+
 int main(int argc, char **argv)
 {
     const struct sigaction count = {.sa_handler = on_sigchld, .sa_flags = SA_RESTART};
@@ -320,6 +333,8 @@ int main(int argc, char **argv)
             single = 1;
         else if (!strcmp(argv[i], "--subreaper"))
             prctl(PR_SET_CHILD_SUBREAPER, 1);
+        else if (!strcmp(argv[i], "--stderr-held"))
+            hold_stderr();
         else if (!strcmp(argv[i], "--mib") && i + 1 < argc)
             mib = strtoul(argv[++i], NULL, 10);
     }
@@ -333,6 +348,6 @@ int main(int argc, char **argv)
     if (single)
         run_single();
     else
-        run_threads();
+        run_threads(argv);
     return 0;
 }
