@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -40,6 +41,9 @@ class Memory(Protocol):
     ) -> list[tuple[Sequence[int], bool]]:
         """Follows singly linked lists: for each head the elements, and whether the list ended as it
         should (in ``ends``, 0 by default)."""
+
+    def sort(self, addresses: array[int]) -> None:
+        """Sorts the array in place, ascending."""
 
 
 class Walker(Protocol):

@@ -174,6 +174,11 @@ class NativeMemory:
         finally:
             lib.as_free(out[0])
 
+    def sort(self, addresses: array[int]) -> None:
+        if addresses:
+            view = ffi.from_buffer("uint64_t[]", addresses)
+            self._check(lib.as_sort(view, len(addresses)), "sorting")
+
     # ---- Walker ----
 
     def walk(self, region: Region) -> Tally:
