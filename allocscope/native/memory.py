@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from allocscope.errors import (
     NoSuchProcess,
     PermissionRefused,
 )
+from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.walk import ClassTally, Region, Residency, Tally
 from allocscope.native import ffi, lib
 
@@ -46,6 +48,21 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     return InternalError(f"{doing} of {label} failed: {text}")
 
 
+class HoldBudget:
+    """How much memory may be held at once, over all sources that share this. A source keeps what it
+    took, because its buffer does."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> bool:
+        with self._lock:
+            granted = size_bytes <= self._left
+            self._left -= size_bytes if granted else 0
+            return granted
+
+
 class NativeMemory:
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
@@ -57,6 +74,8 @@ class NativeMemory:
         self._source: Any = source
         self.label = label
         self.deadline_ns = 0
+        self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
+        self._buffer_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -109,9 +128,10 @@ class NativeMemory:
 
     @contextlib.contextmanager
     def _holding(self, start: int, end: int) -> Iterator[None]:
-        code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
-        if code != errno.E2BIG:
-            self._check(code, "reading the heap")
+        more_bytes = max(0, end - start - self._buffer_bytes)
+        if start < end and self._budget.take(more_bytes):
+            self._buffer_bytes += more_bytes
+            self._check(lib.as_hold(self._source, start, end), "reading the heap")
         try:
             yield
         finally:
@@ -205,6 +225,11 @@ class NativeMemory:
         code = lib.as_chain_reaches(self._source, address, limit, view, len(where), reaches)
         self._check(code, "following chunks")
         return bool(reaches[0])
+
+    def each(
+        self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
+    ) -> list[Result]:
+        return [work(self, self, item) for item in items]
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
