@@ -15,6 +15,7 @@ What a chunk looks like, from its address on (64-bit):
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -210,7 +211,7 @@ class Row:
 def linked(image: Image, pointers: Sequence[int], *, mangled: bool, link_offset: int = 0) -> int:
     """Writes a singly linked list through ``pointers`` (the links lie ``link_offset`` into each)
     and returns its head. Mangled: every link is stored XOR its own address >> 12 (2.32 on)."""
-    for pointer, following in zip(pointers, [*pointers[1:], 0], strict=True):
+    for pointer, following in itertools.zip_longest(pointers, pointers[1:], fillvalue=0):
         place = pointer + link_offset
         image.words(place, following ^ (place >> 12) if mangled else following)
     return pointers[0] if pointers else 0
