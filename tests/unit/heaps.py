@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -157,11 +158,13 @@ class Row:
         """Puts chunks of this row into the bin at ``head`` (the pretended chunk there), first one
         first. Returns what the bin's own fd and bk are then."""
         ring = [head, *(chunk.address for chunk in chunks), head]
-        places = {chunk.address: place for place, chunk in enumerate(self.chunks)}
         for i, chunk in enumerate(chunks, start=1):
-            linked_in = dataclasses.replace(chunk, fd=ring[i + 1], bk=ring[i - 1])
-            self.chunks[places[chunk.address]] = linked_in
+            self.put_links(chunk.address, fd=ring[i + 1], bk=ring[i - 1])
         return ring[1], ring[-2]
+
+    def put_links(self, address: int, *, fd: int, bk: int) -> None:
+        place = bisect_left(self.chunks, address, key=lambda chunk: chunk.address)
+        self.chunks[place] = dataclasses.replace(self.chunks[place], fd=fd, bk=bk)
 
     def write(self, image: Image) -> None:
         image.touch(self.first, self.end)
