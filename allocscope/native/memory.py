@@ -2,7 +2,8 @@
 process, or spans.
 
 Rules: one call of the helper does the work of many reads, and releases the GIL; an errno becomes an
-error here, once. What the helper guarantees (only pages that are there are read) is in
+error here, once. Addresses may be the sum of what a damaged target holds: they are taken modulo
+2**64, and nothing is there beyond user space. What the helper guarantees (only pages that are there are read) is in
 probes/include/source.h.
 """
 
@@ -104,7 +105,7 @@ class NativeMemory:
     def read(self, address: int, size: int) -> bytes:
         buffer = ffi.new("char[]", size)
         self._check(
-            lib.as_read(self._source, address, buffer, size),
+            lib.as_read(self._source, address & _MASK64, buffer, size),
             f"reading {size} bytes at {address:#x}",
         )
         return bytes(ffi.buffer(buffer, size))
@@ -113,7 +114,7 @@ class NativeMemory:
         count = len(addresses)
         if not count:
             return []
-        where = array("Q", addresses)
+        where = _array_of(addresses)
         data = ffi.new("char[]", count * size)
         ok = ffi.new("uint8_t[]", count)
         code = lib.as_read_each(
@@ -142,6 +143,7 @@ class NativeMemory:
         out = ffi.new("as_run[]", RUN_BATCH)
         count = ffi.new("size_t *")
         resume = ffi.new("uint64_t *")
+        start = max(start, 0)
         while start < end:
             code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
             self._check(code, "reading page states")
@@ -233,6 +235,13 @@ class NativeMemory:
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
+
+
+def _array_of(addresses: Sequence[int]) -> array[int]:
+    try:
+        return array("Q", addresses)
+    except OverflowError:
+        return array("Q", [address & _MASK64 for address in addresses])
 
 
 def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
