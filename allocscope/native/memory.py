@@ -3,8 +3,8 @@ process, or spans.
 
 Rules: one call of the helper does the work of many reads, and releases the GIL; an errno becomes an
 error here, once. Addresses may be the sum of what a damaged target holds: they are taken modulo
-2**64, and nothing is there beyond user space. What the helper guarantees (only pages that are there are read) is in
-probes/include/source.h.
+2**64, and nothing is there beyond user space. What the helper guarantees (only pages that are there
+are read) is in probes/include/source.h.
 """
 
 from __future__ import annotations

@@ -38,7 +38,10 @@ def assert_figures(malloc: Malloc, arena: Arena, found: Figures) -> None:
     overhead = found.overhead
     assert found.system_bytes == malloc.system_bytes(arena)
     assert (found.live_count, found.live_bytes) == (arena.count("live"), arena.bytes("live"))
-    assert (found.tcache_count, found.tcache_bytes) == (arena.count("tcache"), arena.bytes("tcache"))
+    assert (found.tcache_count, found.tcache_bytes) == (
+        arena.count("tcache"),
+        arena.bytes("tcache"),
+    )
     assert found.fastbin_count == arena.count("fastbin")
     assert found.fastbin_bytes == arena.bytes("fastbin")
     assert (found.bin_count, found.bin_bytes) == (arena.count("bin"), arena.bytes("bin"))
