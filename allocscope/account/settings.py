@@ -94,6 +94,11 @@ class _Origins:
             )
         return Setting(value, "mallopt", "not the default, and no variable at start says so")
 
+    def of_tcache(self, name: str, value: int | None, defaults: tuple[int, ...]) -> Setting:
+        if value is None:
+            return Setting(0, "default", "this glibc has no tcache (it came with 2.26)")
+        return self.of(name, value, defaults)
+
     def _default(self, name: str, env: str, value: int) -> Setting:
         wanted = self.tunables.get(name, _number(self.environ.get(env, "")) if env else None)
         if wanted is not None:
@@ -145,8 +150,10 @@ def settings(par: ParValues, arena_count: int, surroundings: Surroundings) -> Se
         top_pad_bytes=origins.of("top_pad", par.top_pad, threshold),
         mmap_max=origins.of("mmap_max", par.n_mmaps_max, (DEFAULT_MMAP_MAX,)),
         thresholds_dynamic=not par.no_dyn_threshold,
-        tcache_count=origins.of("tcache_count", par.tcache_count, TCACHE_DEFAULT_COUNTS),
-        tcache_max_bytes=origins.of("tcache_max", par.tcache_max_bytes, TCACHE_DEFAULT_BYTES),
+        tcache_count=origins.of_tcache("tcache_count", par.tcache_count, TCACHE_DEFAULT_COUNTS),
+        tcache_max_bytes=origins.of_tcache(
+            "tcache_max", par.tcache_max_bytes, TCACHE_DEFAULT_BYTES
+        ),
         hugetlb=Setting(
             hugetlb, "tunable" if "hugetlb" in origins.tunables else "default", _huge_evidence(par)
         ),

@@ -18,11 +18,13 @@ from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, WORD, Layout, StateLayo
 from allocscope.glibc.par import ParValues, find_par
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import (
+    CHUNK_FLAGS,
     ArenaState,
     InvalidHeap,
     heap_of,
     parse_state,
     read_heap_info,
+    read_heaps,
     read_ring,
 )
 
@@ -89,7 +91,7 @@ def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
         and arena.top % 16 == 0
         and arena.top != 0
         and arena.system_bytes <= arena.max_system_bytes < 1 << 47
-        and arena.attached_threads < 1 << 24
+        and (arena.attached_threads or 0) < 1 << 24
         and _bins_plausible(arena, layout)
     )
 
@@ -124,7 +126,7 @@ def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayou
 
 def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
-    itself, and one attached thread."""
+    itself, and one attached thread where such are counted."""
     state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
     for start, data in areas:
         words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
@@ -134,8 +136,53 @@ def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout
                 if words[i] != start + offset or offset + layout.size > len(data):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
-                if not any(arena.raw[: layout.next - 4]) and arena.attached_threads == 1:
+                unused = not any(arena.raw[: layout.next - 4]) and not arena.max_system_bytes
+                if unused and arena.system_bytes == 0 and arena.attached_threads in (None, 1):
                     yield layout, arena
+
+
+def _fitting(
+    memory: Memory,
+    areas: Sequence[tuple[int, bytes]],
+    heap_spans: Sequence[tuple[int, int]],
+    state: StateLayout,
+    main: ArenaState,
+) -> tuple[Located, int] | None:
+    """The malloc whose main_arena this candidate is, with the number of arenas that add up; None
+    when it is none."""
+    try:
+        arenas = read_ring(memory, main.address, state)
+        heap_info = heap_info_size(memory, arenas)
+    except (InvalidHeap, MemoryGap):
+        return None
+    rows = [
+        layout
+        for layout in LAYOUTS
+        if layout.state is state and heap_info in (None, layout.heap_info_bytes)
+    ]
+    pars = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
+    names = {par.layout.name for par in pars}
+    fitting = tuple(row for row in rows if row.par.name in names)
+    if not fitting:
+        return None
+    agreeing = sum(adds_up(memory, arena, arena is arenas[0], pars[0]) for arena in arenas)
+    return Located(main.address, fitting, pars[0], len(arenas)), agreeing
+
+
+def adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -> bool:
+    """Is ``system_mem`` what the arena's heaps, or sbrk_base and top, say? In a process that runs
+    it may not be for an instant."""
+    try:
+        if not is_main:
+            return arena.system_bytes == sum(heap.size for heap in read_heaps(memory, arena))
+        if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
+            return arena.system_bytes == 0
+        top_size = int.from_bytes(memory.read(arena.top + WORD, WORD), "little") & ~CHUNK_FLAGS
+    except (InvalidHeap, MemoryGap):
+        return False
+    if arena.noncontiguous or not par.sbrk_base:
+        return arena.system_bytes >= max(top_size, PAGE)
+    return par.sbrk_base + arena.system_bytes == arena.top + top_size
 
 
 def locate(
@@ -145,23 +192,14 @@ def locate(
     None.
 
     ``heap_spans``: where the main heap may begin (the [heap] mapping). The table's rows that
-    contradict the memory are dropped; those left differ only in what this process does not show."""
+    contradict the memory are dropped; those left differ only in what this process does not show.
+    Where two layouts find an arena in the same place (they have the same bins), the one under which
+    more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    for state, candidate in itertools.chain(_candidates(areas), _untouched(areas)):
-        try:
-            arenas = read_ring(memory, candidate.address, state)
-            heap_info = heap_info_size(memory, arenas)
-        except (InvalidHeap, MemoryGap):
-            continue
-        rows = [
-            layout
-            for layout in LAYOUTS
-            if layout.state is state and heap_info in (None, layout.heap_info_bytes)
-        ]
-        par = find_par(areas, [row.par for row in rows], heap_spans)
-        if par is None:
-            continue
-        fitting = tuple(row for row in rows if row.par.sbrk_base == par.layout.sbrk_base)
-        if fitting:
-            return Located(candidate.address, fitting, par, len(arenas))
+    candidates = itertools.chain(_candidates(areas), _untouched(areas))
+    for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
+        fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+        found = [fit for fit in fits if fit is not None]
+        if found:
+            return max(found, key=lambda fit: fit[1])[0]
     return None

@@ -2,8 +2,9 @@
 
 It is found by what must be true of it: counters and their maxima agree, huge-page fields are powers
 of two, the tcache fields have their fixed sizes, and sbrk_base lies in the main heap. Several
-candidates are told apart by how many fields hold their static start values; equal scores count as
-not found.
+candidates are told apart by how many fields hold their static start values; equal scores at
+different places count as not found. At one place several layouts may fit a process that shows too
+little.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ SMALL_TCACHE_BINS = 64
 MAX_TCACHE_BINS = 76
 MAX_TCACHE_COUNT = 65535
 MAX_TCACHE_BYTES = 4 << 20
+ENOUGH_DEFAULTS = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ParValues:
-    """The values of ``mp_``; sizes in bytes."""
+    """The values of ``mp_``; sizes in bytes. The tcache's are None where the release has none."""
 
     address: int
     layout: ParLayout
@@ -43,16 +45,19 @@ class ParValues:
     mmapped_mem: int
     max_mmapped_mem: int
     sbrk_base: int
-    tcache_bins: int
-    tcache_max_bytes: int
-    tcache_count: int
+    tcache_bins: int | None
+    tcache_max_bytes: int | None
+    tcache_count: int | None
 
 
 def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParValues:
     """``mp_`` from its bytes at ``data[at:]``."""
 
-    def word(offset: int | None) -> int:
-        return 0 if offset is None else int(struct.unpack_from("<Q", data, at + offset)[0])
+    def word(offset: int) -> int:
+        return int(struct.unpack_from("<Q", data, at + offset)[0])
+
+    def optional(offset: int | None) -> int | None:
+        return None if offset is None else word(offset)
 
     def number(offset: int) -> int:
         return int(struct.unpack_from("<i", data, at + offset)[0])
@@ -65,8 +70,8 @@ def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParV
         mmap_threshold=word(16),
         arena_test=word(24),
         arena_max=word(32),
-        thp_pagesize=word(layout.thp_pagesize),
-        hp_pagesize=word(layout.hp_pagesize),
+        thp_pagesize=optional(layout.thp_pagesize) or 0,
+        hp_pagesize=optional(layout.hp_pagesize) or 0,
         n_mmaps=number(layout.n_mmaps),
         n_mmaps_max=number(layout.n_mmaps_max),
         max_n_mmaps=number(layout.max_n_mmaps),
@@ -74,14 +79,19 @@ def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParV
         mmapped_mem=word(layout.mmapped_mem),
         max_mmapped_mem=word(layout.max_mmapped_mem),
         sbrk_base=word(layout.sbrk_base),
-        tcache_bins=word(layout.tcache_bins),
-        tcache_max_bytes=word(layout.tcache_max_bytes),
-        tcache_count=word(layout.tcache_count),
+        tcache_bins=optional(layout.tcache_bins),
+        tcache_max_bytes=optional(layout.tcache_max_bytes),
+        tcache_count=optional(layout.tcache_count),
     )
 
 
 def _power_of_two_or_zero(value: int) -> bool:
     return value & (value - 1) == 0
+
+
+def _within(value: int | None, low: int, high: int) -> bool:
+    """Also true of a member that the layout does not have."""
+    return value is None or low <= value <= high
 
 
 def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]]) -> bool:
@@ -99,16 +109,17 @@ def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]]) -> bool:
     pages = _power_of_two_or_zero(par.thp_pagesize) and _power_of_two_or_zero(par.hp_pagesize)
     arenas = 0 < par.arena_test < 1 << 24 and par.arena_max < 1 << 24
     tcache = (
-        0 < par.tcache_bins <= MAX_TCACHE_BINS
-        and 0 < par.tcache_max_bytes <= MAX_TCACHE_BYTES + 16
-        and par.tcache_count <= MAX_TCACHE_COUNT
+        _within(par.tcache_bins, 1, MAX_TCACHE_BINS)
+        and _within(par.tcache_max_bytes, 1, MAX_TCACHE_BYTES + 16)
+        and _within(par.tcache_count, 0, MAX_TCACHE_COUNT)
     )
     base = par.sbrk_base == 0 or any(start <= par.sbrk_base < end for start, end in heap_spans)
     return counters and pages and arenas and tcache and base
 
 
 def defaults_held(par: ParValues) -> int:
-    """How many fields hold their static start value."""
+    """How many fields hold their static start value. A tcache's fields that are there and plausible
+    count as well: a layout without them says less about the same memory."""
     return (
         (par.trim_threshold == DEFAULT_THRESHOLD)
         + (par.top_pad == DEFAULT_THRESHOLD)
@@ -116,6 +127,7 @@ def defaults_held(par: ParValues) -> int:
         + (par.arena_test == DEFAULT_ARENA_TEST)
         + (par.n_mmaps_max == DEFAULT_MMAP_MAX)
         + (par.tcache_bins == SMALL_TCACHE_BINS)
+        + (par.tcache_bins is not None)
         + 2 * (par.sbrk_base != 0)
     )
 
@@ -124,9 +136,9 @@ def find_par(
     areas: Sequence[tuple[int, bytes]],
     layouts: Sequence[ParLayout],
     heap_spans: Sequence[tuple[int, int]],
-) -> ParValues | None:
-    """``mp_`` within ``areas`` (start address and bytes of the library's data), or None when it is
-    not found for certain."""
+) -> list[ParValues]:
+    """``mp_`` within ``areas`` (start address and bytes of the library's data), as each of the
+    ``layouts`` reads it that fit best; empty when it is not found for certain."""
     best: list[ParValues] = []
     best_score = 0
     for start, data in areas:
@@ -151,7 +163,6 @@ def find_par(
                     best, best_score = [par], score
                 elif score == best_score:
                     best.append(par)
-    if best_score < 4:
-        return None
-    addresses = {par.address for par in best}
-    return best[0] if len(addresses) == 1 else None
+    if best_score < ENOUGH_DEFAULTS or len({par.address for par in best}) != 1:
+        return []
+    return best

@@ -99,7 +99,7 @@ class _Reader:
             {arena.address for arena in arenas},
             _in_spans(subject.spans),
             _tcache_layouts(subject.located),
-            subject.located.par.tcache_count,
+            subject.located.par.tcache_count or 0,
         )
         self.layout = choose_layout(subject.located, self.slots, version)
 
@@ -116,15 +116,20 @@ class _Reader:
     def threads(self, arenas: Sequence[ArenaState], par: ParValues) -> list[ThreadState]:
         addresses = {arena.address for arena in arenas}
         return read_threads(
-            self.memory, self.subject.threads, self.tcbs, self.slots, addresses, par.tcache_count
+            self.memory,
+            self.subject.threads,
+            self.tcbs,
+            self.slots,
+            addresses,
+            par.tcache_count or 0,
         )
 
     def begin(self) -> _Round:
         """Everything but the arenas' chunks."""
         subject, memory = self.subject, self.memory
         arenas = self.ring()
-        found = subject.located.par
-        par = parse_par(found.address, memory.read(found.address, found.layout.size), found.layout)
+        where, layout = subject.located.par.address, self.layout.par
+        par = parse_par(where, memory.read(where, layout.size), layout)
         threads = self.threads(arenas, par)
         tcaches = [thread.tcache for thread in threads if thread.tcache is not None]
         mangled = detect_safe_linking(memory, tcaches, arenas, subject.safe_linking_default)
@@ -244,16 +249,21 @@ def read_heap(
 
 
 def choose_layout(located: Located, slots: ThreadSlots, version: str | None) -> Layout:
-    """Of the rows that fit the memory: those with the tcache that was seen, and among them the one
-    of the release that the library names (they differ in nothing that this process shows)."""
+    """Of the rows that fit the memory: those with the tcache and the keys that were seen, and among
+    them the one of the release that the library names (they differ in nothing that this process
+    shows)."""
     rows = list(located.layouts)
-    if slots.tcache_offset is not None:
-        rows = [row for row in rows if row.tcache.entries == slots.layout.entries] or rows
+    if slots.tcache_offset is not None and slots.layout is not None:
+        entries = slots.layout.entries
+        rows = [row for row in rows if row.tcache and row.tcache.entries == entries] or rows
+    if slots.key_is_address is not None:
+        keyed = slots.key_is_address
+        rows = [row for row in rows if row.tcache and row.tcache.key_is_address == keyed] or rows
     return next((row for row in rows if version in row.versions), rows[0])
 
 
 def _tcache_layouts(located: Located) -> list[TcacheLayout]:
-    return list({row.tcache.name: row.tcache for row in located.layouts}.values())
+    return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
 def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:

@@ -28,7 +28,8 @@ class InvalidHeap(AllocscopeError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenaState:
-    """One ``struct malloc_state``. ``raw`` is its bytes without the lock word, for comparing two
+    """One ``struct malloc_state``. ``attached_threads`` is None where they are not counted (up to
+    2.22). ``raw`` is its bytes without the lock word, for comparing two
     readings."""
 
     address: int
@@ -38,7 +39,7 @@ class ArenaState:
     top: int
     bins: tuple[int, ...]
     next: int
-    attached_threads: int
+    attached_threads: int | None
     system_bytes: int
     max_system_bytes: int
     raw: bytes
@@ -85,6 +86,7 @@ def parse_state(address: int, data: bytes, layout: StateLayout) -> ArenaState:
         return int(struct.unpack_from("<Q", data, offset)[0])
 
     lock, flags = struct.unpack_from("<Ii", data, 0)
+    attached = layout.attached_threads
     fastbins: tuple[int, ...] = ()
     if layout.fastbins is not None:
         fastbins = struct.unpack_from(f"<{layout.fastbin_count}Q", data, layout.fastbins)
@@ -96,7 +98,7 @@ def parse_state(address: int, data: bytes, layout: StateLayout) -> ArenaState:
         top=word(layout.top),
         bins=struct.unpack_from(f"<{2 * BIN_COUNT}Q", data, layout.bins),
         next=word(layout.next),
-        attached_threads=word(layout.attached_threads),
+        attached_threads=None if attached is None else word(attached),
         system_bytes=word(layout.system_mem),
         max_system_bytes=word(layout.max_system_mem),
         raw=data[4 : layout.size],

@@ -1,7 +1,8 @@
 """Each thread's arena and tcache, found without symbols and without a stop.
 
 The kernel tells where a thread keeps its robust futex list; glibc keeps that list inside the
-thread's control block (TCB), whose first and third word point to itself. Below the TCB lies static
+thread's control block (TCB), whose first and third word point to itself. (A core tells the TCB's
+address at once: the thread's fs_base.) Below the TCB lies static
 TLS, and there, at the same offset in every thread, libc's variables ``thread_arena`` and
 ``tcache``. The offsets are found by what the words point to: an arena, and a chunk of the tcache's
 size whose contents fit.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from allocscope.glibc.layouts import WORD, TcacheLayout
@@ -27,11 +28,13 @@ MAX_DEFAULT_COUNT = 65535
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ThreadHead:
-    """A thread as the kernel knows it; ``robust_list`` is 0 when it has none."""
+    """A thread as the kernel knows it; ``robust_list`` is 0 when it has none. ``thread_pointer`` is
+    known only where the thread's registers are (a core)."""
 
     tid: int
     name: str
     robust_list: int
+    thread_pointer: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,11 +67,23 @@ class ThreadState:
 @dataclasses.dataclass(frozen=True, slots=True)
 class ThreadSlots:
     """Where libc's two variables lie, relative to the thread pointer; None where no thread shows
-    it."""
+    it. ``layout`` is None too where there is no tcache. ``key_is_address``: what the parked chunks
+    show of TcacheLayout's field of that name, None without any."""
 
-    layout: TcacheLayout
+    layout: TcacheLayout | None
     arena_offset: int | None
     tcache_offset: int | None
+    key_is_address: bool | None = None
+
+
+def _places(thread: ThreadHead, distance: int | None) -> Iterable[int]:
+    """Where the TCB may be: all robust lists are equally far from theirs."""
+    if thread.thread_pointer:
+        return [thread.thread_pointer]
+    if not thread.robust_list:
+        return []
+    guesses = range(0, TCB_SEARCH_BYTES, 16) if distance is None else [distance]
+    return (thread.robust_list - back for back in guesses)
 
 
 def find_tcbs(memory: Memory, threads: Sequence[ThreadHead]) -> dict[int, int]:
@@ -76,17 +91,13 @@ def find_tcbs(memory: Memory, threads: Sequence[ThreadHead]) -> dict[int, int]:
     found: dict[int, int] = {}
     distance: int | None = None
     for thread in threads:
-        if not thread.robust_list:
-            continue
-        guesses = [distance] if distance is not None else range(0, TCB_SEARCH_BYTES, 16)
-        for back in guesses:
-            tcb = thread.robust_list - back
+        for tcb in _places(thread, distance):
             [data] = memory.read_each([tcb], 3 * WORD)
             if data is None:
                 break
             first, _, third = struct.unpack("<3Q", data)
             if first == tcb == third:
-                distance = back
+                distance = thread.robust_list - tcb if thread.robust_list else None
                 found[thread.tid] = tcb
                 break
     return found
@@ -97,7 +108,8 @@ def parse_tcache(
 ) -> Tcache | None:
     """A tcache from its bytes, None when they cannot be one. ``fill``: ``mp_.tcache_count``, what a
     bin may hold."""
-    numbers = struct.unpack_from(f"<{layout.slot_count}H", data, 0)
+    counter = "B" if layout.counter_bytes == 1 else "H"
+    numbers = struct.unpack_from(f"<{layout.slot_count}{counter}", data, 0)
     heads = struct.unpack_from(f"<{layout.slot_count}Q", data, layout.entries)
     if layout.counts_free_slots:
         # a thread keeps the fill that was in force when it made its tcache
@@ -118,8 +130,10 @@ def _chunk_size(memory: Memory, pointer: int) -> int:
 
 
 def _read_tcache(
-    memory: Memory, tid: int, pointer: int, layout: TcacheLayout, fill: int
+    memory: Memory, tid: int, pointer: int, layout: TcacheLayout | None, fill: int
 ) -> Tcache | None:
+    if layout is None:
+        return None
     if pointer % 16 or not pointer or _chunk_size(memory, pointer) not in layout.chunk_sizes:
         return None
     [data] = memory.read_each([pointer], layout.size)
@@ -152,25 +166,42 @@ def find_slots(
     fill: int,
 ) -> ThreadSlots:
     """Where ``thread_arena`` and ``tcache`` lie, and which tcache layout fits (the first of
-    ``layouts`` when no thread has one)."""
+    ``layouts`` when no thread has one; those that differ only in the key fit alike)."""
     arena_votes: Counter[int] = Counter()
     tcache_votes: Counter[tuple[str, int]] = Counter()
     by_name = {layout.name: layout for layout in layouts}
+    parked: set[tuple[int, int]] = set()
     for tid, tcb in list(tcbs.items())[:SAMPLE_THREADS]:
         for offset, word in _tls_words(memory, tcb).items():
             if word in arenas:
                 arena_votes[offset] += 1
             elif in_heap(word):
                 for layout in layouts:
-                    if _read_tcache(memory, tid, word, layout, fill) is not None:
+                    tcache = _read_tcache(memory, tid, word, layout, fill)
+                    if tcache is not None:
                         tcache_votes[layout.name, offset] += 1
+                        parked.update((head, tcache.address) for head in tcache.heads if head)
         if _most(arena_votes) >= ENOUGH_VOTES and _most(tcache_votes) >= ENOUGH_VOTES:
             break
     arena_offset = arena_votes.most_common(1)[0][0] if arena_votes else None
     if not tcache_votes:
-        return ThreadSlots(layouts[0], arena_offset, None)
+        return ThreadSlots(layouts[0] if layouts else None, arena_offset, None)
     (name, tcache_offset), _ = tcache_votes.most_common(1)[0]
-    return ThreadSlots(by_name[name], arena_offset, tcache_offset)
+    keyed = _key_is_address(memory, sorted(parked))
+    return ThreadSlots(by_name[name], arena_offset, tcache_offset, keyed)
+
+
+def _key_is_address(memory: Memory, parked: Sequence[tuple[int, int]]) -> bool | None:
+    """Is the second word of parked chunks the address of the tcache that holds them? Each a user
+    pointer and that address; a chunk from before the program's last write may say anything, so the
+    majority counts."""
+    keys = memory.read_each([head + WORD for head, _ in parked], WORD)
+    alike = [
+        int.from_bytes(key, "little") == address
+        for key, (_, address) in zip(keys, parked, strict=True)
+        if key is not None
+    ]
+    return 2 * sum(alike) > len(alike) if alike else None
 
 
 def read_threads(

@@ -1,8 +1,8 @@
 """A whole made-up malloc: libc's data with main_arena and mp_, heaps, threads and their tcaches.
 
-Strategy: the tables below say where each release keeps what (64-bit; glibc malloc/malloc.c,
-malloc/arena.c); a Malloc is filled with rows of chunks (heaps.py), threads and mappings, and
-written once. What a reading of it must find follows from the lists of chunks that were put in.
+Strategy: releases.py says where each release keeps what; a Malloc is filled with rows of chunks
+(heaps.py), threads and mappings, and written once. What a reading of it must find follows from the
+lists of chunks that were put in.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import struct
 
 from unit.heaps import PAGE, Image, Row, linked
+from unit.releases import PAR_START, RELEASES
 
 from allocscope.files.spans import SpanMemory
 from allocscope.glibc.locate import Located, locate
@@ -24,84 +25,6 @@ LIBC_DATA = 0x7F8000000000
 LIBC_RODATA = 0x7F7FFFF00000
 STACKS = 0x7F9000000000
 MAPPINGS = 0x7FA000000000
-
-STATE_TO_2_42 = {
-    "size": 2200,
-    "fastbins": 16,
-    "top": 96,
-    "bins": 112,
-    "next": 2160,
-    "attached_threads": 2176,
-    "system_mem": 2184,
-    "max_system_mem": 2192,
-}
-STATE_FROM_2_43 = {
-    "size": 2112,
-    "top": 8,
-    "bins": 24,
-    "next": 2072,
-    "attached_threads": 2088,
-    "system_mem": 2096,
-    "max_system_mem": 2104,
-}
-
-PAR_WORDS = ("trim_threshold", "top_pad", "mmap_threshold", "arena_test", "arena_max")
-PAR_HUGE = ("thp_pagesize", "hp_pagesize", "hp_flags:int")
-PAR_COUNTERS = ("n_mmaps:int", "n_mmaps_max:int", "max_n_mmaps:int", "no_dyn_threshold:int")
-PAR_SUMS = ("mmapped_mem", "max_mmapped_mem", "sbrk_base")
-PAR_TCACHE = ("tcache_bins", "tcache_max_bytes", "tcache_count")
-UNSORTED = ("tcache_unsorted_limit",)
-PAR_TO_2_34 = PAR_WORDS + PAR_COUNTERS + PAR_SUMS + PAR_TCACHE + UNSORTED
-PAR_TO_2_42 = PAR_WORDS + PAR_HUGE + PAR_COUNTERS + PAR_SUMS + PAR_TCACHE + UNSORTED
-PAR_2_44 = (*PAR_WORDS, "thp_mode:int", *PAR_HUGE, *PAR_COUNTERS, *PAR_SUMS, *PAR_TCACHE)
-PAR_2_43 = PAR_2_44 + UNSORTED
-
-PAR_START = {
-    "trim_threshold": 0x20000,
-    "top_pad": 0x20000,
-    "mmap_threshold": 0x20000,
-    "arena_test": 8,
-    "n_mmaps_max": 65536,
-    "tcache_bins": 64,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """What differs between releases."""
-
-    state: dict[str, int]
-    par: tuple[str, ...]
-    heap_info_bytes: int
-    mangled: bool
-    tcache_bins: int
-    tcache_chunk: int
-    fill: int
-    counts_free_slots: bool
-    mmap_size_is_usable: bool
-
-
-def _par_fields(minor: int) -> tuple[str, ...]:
-    if minor >= 43:
-        return PAR_2_44 if minor >= 44 else PAR_2_43
-    return PAR_TO_2_42 if minor >= 35 else PAR_TO_2_34
-
-
-def _release(minor: int) -> Release:
-    return Release(
-        state=STATE_FROM_2_43 if minor >= 43 else STATE_TO_2_42,
-        par=_par_fields(minor),
-        heap_info_bytes=48 if minor >= 35 else 32,
-        mangled=minor >= 32,
-        tcache_bins=76 if minor >= 42 else 64,
-        tcache_chunk=0x300 if minor >= 42 else 0x290,
-        fill=16 if minor >= 43 else 7,
-        counts_free_slots=minor >= 42,
-        mmap_size_is_usable=minor >= 43,
-    )
-
-
-RELEASES = {f"2.{minor}": _release(minor) for minor in (31, 32, 34, 35, 36, 41, 42, 43, 44)}
 
 
 def up(value: int, unit: int) -> int:
@@ -152,11 +75,17 @@ class Thread:
     ROBUST_LIST_OFFSET = 0x2E0
 
     def make_tcache(self, size: int) -> None:
-        """The struct lies in a chunk of the thread's arena."""
+        """The struct lies in a chunk of the thread's arena; nothing where a release has none (size
+        0)."""
+        if not size:
+            return
         self.tcache = self.arena.row.tcache_struct(size).address + 16
 
     def park(self, row: Row, size: int) -> None:
-        """The next chunk of the row is in this thread's tcache."""
+        """The next chunk of the row is in this thread's tcache; live where it has none."""
+        if not self.tcache:
+            row.live(size)
+            return
         self.bins.setdefault((size - 32) // 16, []).insert(0, row.cached(size).address + 16)
 
 
@@ -179,9 +108,11 @@ class Malloc:
         self.par: dict[str, int] = {
             **PAR_START,
             "sbrk_base": sbrk_base,
-            "tcache_count": self.release.fill,
-            "tcache_max_bytes": 0x411 if version >= "2.42" else 0x408,
         }
+        if self.release.tcache_bins:
+            self.par["tcache_bins"] = 64
+            self.par["tcache_count"] = self.release.fill
+            self.par["tcache_max_bytes"] = 0x411 if version >= "2.42" else 0x408
 
     # ---- filling it ----
 
@@ -285,7 +216,8 @@ class Malloc:
         self.image.write(arena.address, struct.pack("<Ii", arena.lock_word, arena.flags))
         self.image.words(arena.address + state["top"], *tops or [arena.address + state["top"]])
         self.image.words(arena.address + state["next"], following)
-        self.image.words(arena.address + state["attached_threads"], arena.attached_threads)
+        if "attached_threads" in state:
+            self.image.words(arena.address + state["attached_threads"], arena.attached_threads)
         self.image.words(arena.address + state["system_mem"], system)
         self.image.words(arena.address + state["max_system_mem"], system)
         previous = 0
@@ -320,8 +252,11 @@ class Malloc:
         for index, pointers in thread.bins.items():
             numbers[index] += -len(pointers) if release.counts_free_slots else len(pointers)
             heads[index] = linked(self.image, pointers, mangled=release.mangled)
-        data = struct.pack(f"<{release.tcache_bins}H", *numbers)
-        self.image.write(thread.tcache, data + struct.pack(f"<{len(heads)}Q", *heads))
+            for pointer in pointers if release.key is not None else ():
+                self.image.words(pointer + 8, release.key or thread.tcache)
+        counter = "B" if release.counter_bytes == 1 else "H"
+        data = struct.pack(f"<{release.tcache_bins}{counter}{len(heads)}Q", *numbers, *heads)
+        self.image.write(thread.tcache, data)
 
     # ---- what is true of it ----
 

@@ -6,7 +6,14 @@ import pytest
 from unit.mallocs import LIBC_RODATA, PAGE, RELEASES, STACKS, Malloc, Thread
 
 from allocscope.files.spans import SpanMemory
-from allocscope.glibc.layouts import TCACHE_3, TCACHE_4, TCACHE_5, TCACHE_6
+from allocscope.glibc.layouts import (
+    TCACHE_1,
+    TCACHE_2,
+    TCACHE_3,
+    TCACHE_4,
+    TCACHE_5,
+    TCACHE_6,
+)
 from allocscope.glibc.threads import (
     ThreadHead,
     ThreadSlots,
@@ -17,7 +24,7 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 
-LAYOUTS = [TCACHE_3, TCACHE_4, TCACHE_5, TCACHE_6]
+LAYOUTS = [TCACHE_1, TCACHE_2, TCACHE_3, TCACHE_4, TCACHE_5, TCACHE_6]
 
 
 def heads(malloc: Malloc) -> list[ThreadHead]:
@@ -82,7 +89,10 @@ def test_a_thread_control_block_without_its_page() -> None:
 # ---- where the two variables lie ----
 
 
-@pytest.mark.parametrize("version", RELEASES)
+WITH_TCACHE = [version for version, release in RELEASES.items() if release.tcache_bins]
+
+
+@pytest.mark.parametrize("version", WITH_TCACHE)
 def test_the_offsets_are_those_that_most_threads_show(version: str) -> None:
     malloc = a_malloc(version).write()
     first = malloc.threads[0]
@@ -90,7 +100,10 @@ def test_the_offsets_are_those_that_most_threads_show(version: str) -> None:
     with malloc.memory() as memory:
         slots, states = read(malloc, memory)
     assert (slots.arena_offset, slots.tcache_offset) == (-56, -72)
+    assert slots.layout is not None
     assert slots.layout.slot_count == malloc.release.tcache_bins
+    assert slots.layout.counter_bytes == malloc.release.counter_bytes
+    assert slots.key_is_address == (malloc.release.key == 0)
     for thread, state in zip(malloc.threads, states, strict=True):
         assert state.arena == thread.arena.address
         assert state.tcache is not None
@@ -201,3 +214,37 @@ def test_a_thread_keeps_the_fill_that_was_in_force_when_it_made_its_tcache() -> 
 def test_bytes_that_are_no_tcache(numbers: dict[int, int], pointers: dict[int, int]) -> None:
     data = struct_of(numbers, pointers, free_slots=None)
     assert parse_tcache(1, 0x1010, data, TCACHE_4, 7) is None
+
+
+# ---- before there was a tcache, and when nothing lies in it ----
+
+
+def test_a_release_without_a_tcache_has_arenas_only() -> None:
+    malloc = a_malloc("2.23").write()
+    tcbs = {thread.tid: thread.tcb for thread in malloc.threads}
+    arenas = {arena.address for arena in malloc.arenas}
+    with malloc.memory() as memory:
+        slots = find_slots(memory, tcbs, arenas, lambda a: in_heap(malloc, a), [], 0)
+        states = read_threads(memory, heads(malloc), tcbs, slots, arenas, 0)
+    assert slots == ThreadSlots(None, Thread.ARENA_OFFSET, None, None)
+    assert [(state.arena, state.tcache) for state in states] == [
+        (thread.arena.address, None) for thread in malloc.threads
+    ]
+
+
+def test_empty_tcaches_show_no_keys() -> None:
+    malloc = Malloc("2.36")
+    malloc.thread().make_tcache(0x290)
+    malloc.main.end_at_page()
+    malloc.write()
+    with malloc.memory() as memory:
+        slots, _ = read(malloc, memory)
+    assert (slots.tcache_offset, slots.key_is_address) == (Thread.TCACHE_OFFSET, None)
+
+
+def test_a_thread_pointer_that_is_known_needs_no_robust_list() -> None:
+    malloc = a_malloc().write()
+    known = [ThreadHead(t.tid, "x", 0, t.tcb) for t in malloc.threads]
+    with malloc.memory() as memory:
+        assert find_tcbs(memory, known) == {t.tid: t.tcb for t in malloc.threads}
+        assert find_tcbs(memory, [ThreadHead(1, "x", 0, STACKS + 8)]) == {}
