@@ -77,7 +77,7 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
     if usable:
         return usable
     subject = f"process {process.pid} ({process.comm})"
-    hint = "allocscope reads the heaps of glibc malloc; the allocator it uses may have tools of its own."
+    hint = "allocscope reads heaps of glibc malloc; this allocator may have tools of its own."
     kinds = {image.kind: image for image in images}
     if any(image.bits == 32 for image in images):
         message = f"{subject} is a 32-bit program, and only heaps of 64-bit programs can be read"

@@ -77,6 +77,9 @@ def test_no_such_process() -> None:
 
 
 def test_kernel_thread() -> None:
+    name = Path("/proc/2/comm")
+    if not name.exists() or name.read_text() != "kthreadd\n":
+        pytest.skip("this kernel has no kernel threads in sight (a container)")
     error = refusal(2)
     assert isinstance(error, NoGlibcHeap)
     assert "kernel thread" in error.message
