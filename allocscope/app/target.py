@@ -76,6 +76,8 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
         raise NoGlibcHeap(
             f"process {target.process.pid} ({target.process.comm}) has {seen}, "
             "but none of the known malloc layouts fits its memory",
-            f"`allocscope arenas {target.process.pid} --ask-glibc` asks glibc itself.",
+            "If it has only just started, its malloc may yet be set up: ask again. Otherwise "
+            f"`allocscope ask {target.process.pid}` asks glibc itself; --ask-glibc here needs a "
+            "layout.",
         )
     return idle

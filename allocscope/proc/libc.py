@@ -76,7 +76,7 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
     if usable:
         return usable
     subject = f"process {process.pid} ({process.comm})"
-    hint = "`allocscope explain`, `footprint` and `map` still account for its memory."
+    hint = f"/proc/{process.pid}/smaps tells what its memory consists of."
     kinds = {image.kind: image for image in images}
     if any(image.bits == 32 for image in images):
         message = f"{subject} is a 32-bit program, and only heaps of 64-bit programs can be read"
@@ -89,6 +89,7 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
         message = f"{subject} is a static program without a trace of glibc's malloc"
     else:
         message = f"{subject} has no C library that allocscope knows"
+        hint = f"If it has only just started, its C library may yet be loaded: ask again. {hint}"
     raise NoGlibcHeap(message, hint)
 
 

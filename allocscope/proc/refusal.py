@@ -30,6 +30,7 @@ CAP_CHECKPOINT_RESTORE = 40
 
 _GONE = (errno.ENOENT, errno.ESRCH)
 _REFUSED = (errno.EACCES, errno.EPERM)
+_DEAD = "ZXx"
 _AS_ROOT = "Run it as root, or give allocscope CAP_SYS_PTRACE"
 
 
@@ -43,8 +44,13 @@ def translate(pid: int, what: str, error: OSError) -> AllocscopeError:
     if error.errno in _GONE:
         if not exists(pid):
             return NoSuchProcess(f"there is no process {pid}", "It may have ended meanwhile.")
-        if _status(pid) is None:
+        status = _status(pid)
+        if status is None:
             return permission(pid, what)
+        if status.state in _DEAD:
+            return NoSuchProcess(
+                f"process {pid} has ended", "Its parent has yet to collect its exit status."
+            )
         return MissingPart(
             f"cannot read {what} of process {pid}: this kernel has no such file, or it just ended",
             "`allocscope doctor` lists what this kernel lacks.",
