@@ -290,9 +290,9 @@ def _mmapped_rows(
     extents = sorted({e for e in (around.extent(a) for a in outside) if e is not None})
     for low, high in extents:
         targets = [a for a in outside if low <= a < high]
-        top_end = (
-            arena.top + _chunk_size(around.memory, arena.top) if low <= arena.top < high else high
-        )
+        top_end = high
+        if low <= arena.top < high:
+            top_end = min(arena.top + _chunk_size(around.memory, arena.top), high)
         at = low
         while targets and at < high and len(pieces) < MAX_PIECES:
             start = next(

@@ -156,6 +156,6 @@ def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
             raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} does not look like one")
         heaps.append(heap)
         start = heap.previous
-    if heaps[-1].start != heap_of(arena.address):
+    if not heaps or heaps[-1].start != heap_of(arena.address):
         raise InvalidHeap(f"the heaps of arena {arena.address:#x} do not lead back to it")
     return heaps[::-1]

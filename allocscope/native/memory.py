@@ -2,8 +2,9 @@
 process, or spans.
 
 Rules: one call of the helper does the work of many reads, and releases the GIL; an errno becomes an
-error here, once. What the helper guarantees (only pages that are there are read) is in
-probes/include/source.h.
+error here, once. Addresses may be the sum of what a damaged target holds: they are taken modulo
+2**64, and nothing is there beyond user space. What the helper guarantees (only pages that are there
+are read) is in probes/include/source.h.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +26,7 @@ from allocscope.errors import (
     NoSuchProcess,
     PermissionRefused,
 )
+from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.walk import ClassTally, Region, Residency, Tally
 from allocscope.native import ffi, lib
 
@@ -46,6 +49,21 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     return InternalError(f"{doing} of {label} failed: {text}")
 
 
+class HoldBudget:
+    """How much memory may be held at once, over all sources that share this. A source keeps what it
+    took, because its buffer does."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> bool:
+        with self._lock:
+            granted = size_bytes <= self._left
+            self._left -= size_bytes if granted else 0
+            return granted
+
+
 class NativeMemory:
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
@@ -57,6 +75,8 @@ class NativeMemory:
         self._source: Any = source
         self.label = label
         self.deadline_ns = 0
+        self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
+        self._buffer_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +105,7 @@ class NativeMemory:
     def read(self, address: int, size: int) -> bytes:
         buffer = ffi.new("char[]", size)
         self._check(
-            lib.as_read(self._source, address, buffer, size),
+            lib.as_read(self._source, address & _MASK64, buffer, size),
             f"reading {size} bytes at {address:#x}",
         )
         return bytes(ffi.buffer(buffer, size))
@@ -94,7 +114,7 @@ class NativeMemory:
         count = len(addresses)
         if not count:
             return []
-        where = array("Q", addresses)
+        where = _array_of(addresses)
         data = ffi.new("char[]", count * size)
         ok = ffi.new("uint8_t[]", count)
         code = lib.as_read_each(
@@ -109,9 +129,10 @@ class NativeMemory:
 
     @contextlib.contextmanager
     def _holding(self, start: int, end: int) -> Iterator[None]:
-        code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
-        if code != errno.E2BIG:
-            self._check(code, "reading the heap")
+        more_bytes = max(0, end - start - self._buffer_bytes)
+        if start < end and self._budget.take(more_bytes):
+            self._buffer_bytes += more_bytes
+            self._check(lib.as_hold(self._source, start, end), "reading the heap")
         try:
             yield
         finally:
@@ -122,6 +143,7 @@ class NativeMemory:
         out = ffi.new("as_run[]", RUN_BATCH)
         count = ffi.new("size_t *")
         resume = ffi.new("uint64_t *")
+        start = max(start, 0)
         while start < end:
             code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
             self._check(code, "reading page states")
@@ -174,6 +196,11 @@ class NativeMemory:
         finally:
             lib.as_free(out[0])
 
+    def sort(self, addresses: array[int]) -> None:
+        if addresses:
+            view = ffi.from_buffer("uint64_t[]", addresses)
+            self._check(lib.as_sort(view, len(addresses)), "sorting")
+
     # ---- Walker ----
 
     def walk(self, region: Region) -> Tally:
@@ -201,8 +228,20 @@ class NativeMemory:
         self._check(code, "following chunks")
         return bool(reaches[0])
 
+    def each(
+        self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
+    ) -> list[Result]:
+        return [work(self, self, item) for item in items]
+
     def hash_sum(self, addresses: Sequence[int]) -> int:
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
+
+
+def _array_of(addresses: Sequence[int]) -> array[int]:
+    try:
+        return array("Q", addresses)
+    except OverflowError:
+        return array("Q", [address & _MASK64 for address in addresses])
 
 
 def _marks_of(region: Region) -> tuple[Sequence[int], ...]:

@@ -42,7 +42,8 @@ typedef struct as_source as_source;
 
 /* Opens pid's pagemap. ENOENT or ESRCH: no such process; EACCES or EPERM: not allowed. */
 int as_source_process(int pid, as_source **out);
-/* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start. */
+/* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start and do not overlap; pages
+ * that runs call present must be there in full to be walked. */
 int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs, size_t run_count, as_source **out);
 void as_source_close(as_source *source);
 /* For tests: behave as a kernel before 6.7, which has no PAGEMAP_SCAN. */
@@ -65,8 +66,11 @@ int as_read(as_source *source, uint64_t address, void *buffer, size_t size);
 int as_read_each(as_source *source, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok);
 
 /* Follows list_count lists. All elements' pointers, list after list, go to *out (give it back with as_free); counts[i] is how many
- * belong to list i; broken[i]: 0 it ended as it should, 1 in an unreadable or unaligned element, 2 at its limit. */
+ * belong to list i; broken[i]: 0 it ended as it should, 1 in an unreadable or unaligned element or in a
+ * circle, 2 at its limit. */
 int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts, uint8_t *broken);
 void as_free(void *memory);
+/* Sorts addresses, ascending. */
+int as_sort(uint64_t *addresses, size_t count);
 
 #endif

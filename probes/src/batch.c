@@ -67,7 +67,7 @@ static int range_there(batch *b, uint64_t address, size_t size, int *there)
 {
     int error = 0;
     *there = 1;
-    for (uint64_t at = address; !error && *there && at < address + size; at = (at / PAGE + 1) * PAGE)
+    for (uint64_t at = address; !error && *there && at - address < size; at = (at / PAGE + 1) * PAGE)
         error = page_there(b, at, there);
     return error;
 }
@@ -96,8 +96,8 @@ static int read_some(batch *b, const uint64_t *addresses, const size_t *wanted, 
 int batch_read(batch *b, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok)
 {
     size_t wanted[IOVECS_AT_ONCE], pending = 0;
-    memset(ok, 0, count);
-    for (size_t i = 0; i < count; i++) {
+    memset(ok, !size, count);
+    for (size_t i = 0; size && i < count; i++) {
         int there = 0, error = 0;
         if (as_holds(b->source, addresses[i]) && addresses[i] + size <= b->source->held_end)
             ok[i] = !as_read_held(b->source, addresses[i], (unsigned char *)buffer + i * size, size);

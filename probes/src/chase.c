@@ -10,6 +10,8 @@ typedef struct follower {
     uint64_t at;
     uint64_t *words;
     size_t count, cap;
+    uint64_t lap_start; /* an element passed, renewed in ever longer laps: who meets it again goes in a circle (Brent) */
+    size_t lap;
 } follower;
 
 static int keep(follower *f)
@@ -23,6 +25,10 @@ static int keep(follower *f)
         f->cap = cap;
     }
     f->words[f->count++] = f->at;
+    if (f->count > f->lap) {
+        f->lap_start = f->at;
+        f->lap = 2 * f->count;
+    }
     return 0;
 }
 
@@ -43,7 +49,7 @@ static size_t gather(const as_list *lists, follower *followers, uint8_t *broken,
             continue;
         if (followers[i].count == lists[i].limit) {
             broken[i] = 2;
-        } else if (!at || at & 15 || link % 8) {
+        } else if (!at || at & 15 || link % 8 || at == followers[i].lap_start) {
             broken[i] = 1;
         } else {
             r->active[going] = i;
@@ -70,6 +76,7 @@ static int follow(batch *b, const as_list *lists, size_t list_count, follower *f
             }
             error = keep(&followers[i]);
             followers[i].at = lists[i].mangled ? r->values[k] ^ (r->links[k] >> 12) : r->values[k];
+            as_prefetch_held(b->source, followers[i].at + (uint64_t)lists[i].link_offset);
             r->active[going++] = i;
         }
         if (error)

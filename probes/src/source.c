@@ -29,6 +29,8 @@ enum { SCAN_ENTRIES = 512, PAGEMAP_BATCH = 16384 };
 /* One scan holds the target's mmap lock: keep the pieces short. */
 static const uint64_t SCAN_PIECE = 64u << 20;
 static const uint64_t PAGE = 4096;
+/* Where user space ends on x86-64; asked about what lies beyond, the kernel answers EFAULT. */
+static const uint64_t USER_END = (1ull << 47) - 4096;
 
 static int add_run(as_run *out, size_t cap, size_t *count, uint64_t start, uint64_t end, uint64_t flags)
 {
@@ -70,6 +72,10 @@ static int scan_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, si
         int n = ioctl(s->pagemap, PM_SCAN, &arg);
         if (n < 0 && errno == EINVAL && !s->no_guard) {
             s->no_guard = 1; /* the guard category came later than the call itself */
+            continue;
+        }
+        if (n < 0 && errno == EFAULT) { /* beyond the address space there is nothing */
+            at = stop;
             continue;
         }
         if (n < 0)
@@ -122,13 +128,25 @@ static int pagemap_runs(as_source *s, uint64_t start, uint64_t end, as_run *out,
     return error;
 }
 
+/* The first run that ends after address. */
+static size_t first_run_after(const as_source *s, uint64_t address)
+{
+    size_t low = 0, high = s->run_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (s->runs[middle].end <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static int span_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
                      uint64_t *resume)
 {
-    for (size_t i = 0; i < s->run_count; i++) {
+    for (size_t i = first_run_after(s, start); i < s->run_count && s->runs[i].start < end; i++) {
         as_run r = s->runs[i];
-        if (r.end <= start || r.start >= end)
-            continue;
         if (r.start < start)
             r.start = start;
         if (r.end > end)
@@ -142,16 +160,10 @@ static int span_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, si
     return 0;
 }
 
-int as_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume)
+/* The same as as_runs, for whole pages of user space. */
+static int runs_below(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
+                      uint64_t *resume)
 {
-    *count = 0;
-    *resume = start;
-    start &= ~(PAGE - 1);
-    end = (end + PAGE - 1) & ~(PAGE - 1);
-    if (start >= end) {
-        *resume = end;
-        return 0;
-    }
     if (s->pid < 0)
         return span_runs(s, start, end, out, cap, count, resume);
     if (!s->no_scan) {
@@ -162,6 +174,18 @@ int as_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap,
         *count = 0;
     }
     return pagemap_runs(s, start, end, out, cap, count, resume);
+}
+
+int as_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume)
+{
+    uint64_t stop = end < USER_END ? (end + PAGE - 1) & ~(PAGE - 1) : USER_END;
+    *count = 0;
+    *resume = start;
+    start &= ~(PAGE - 1);
+    int error = start < stop ? runs_below(s, start, stop, out, cap, count, resume) : 0;
+    if (!error && (start >= stop || *resume >= stop))
+        *resume = end;
+    return error;
 }
 
 int as_residency_of(as_source *s, uint64_t start, uint64_t end, as_residency *out)
@@ -258,16 +282,35 @@ void as_source_without_scan(as_source *s)
 
 /* ---- reading ---- */
 
-static int span_read(const as_source *s, uint64_t address, void *buffer, size_t size)
+/* The span that holds address, or NULL. */
+static const as_span *span_at(const as_source *s, uint64_t address)
 {
-    for (size_t i = 0; i < s->span_count; i++) {
-        const as_span *p = &s->spans[i];
-        if (address >= p->start && address - p->start < p->size && size <= p->size - (address - p->start)) {
-            memcpy(buffer, (const char *)p->data + (address - p->start), size);
-            return 0;
-        }
+    size_t low = 0, high = s->span_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (s->spans[middle].start <= address)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return ENODATA;
+    const as_span *found = low ? &s->spans[low - 1] : NULL;
+    return found && address - found->start < found->size ? found : NULL;
+}
+
+/* Bytes may come from several spans that follow on each other. */
+static int span_read(const as_source *s, uint64_t address, unsigned char *buffer, size_t size)
+{
+    while (size) {
+        const as_span *p = span_at(s, address);
+        if (!p)
+            return ENODATA;
+        uint64_t skipped = address - p->start, part = p->size - skipped < size ? p->size - skipped : size;
+        memcpy(buffer, (const unsigned char *)p->data + skipped, part);
+        address += part;
+        buffer += part;
+        size -= part;
+    }
+    return 0;
 }
 
 int as_read_present(as_source *s, uint64_t address, void *buffer, size_t size)
@@ -286,7 +329,9 @@ int as_read(as_source *s, uint64_t address, void *buffer, size_t size)
     as_run runs[64];
     uint64_t at = address, end = address + size;
     if (end < address)
-        return EINVAL;
+        return ENODATA;
+    if (!size)
+        return 0;
     if (as_holds(s, address) && end <= s->held_end)
         return as_read_held(s, address, buffer, size);
     while (at < end) {

@@ -8,6 +8,9 @@
 #include <string.h>
 #include <time.h>
 
+/* How far ahead memory is asked for: held memory is cold when the walk comes by. */
+enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
+
 enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, CHUNK_STRUCT = 48 };
 
 /* A sorted list of addresses that the walk passes by. */
@@ -121,10 +124,11 @@ static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
 {
     const as_region *g = w->region;
     uint64_t start = w->row.start ? w->row.start : top, size = top_end - start;
+    uint64_t spare = size > MIN_SIZE ? size - MIN_SIZE - 1 : 0;
     w->row.start = 0;
-    if (!g->trim_unit || size <= MIN_SIZE + 1 + g->trim_pad)
+    if (!g->trim_unit || spare <= g->trim_pad)
         return;
-    uint64_t extra = (size - MIN_SIZE - 1 - g->trim_pad) / g->trim_unit * g->trim_unit;
+    uint64_t extra = (spare - g->trim_pad) / g->trim_unit * g->trim_unit;
     if (!extra)
         return;
     uint64_t released = top_end - extra;
@@ -289,12 +293,17 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
         return 0;
     }
     if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
+        if (w->size == MIN_SIZE && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
+            w->tally->fencepost_bytes += MIN_SIZE;
+            w->size = 0;
+        }
         settle(w, previous_in_use);
         row_close(w);
         w->tally->fencepost_bytes += FENCEPOST;
         return stop(w, at + FENCEPOST, at + FENCEPOST == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
-    if (size == FENCEPOST && after_fencepost) {
+    int on_page_border = (at + FENCEPOST) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
+    if (size == FENCEPOST && after_fencepost && on_page_border) {
         settle(w, previous_in_use);
         w->tally->fencepost_bytes += FENCEPOST;
         return stop(w, at + FENCEPOST, at + FENCEPOST >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
@@ -322,7 +331,7 @@ static int walk_chunks(walker *w)
 {
     const as_region *g = w->region;
     window *win = &w->window;
-    uint64_t at = g->first;
+    uint64_t at = g->first, ahead = 0;
     if (at >= g->limit) {
         stop(w, at, AS_STOP_LIMIT);
         return 0;
@@ -338,6 +347,7 @@ static int walk_chunks(walker *w)
             int error = window_move(win, at);
             if (error)
                 return error;
+            ahead = 0;
         }
         uint64_t offset = at - win->base, page = offset / WINDOW_PAGE;
         if (!win->there[page] || offset % 16) {
@@ -349,6 +359,8 @@ static int walk_chunks(walker *w)
             win->end = at; /* the links lie in the next block: read it from here */
             continue;
         }
+        for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
+            __builtin_prefetch(win->bytes + ahead);
         at = step(w, at, win->bytes + offset, link_there);
     }
     return 0;
