@@ -154,7 +154,7 @@ def thread_pieces(
                 start=heap.start,
                 end=limit,
                 reserved_bytes=HEAP_MAX_BYTES,
-                holds_top=heap is heaps[-1],
+                holds_top=first <= arena.top < limit,
                 header_bytes=header,
                 alignment_bytes=first - heap.start - header,
                 foreign_bytes=0,
