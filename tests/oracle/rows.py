@@ -21,7 +21,10 @@ SMALL_CLASSES = [16 * step for step in range(66)]
 """Size classes: 16-byte steps up to 1040, then eight per power of two from 1056 (the first of 1024
 is cut off by the steps)."""
 LARGE_CLASSES = [1056] + [
-    (8 + eighth) << power for power in range(7, 44) for eighth in range(8) if (power, eighth) > (7, 0)
+    (8 + eighth) << power
+    for power in range(7, 44)
+    for eighth in range(8)
+    if (power, eighth) > (7, 0)
 ]
 CLASSES = SMALL_CLASSES + LARGE_CLASSES
 

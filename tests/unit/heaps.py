@@ -220,7 +220,9 @@ def linked(image: Image, pointers: Sequence[int], *, mangled: bool, link_offset:
     return pointers[0] if pointers else 0
 
 
-def expected(chunks: Sequence[Chunk], image: Image, region: Region, **changes: int) -> dict[str, Any]:
+def expected(
+    chunks: Sequence[Chunk], image: Image, region: Region, **changes: int
+) -> dict[str, Any]:
     """All figures of a tally for chunks that are as they should be, by arithmetic over their list;
     ``changes`` is what is not."""
     reason = 1 if region.top else 0

@@ -220,7 +220,9 @@ class Malloc:
         self.threads.append(made)
         return made
 
-    def mapping(self, length: int, *, offset: int = 0, gap: int = PAGE, hugetlb: bool = False) -> int:
+    def mapping(
+        self, length: int, *, offset: int = 0, gap: int = PAGE, hugetlb: bool = False
+    ) -> int:
         """A chunk with a mapping of its own, ``gap`` bytes behind the one before. ``offset``:
         where memalign put it. The header names the mapping's length less what lies before it, and
         from 2.43 less the header, too."""

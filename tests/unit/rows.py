@@ -18,7 +18,9 @@ BIN = 0x7F1100000070
 SMALL = st.integers(2, 40).map(lambda units: 16 * units)
 LARGE = st.integers(0x100, 0x1000).map(lambda units: 16 * units)
 SIZES = st.one_of(SMALL, SMALL, SMALL, LARGE)
-KINDS = st.sampled_from(["live", "live", "live", "bin", "bin", "fastbin", "tcache", "tcache_struct"])
+KINDS = st.sampled_from(
+    ["live", "live", "live", "bin", "bin", "fastbin", "tcache", "tcache_struct"]
+)
 ENDS = st.sampled_from(["top", "top", "heap_end", "old_top", "fenceposts", "nothing"])
 STATES = st.sampled_from([0, SWAPPED, PRESENT | ZERO, PRESENT | HUGE, PRESENT, PRESENT])
 

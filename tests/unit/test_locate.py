@@ -82,7 +82,9 @@ def bin_words(index: int, fd: int, bk: int) -> Breaking:
 
     def change(malloc: Malloc) -> None:
         here = malloc.main_arena + malloc.release.state["bins"] + 16 * (index - 1)
-        values = [value if value == 0 or value > 1 << 40 else here - 16 + value for value in (fd, bk)]
+        values = [
+            value if value == 0 or value > 1 << 40 else here - 16 + value for value in (fd, bk)
+        ]
         malloc.image.words(here, *values)
 
     return change

@@ -45,7 +45,10 @@ def assert_figures(malloc: Malloc, arena: Arena, found: Figures) -> None:
     overhead = found.overhead
     assert found.system_bytes == malloc.system_bytes(arena)
     assert (found.live_count, found.live_bytes) == (arena.count("live"), arena.bytes("live"))
-    assert (found.tcache_count, found.tcache_bytes) == (arena.count("tcache"), arena.bytes("tcache"))
+    assert (found.tcache_count, found.tcache_bytes) == (
+        arena.count("tcache"),
+        arena.bytes("tcache"),
+    )
     assert found.fastbin_count == arena.count("fastbin")
     assert found.fastbin_bytes == arena.bytes("fastbin")
     assert (found.bin_count, found.bin_bytes) == (arena.count("bin"), arena.bytes("bin"))
@@ -262,7 +265,15 @@ def test_a_main_arena_whose_top_leads_nowhere(top: int) -> None:
 
 @pytest.mark.parametrize(
     ("word", "value"),
-    [(0, 0x1230), (1, 0x7F0000000000), (1, 0x1000), (2, 0), (2, 1 << 40), (3, 0x1000), (3, 1 << 40)],
+    [
+        (0, 0x1230),
+        (1, 0x7F0000000000),
+        (1, 0x1000),
+        (2, 0),
+        (2, 1 << 40),
+        (3, 0x1000),
+        (3, 1 << 40),
+    ],
 )
 def test_a_heap_header_that_does_not_look_like_one(word: int, value: int) -> None:
     """In the newer of an arena's two heaps: arena, previous, size, mprotect_size."""

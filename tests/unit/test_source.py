@@ -185,9 +185,7 @@ def test_only_touched_pages_are_there_and_reading_touches_none(own: ProcessMemor
             assert own.runs(start, start + pages * PAGE) == expected
             assert own.residency(start, start + pages * PAGE).resident_bytes == 667 * PAGE
             words = own.read_each([start + page * PAGE for page in range(pages)], 8)
-            assert words == [
-                None if page % 3 else struct.pack("<Q", page) for page in range(pages)
-            ]
+            assert words == [None if page % 3 else struct.pack("<Q", page) for page in range(pages)]
             with own.hold(start, start + pages * PAGE):
                 assert own.read(start + 3 * PAGE, 8) == struct.pack("<Q", 3)
                 with pytest.raises(MemoryGap):

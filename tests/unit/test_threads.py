@@ -155,7 +155,9 @@ def test_no_thread_shows_anything() -> None:
 # ---- the struct ----
 
 
-def struct_of(numbers: dict[int, int], pointers: dict[int, int], *, free_slots: int | None) -> bytes:
+def struct_of(
+    numbers: dict[int, int], pointers: dict[int, int], *, free_slots: int | None
+) -> bytes:
     """A tcache's bytes; ``free_slots``: what an empty bin's counter says (None: counts from 0)."""
     bins = 64 if free_slots is None else 76
     counts = [numbers.get(i, free_slots or 0) for i in range(bins)]
