@@ -3,8 +3,8 @@ process, or spans.
 
 Rules: one call of the helper does the work of many reads, and releases the GIL; an errno becomes an
 error here, once. Addresses may be the sum of what a damaged target holds: they are taken modulo
-2**64, and nothing is there beyond user space. What the helper guarantees (only pages that are there are read) is in
-probes/include/source.h.
+2**64, and nothing is there beyond user space. What the helper guarantees (only pages that are there
+are read) is in probes/include/source.h.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class NativeMemory:
 
     @contextlib.contextmanager
     def _holding(self, start: int, end: int) -> Iterator[None]:
+        start, end = _within(start), _within(end)
         code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
         if code != errno.E2BIG:
             self._check(code, "reading the heap")
@@ -123,7 +124,7 @@ class NativeMemory:
         out = ffi.new("as_run[]", RUN_BATCH)
         count = ffi.new("size_t *")
         resume = ffi.new("uint64_t *")
-        start = max(start, 0)
+        start, end = _within(start), _within(end)
         while start < end:
             code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
             self._check(code, "reading page states")
@@ -140,7 +141,8 @@ class NativeMemory:
 
     def residency(self, start: int, end: int) -> Residency:
         out = ffi.new("as_residency *")
-        self._check(lib.as_residency_of(self._source, start, end, out), "reading page states")
+        code = lib.as_residency_of(self._source, _within(start), _within(end), out)
+        self._check(code, "reading page states")
         return Residency(out.resident_bytes, out.swapped_bytes, out.huge_bytes, out.zero_bytes)
 
     def chase(
@@ -205,6 +207,11 @@ class NativeMemory:
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
+
+
+def _within(address: int) -> int:
+    """The nearest address that there is."""
+    return min(max(address, 0), _MASK64)
 
 
 def _array_of(addresses: Sequence[int]) -> array[int]:

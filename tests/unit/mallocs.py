@@ -1,8 +1,8 @@
 """A whole made-up malloc: libc's data with main_arena and mp_, heaps, threads and their tcaches.
 
 Strategy: the tables below say where each release keeps what (64-bit; glibc malloc/malloc.c,
-malloc/arena.c); a Malloc is filled with rows of chunks (heaps.py), threads and mappings, and written
-once. What a reading of it must find follows from the lists of chunks that were put in.
+malloc/arena.c); a Malloc is filled with rows of chunks (heaps.py), threads and mappings, and
+written once. What a reading of it must find follows from the lists of chunks that were put in.
 """
 
 from __future__ import annotations
@@ -388,7 +388,8 @@ class Malloc:
 
 
 def _bin_index(size: int) -> int:
-    """Small bins by size, in steps of 16 up to 1008; for the others one large bin of many will do."""
+    """Small bins by size, in steps of 16 up to 1008; for the others one large bin per power of
+    two."""
     return size // 16 if size < 1024 else 64 + min(size.bit_length() - 11, 62)
 
 
