@@ -31,7 +31,8 @@ MAX_PIECES = 4096
 @dataclasses.dataclass(frozen=True, slots=True)
 class Piece:
     """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first
-    chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that."""
+    chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that.
+    ``mprotect_bytes``: how far from ``start`` on it may be written to."""
 
     start: int
     end: int
@@ -40,7 +41,6 @@ class Piece:
     header_bytes: int
     alignment_bytes: int
     foreign_bytes: int
-    aspace_bytes: int
     mprotect_bytes: int
     tally: Tally
 
@@ -154,11 +154,10 @@ def thread_pieces(
                 start=heap.start,
                 end=limit,
                 reserved_bytes=HEAP_MAX_BYTES,
-                holds_top=heap is heaps[-1],
+                holds_top=first <= arena.top < limit,
                 header_bytes=header,
                 alignment_bytes=first - heap.start - header,
                 foreign_bytes=0,
-                aspace_bytes=heap.size,
                 mprotect_bytes=heap.mprotect_size,
                 tally=tally,
             )
@@ -263,8 +262,7 @@ def _rows(
                 header_bytes=0,
                 alignment_bytes=first - start,
                 foreign_bytes=foreign,
-                aspace_bytes=end - start + foreign,
-                mprotect_bytes=end - start + foreign,
+                mprotect_bytes=end - start,
                 tally=tally,
             )
         )
