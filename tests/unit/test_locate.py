@@ -178,8 +178,13 @@ def test_an_mp_that_nearly_fits(name: str) -> None:
 def test_settings_do_not_hide_mp() -> None:
     malloc = furnished("2.36")
     malloc.par |= {
-        **{"trim_threshold": 64 << 20, "mmap_threshold": 32 << 20, "top_pad": 0},
-        **{"arena_max": 3, "no_dyn_threshold": 1, "tcache_count": 0, "thp_pagesize": 2 << 20},
+        "trim_threshold": 64 << 20,
+        "mmap_threshold": 32 << 20,
+        "top_pad": 0,
+        "arena_max": 3,
+        "no_dyn_threshold": 1,
+        "tcache_count": 0,
+        "thp_pagesize": 2 << 20,
     }
     found = located(malloc.write())
     assert found is not None
