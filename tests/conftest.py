@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,13 @@ import pytest
 
 from allocscope.errors import MissingPart
 from allocscope.lab import fixture
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """SIGINT means what it means at a terminal, also where a shell runs the tests in the
+    background and has them ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
