@@ -22,6 +22,13 @@ BIN = Path(sys.executable).parent
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "-o", "/dev/null"]
 C_INCLUDES = ["-Iprobes/include", "-Iprobes/src", "-Ifixtures/common"]
 SANITIZERS = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+SANITIZED_TESTS = ["tests/unit", "tests/fuzz", "tests/glibcs", "tests/live/test_repro.py"]
+PYTEST_ALONE = """
+import os, sys, pytest
+for name in ("LD_PRELOAD", "PYTHONPATH"):  # for this process, not for the targets it starts
+    del os.environ[name]
+sys.exit(pytest.main(sys.argv[1:]))
+"""
 
 
 def run(*command: str | Path, **environment: str) -> bool:
@@ -65,7 +72,7 @@ def tested() -> bool:
 
 
 def sanitized() -> bool:
-    """The unit tests again, on a native helper that watches its own memory and arithmetic."""
+    """Tests that call the native helper, again, on one that watches its memory and arithmetic."""
     runtime = subprocess.run(
         ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -76,9 +83,9 @@ def sanitized() -> bool:
         if not run(sys.executable, *setup, CFLAGS=SANITIZERS, LDFLAGS=SANITIZERS):
             return False
         # --capture=sys leaves descriptor 2 alone, on which the sanitizers say what they found.
-        pytest = ["-P", "-m", "pytest", "-q", "--capture=sys", "-p", "no:cacheprovider"]
+        pytest = ["-P", "-c", PYTEST_ALONE, "-q", "--capture=sys", "-p", "no:cacheprovider"]
         return run(
-            *[sys.executable, *pytest, "tests/unit", "-m", "not own_malloc"],
+            *[sys.executable, *pytest, *SANITIZED_TESTS, "-m", "not own_malloc"],
             PYTHONPATH=str(build / "lib"),
             LD_PRELOAD=runtime,
             ASAN_OPTIONS="detect_leaks=0",
@@ -92,7 +99,7 @@ STEPS: list[tuple[str, Callable[[], bool]]] = [
     ("types", typed),
     ("C without warnings", c_without_warnings),
     ("tests, one seed for each glibc", tested),
-    ("unit tests under ASan and UBSan", sanitized),
+    ("native helper under ASan and UBSan", sanitized),
 ]
 
 

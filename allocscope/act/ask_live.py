@@ -6,7 +6,8 @@ threads with gdb, look again now that they stand still, and let the main thread 
 another moment is tried, until the deadline.
 
 Rules: the process is let go on every path. It is never stopped as long as the first look, which
-stops nothing, says no: a lock that is held for good costs the target nothing.
+stops nothing, says no: a lock that is held for good costs the target nothing. What attempts in vain
+may cost it is bounded.
 """
 
 from __future__ import annotations
@@ -50,16 +51,19 @@ def ask(
     symbols: Mapping[str, int],
     arenas_of: Callable[[], tuple[int, ...]],
     what: What,
+    *,
+    max_pause_ns: int,
     deadline_ns: int,
 ) -> Said:
     """malloc_info's XML and malloc_stats' text, made by process ``pid`` itself.
 
-    ``arenas_of`` tells the addresses of its malloc_states now, main_arena first. Raises Unsafe,
-    with the process as it was, when no safe moment came before ``deadline_ns`` (monotonic clock) or
-    the process must not be stopped at all; otherwise as :meth:`Gdb.attach` does.
+    ``arenas_of`` tells the addresses of its malloc_states now, main_arena first. Once attempts in
+    vain have stopped the process for ``max_pause_ns`` in all, there is no further one. Raises
+    Unsafe, with the process as it was, when no safe moment came before that or before
+    ``deadline_ns`` (monotonic clock), or when the process must not be stopped at all; otherwise as
+    :meth:`Gdb.attach` does.
     """
     _refuse_unsuitable(pid)
-    gdb.ready()
     pause_ns = 0
     reasons: tuple[str, ...] = ()
     with Guard(pid, symbols, arenas_of) as guard:
@@ -67,6 +71,7 @@ def ask(
             reasons = guard.reasons(stopped=False)
             if reasons:
                 continue
+            gdb.ready()
             began_ns = time.monotonic_ns()
             try:
                 gdb.attach(pid)
@@ -77,8 +82,12 @@ def ask(
                 pause_ns += time.monotonic_ns() - began_ns
             if answer is not None:
                 return Said(*answer, pause_ns)
+            if pause_ns >= max_pause_ns:
+                break
+    cost = f" (attempts stopped it for {pause_ns / 1e6:.1f} ms in all)" if pause_ns else ""
     raise Unsafe(
-        f"glibc cannot be asked in process {pid} itself: {_listed(reasons)}", SNAPSHOT_INSTEAD
+        f"glibc cannot be asked in process {pid} itself: {_listed(reasons)}{cost}",
+        SNAPSHOT_INSTEAD,
     )
 
 

@@ -1,26 +1,23 @@
-"""How much room the limits around a process leave: memory and number of processes, cgroup v1 and
-v2.
+"""How much room the limits around a process leave: memory and number of processes.
 
-Strategy: a limit may be set at every level, so each directory from the process's own group up to
-the root of the mount is looked at and the tightest one counts. Page cache is not counted as used:
-the kernel gives it up first.
+Strategy: a limit may be set at every level, so the tightest of the process's own group and those
+around it counts. Page cache is not counted as used: the kernel gives it up first.
 
 Rules: a file that is missing (root group, controller off, not mounted here) is no limit.
 
-Source: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst; cgroups(7);
-proc_pid_mountinfo(5).
+Source: cgroups(7); cgroup-v2.rst and cgroup-v1/memory.rst of the kernel's documentation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from allocscope.act import task
+from allocscope.proc import cgroups
 
 _MEMORY = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-_FILE_CACHE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
+_OWN_CACHE = ("inactive_file", "active_file")
+_CACHE_BELOW = ("total_inactive_file", "total_active_file")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,58 +29,32 @@ class Room:
 
 
 def memory_room(pid: int) -> Room:
-    """Bytes that the process and its copies may still take: the tightest cgroup, or the machine's
-    MemAvailable.
-    """
+    """Bytes that the process and its copies may still take: the least that a group, or the machine
+    (MemAvailable), leaves."""
     rooms = [Room(_machine_available(), "the machine's available memory")]
-    for group in _groups(pid, "memory"):
-        for limit_name, usage_name in _MEMORY:
-            limit, usage = _number(group / limit_name), _number(group / usage_name)
-            if limit is not None and usage is not None:
-                rooms.append(
-                    Room(max(limit - usage + _file_cache(group), 0), str(group / limit_name))
-                )
+    for directory in cgroups.directories(pid, "memory"):
+        group = Path(directory)
+        for limit, usage in _MEMORY:
+            left = _left(group / limit, group / usage)
+            if left is not None:
+                rooms.append(Room(left + _file_cache(group), str(group / limit)))
     return min(rooms, key=lambda room: room.left)
 
 
-def process_room(pid: int) -> Room | None:
+def process_room(pid: int) -> int | None:
     """Processes that may still be made in the process's groups; None where no limit is set."""
-    rooms = []
-    for group in _groups(pid, "pids"):
-        limit, usage = _number(group / "pids.max"), _number(group / "pids.current")
-        if limit is not None and usage is not None:
-            rooms.append(Room(max(limit - usage, 0), str(group / "pids.max")))
-    return min(rooms, key=lambda room: room.left, default=None)
+    groups = (Path(directory) for directory in cgroups.directories(pid, "pids"))
+    rooms = (_left(group / "pids.max", group / "pids.current") for group in groups)
+    return min((left for left in rooms if left is not None), default=None)
 
 
-def _groups(pid: int, controller: str) -> Iterator[Path]:
-    """The directories of the process's group and of those around it, for v2 and for v1's
-    controller.
-    """
-    paths = {}
-    for line in (task.read(pid, "cgroup") or "").split("\n")[:-1]:
-        _, controllers, path = line.split(":", 2)
-        for name in controllers.split(","):
-            paths[name] = path
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").split("\n")[:-1]:
-        fields, _, tail = line.partition(" - ")
-        kind, _, options = tail.split(" ", 2)
-        name = "" if kind == "cgroup2" else controller
-        if name not in paths or not (
-            kind == "cgroup2" or (kind == "cgroup" and controller in options.split(","))
-        ):
-            continue
-        root, mount = fields.split()[3:5]
-        try:
-            below = PurePosixPath(paths[name]).relative_to(root)
-        except ValueError:
-            continue  # the group lies outside of what is mounted here
-        group = Path(mount) / below
-        yield group
-        yield from (parent for parent in group.parents if parent.is_relative_to(mount))
+def _left(limit_file: Path, usage_file: Path) -> int | None:
+    limit, usage = _number(limit_file), _number(usage_file)
+    return None if limit is None or usage is None else max(limit - usage, 0)
 
 
 def _number(file: Path) -> int | None:
+    """None for a file that is not there, and for "max"."""
     try:
         text = file.read_text().strip()
     except OSError:
@@ -92,18 +63,13 @@ def _number(file: Path) -> int | None:
 
 
 def _file_cache(group: Path) -> int:
-    """v1 counts this group in one line and this with those below in another; the larger is the one
-    wanted.
-    """
+    """v1 counts this group in some lines and with those below it in others: the larger is meant."""
     try:
         lines = (group / "memory.stat").read_text().splitlines()
     except OSError:
         return 0
     sizes = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
-    own, below = (
-        sum(sizes.get(name, 0) for name in names) for names in (_FILE_CACHE[:2], _FILE_CACHE[2:])
-    )
-    return max(own, below)
+    return max(sum(sizes.get(name, 0) for name in names) for names in (_OWN_CACHE, _CACHE_BELOW))
 
 
 def _machine_available() -> int:

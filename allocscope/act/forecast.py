@@ -20,9 +20,9 @@ import dataclasses
 import os
 from pathlib import Path
 
-from allocscope._probes import ffi, lib
 from allocscope.act import cgroup, task
 from allocscope.errors import Unsafe
+from allocscope.native import ffi, lib
 from allocscope.proc import procfs, refusal
 
 _BASE_NS = 500_000
@@ -61,15 +61,15 @@ def forecast_of(pid: int) -> Forecast:
     tables = _size(pid, "VmPTE")
     huge = min(_huge_bytes(pid), private)
     pause = _BASE_NS + (private - huge) // _PAGE * _SMALL_PAGE_NS + tables // _PAGE * _TABLE_NS
-    room, processes = cgroup.memory_room(pid), cgroup.process_room(pid)
+    room = cgroup.memory_room(pid)
     return Forecast(
         pause_ns=pause,
         page_table_bytes=tables,
-        growth_bytes=tables + private // _WRITTEN_SHARE,
+        growth_bytes=_COPIES_NEEDED * tables + private // _WRITTEN_SHARE,
         huge_bytes=huge,
         headroom_bytes=room.left,
         limit=room.limit,
-        processes_left=None if processes is None else processes.left,
+        processes_left=cgroup.process_room(pid),
     )
 
 

@@ -7,6 +7,9 @@ Strategy, each a reason to refuse when it fails:
    lies in the allocator's code. A process that never had a second thread takes no locks at all
    (glibc 2.27 and later): there, only the thread's own place tells.
 3. *vfork.* A thread in it cannot be stopped before the child goes on.
+4. *SIGSEGV.* A function that gdb calls returns to the stack, which may not be executed, and that
+   fault is how gdb notices. Where the thread blocks or ignores the signal, the kernel unblocks it
+   and takes away its handler, for good (``force_sig_info_to_task`` in Linux kernel/signal.c).
 
 Stale words: dead stack slots keep return addresses for long, so a stack is read only where it can
 matter. A thread that waits in a system call which malloc never makes, with no signal handler under
@@ -24,13 +27,14 @@ proc_pid_syscall(5); Linux arch/x86/include/asm/sigframe.h.
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from allocscope.act import task
 from allocscope.act.symbols import ALLOCATOR, RESTORER
 from allocscope.errors import MemoryGap
 from allocscope.glibc.states import InvalidHeap
@@ -103,7 +107,7 @@ class Guard:
     def reasons(self, stopped: bool) -> tuple[str, ...]:
         """Why no call may be made now, one phrase each; empty when it may. ``stopped``: all threads
         should stand still, and one that does not is a reason too."""
-        return (*self._locks(), *self._threads(stopped))
+        return (*self._locks(), *self._signals(), *self._threads(stopped))
 
     def _locks(self) -> Iterator[str]:
         try:
@@ -120,8 +124,16 @@ class Guard:
             if lock and self._int(lock):
                 yield "the lock of the stderr stream is held"
 
+    def _signals(self) -> Iterator[str]:
+        unheard = 0
+        for line in ("SigBlk", "SigIgn"):
+            unheard |= int(task.status_line(self._pid, line) or "0", 16)
+        for number in (signal.SIGSEGV, signal.SIGTRAP):
+            if unheard >> (number - 1) & 1:
+                yield f"the main thread blocks or ignores {number.name}, which a call would change"
+
     def _threads(self, stopped: bool) -> Iterator[str]:
-        for tid in self._tids():
+        for tid in task.threads(self._pid):
             place = self._place(tid)
             if place is None:
                 if stopped:
@@ -131,26 +143,13 @@ class Guard:
             if reason:
                 yield f"thread {tid} {reason}"
 
-    def _tids(self) -> list[str]:
-        try:
-            return [path.name for path in Path(f"/proc/{self._pid}/task").iterdir()]
-        except OSError as error:
-            raise refusal.translate(self._pid, "the threads", error) from error
-
-    def _place(self, tid: str) -> _Place | None:
+    def _place(self, tid: int) -> _Place | None:
         """Where a thread is; None when it runs, or has just ended."""
-        path = f"/proc/{self._pid}/task/{tid}/syscall"
-        try:
-            with open(path, "rb", buffering=0) as file:
-                line = file.read().split()
-        except (FileNotFoundError, ProcessLookupError):
+        words = (task.read(self._pid, f"task/{tid}/syscall") or "").split()
+        if len(words) < 3:
             return None
-        except OSError as error:
-            raise refusal.translate(self._pid, "what its threads do", error) from error
-        if len(line) < 3:
-            return None
-        argument = int(line[1], 16) if len(line) > 3 else 0
-        return _Place(int(line[0]), argument, int(line[-2], 16), int(line[-1], 16))
+        argument = int(words[1], 16) if len(words) > 3 else 0
+        return _Place(int(words[0]), argument, int(words[-2], 16), int(words[-1], 16))
 
     def _why_not(self, place: _Place) -> str | None:
         if place.call == _VFORK or (place.call == _CLONE and place.argument & _CLONE_VFORK):

@@ -2,12 +2,13 @@
 
 Strategy: the main thread, alone, by gdb:
 
-1. a page of scratch memory and a memfd, by system calls;
+1. a page of scratch memory and a memfd, by system calls, and all signals held back but those that
+   faults raise: a handler would run on top of malloc_info, and might use malloc;
 2. in that page a stdio stream made by hand: unbuffered, with a lock of its own, writing to the
    memfd. malloc_info writes to it; malloc_stats writes to the variable ``stderr``, which points to
    it for as long as that call lasts. Nothing is allocated, opened or flushed, and the target's own
    streams and descriptors are not touched;
-3. descriptor and page are given back and errno is restored.
+3. descriptor and page are given back, mask and errno are restored.
 
 Rules: each thing is borrowed in a context manager that gives it back on every path. A call that
 does not return is broken off and undone before that, and an arena lock that it held is released:
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import struct
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -39,11 +41,22 @@ SYMBOLS = (
 )
 """What ``symbols`` must hold."""
 
-_MMAP, _CLOSE, _MUNMAP, _MEMFD_CREATE = 9, 3, 11, 319
+_CLOSE, _MMAP, _MUNMAP, _SIGPROCMASK, _MEMFD_CREATE = 3, 9, 11, 14, 319
 _READ_WRITE, _PRIVATE_ANONYMOUS, _CLOEXEC = 3, 0x22, 1
 _PAGE_BYTES = 4096
-_LOCK_AT, _STREAM_AT = 64, 128
+_HELD_AT, _MASK_AT, _LOCK_AT, _STREAM_AT = 16, 24, 64, 128
 """Places in the scratch page; at 0 is the memfd's name, which is empty."""
+
+_SET_MASK, _MASK_BYTES = 2, 8
+_FAULTS = (
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+)
+_HELD_SIGNALS = ((1 << 64) - 1) & ~sum(1 << (number - 1) for number in _FAULTS)
 
 _LOCK_BYTES = 4
 _FILE_BYTES = 0xE0
@@ -66,7 +79,11 @@ def make(
     """
     with _Calls(gdb, pid, symbols) as calls, calls.errno_kept(), calls.page() as page:
         stream = page + _STREAM_AT
-        with calls.memfd(page) as (number, output), calls.locks_free(arenas):
+        with (
+            calls.signals_held(page),
+            calls.memfd(page) as (number, output),
+            calls.locks_free(arenas),
+        ):
             calls.write(stream, calls.stream(number, page + _LOCK_AT))
             xml = text = None
             if what != "malloc_stats":
@@ -133,6 +150,17 @@ class _Calls:
             yield address
         finally:
             self._system_call(_MUNMAP, address, _PAGE_BYTES)
+
+    @contextlib.contextmanager
+    def signals_held(self, page: int) -> Iterator[None]:
+        """The main thread gets no signal meanwhile, except for faults of its own."""
+        held, before = page + _HELD_AT, page + _MASK_AT
+        self.write(held, _HELD_SIGNALS.to_bytes(_MASK_BYTES, "little"))
+        self._system_call(_SIGPROCMASK, _SET_MASK, held, before, _MASK_BYTES)
+        try:
+            yield
+        finally:
+            self._system_call(_SIGPROCMASK, _SET_MASK, before, 0, _MASK_BYTES)
 
     @contextlib.contextmanager
     def memfd(self, name: int) -> Iterator[tuple[int, BinaryIO]]:

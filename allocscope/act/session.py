@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from allocscope._probes import ffi, lib
-from allocscope.act import borrow, leftovers
-from allocscope.act.code import Code
+from allocscope.act import borrow, code, leftovers
 from allocscope.act.tracer import Tracer, failure
 from allocscope.errors import AllocscopeError, NoSuchProcess, Unsafe
 from allocscope.model.process import Mapping
+from allocscope.native import ffi, lib
 from allocscope.proc import procfs
 
 _ATTEMPTS = 6
@@ -35,19 +34,21 @@ class Session:
     """``freeze`` once, then ``finish`` in any case."""
 
     def __init__(
-        self, target: int, code: Code, mappings: Sequence[Mapping], deadline_ns: int
+        self, target: int, found: code.Code, mappings: Sequence[Mapping], deadline_ns: int
     ) -> None:
         self.target = target
         self.deadline_ns = deadline_ns
         self.lifetime_ns = 0
         self.tid = 0
+        self._reaper = 0
+        self._attached: set[int] = set()
         self.pause_ns = 0
         self.reap_pause_ns = 0
         self.zombie: int | None = None
         self.held: Any = ffi.new("as_held *")
         self.twins: list[Twin] = []
         self.tracer = Tracer()
-        self._code = code
+        self._code = found
         self._use_stacks(mappings)
 
     def freeze(self, lifetime_ns: int) -> None:
@@ -74,7 +75,7 @@ class Session:
         try:
             self.tracer.run(self._finish_there)
         finally:
-            self.tracer.end(self.tid, self.clean_up_deadline_ns())
+            self.tracer.end(self._attached, self.clean_up_deadline_ns())
 
     def clean_up_deadline_ns(self) -> int:
         """The way out has time of its own."""
@@ -87,6 +88,7 @@ class Session:
             thread = self._thread(self.tid, self.deadline_ns)
             number = lib.as_freeze(thread, self.held, how)
             self.pause_ns = how.pause_ns
+            self._note(self.tid, how)
             if not number or self.held.inner_pid or not how.released:
                 break
             if how.step not in _WORTH_ANOTHER_THREAD:
@@ -107,10 +109,12 @@ class Session:
 
     def _reap_there(self, inner_pid: int) -> bool:
         """True when the zombie is gone: collected by the target, or together with it."""
-        if self.tid and self._collected(self.tid, inner_pid):
+        if self._reaper and self._collected(self._reaper, inner_pid):
             return True
         try:
-            self._use_stacks(procfs.mappings(self.target))
+            mappings = procfs.mappings(self.target)
+            self._code = code.find(self.target, mappings)  # it may have called exec meanwhile
+            self._use_stacks(mappings)
             others = borrow.choose(self.target, self._stacks)
         except NoSuchProcess:
             return True
@@ -123,9 +127,15 @@ class Session:
         thread = self._thread(tid, self.clean_up_deadline_ns())
         number = lib.as_reap(thread, inner_pid, how)
         self.reap_pause_ns += how.pause_ns
-        if not how.released:
-            self.tid = tid  # the end of this thread lets it go, and finish() waits for that
+        self._note(tid, how)
         return number in (0, errno.ECHILD)
+
+    def _note(self, tid: int, how: Any) -> None:
+        """A thread that could be let go is good for the next call; another waits for finish()."""
+        if how.released:
+            self._reaper = tid
+        else:
+            self._attached.add(tid)
 
     def _use_stacks(self, mappings: Sequence[Mapping]) -> None:
         self._stacks = borrow.stacks(mappings)

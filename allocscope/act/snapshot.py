@@ -9,7 +9,9 @@ and the target collects A by one more borrowed call, so that no zombie stays.
 Rules: nothing is kept on any way out, errors and Ctrl-C included; where our own death intervenes,
 a zombie may be left, which the next run finds (leftovers.py). The target never gets a SIGCHLD of
 ours. Known limits: what the target has marked MADV_DONTFORK is missing in the copy; the copy's few
-microseconds of CPU time count as the target's children's.
+microseconds of CPU time count as the target's children's; a target that calls execve while its copy
+lives does get a SIGCHLD (the kernel's do_notify_parent insists); the copy's death is announced as
+any other's to whoever collects orphans if the target ends first.
 """
 
 from __future__ import annotations

@@ -14,10 +14,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from allocscope._probes import lib
 from allocscope.errors import (
     AllocscopeError,
     InternalError,
@@ -25,6 +24,7 @@ from allocscope.errors import (
     NoSuchProcess,
     Unsafe,
 )
+from allocscope.native import lib
 from allocscope.proc import procfs, refusal
 
 _T = TypeVar("_T")
@@ -43,19 +43,20 @@ class Tracer:
         """Waits for the result; the work goes on even if the wait is interrupted."""
         return self._pool.submit(work).result()
 
-    def end(self, tid: int, deadline_ns: int) -> None:
-        """Waits for work under way, then for the end of the thread, by which ``tid`` is let go.
+    def end(self, attached: Collection[int], deadline_ns: int) -> None:
+        """Waits for work under way, then for the end of the thread, which lets ``attached`` go.
 
-        ``tid`` may be 0. Python counts a thread as ended a moment before the kernel does, so the
-        kernel is asked. Raises InternalError when it still holds the thread at the deadline.
+        Python counts a thread as ended a moment before the kernel does, so the kernel is asked.
+        Raises InternalError when it still holds one of those threads at the deadline.
         """
         self._pool.shutdown(wait=True)
-        while tid and self._traces(tid):
-            if time.monotonic_ns() > deadline_ns:
-                raise InternalError(
-                    f"thread {tid} is still traced by allocscope", "Ending allocscope lets it go."
-                )
-            time.sleep(0.0002)
+        for tid in attached:
+            while self._traces(tid):
+                if time.monotonic_ns() > deadline_ns:
+                    raise InternalError(
+                        f"allocscope still traces thread {tid}", "Ending allocscope lets it go."
+                    )
+                time.sleep(0.0002)
 
     def _begin(self) -> None:
         self._number = threading.get_native_id()
@@ -92,6 +93,12 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
     if number == errno.ENOEXEC:
         return Unsafe(
             f"thread {thread} of process {pid} runs 32-bit code", "Use a passive command."
+        )
+    if number == errno.EOPNOTSUPP:
+        return Unsafe(
+            f"thread {thread} of process {pid} handles its own system calls (as Wine does); one "
+            "made for a snapshot could kill it",
+            "Use a passive command.",
         )
     if step == lib.AS_AT_CODE:
         return Unsafe(

@@ -38,7 +38,7 @@ def ask(
     target = look(pid)
     with Gdb(deadline_ns) as gdb:
         if live:
-            answer, libc, caveats = _ask_live(gdb, target, what, deadline_ns)
+            answer, libc, caveats = _ask_live(gdb, target, what, max_pause_ns, deadline_ns)
         else:
             answer, libc, caveats = _ask_copy(gdb, target, what, max_pause_ns, deadline_ns)
     procfs.same(target.process)
@@ -77,7 +77,7 @@ def _arenas_of_copy(
         return located, image, _ring(memory, located)
 
 
-def _ask_live(gdb: Gdb, target: Target, what: What, deadline_ns: int) -> _Asked:
+def _ask_live(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:
     pid = target.process.pid
     with ProcessMemory(pid) as memory:
         try:
@@ -88,7 +88,15 @@ def _ask_live(gdb: Gdb, target: Target, what: What, deadline_ns: int) -> _Asked:
                 ask_live.SNAPSHOT_INSTEAD,
             ) from error
         where = symbols.resolve(pid, image, ask_live.SYMBOLS)
-        said = ask_live.ask(gdb, pid, where, lambda: _ring(memory, located), what, deadline_ns)
+        said = ask_live.ask(
+            gdb,
+            pid,
+            where,
+            lambda: _ring(memory, located),
+            what,
+            max_pause_ns=max_pause_ns,
+            deadline_ns=deadline_ns,
+        )
     answer = Answer("live", said.pause_ns, said.xml, said.text, (), 0)
     return answer, _libc(image, located), (_NOT_CRASH_ONLY,)
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
-from allocscope.model.glibc_says import GlibcSays
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
 from allocscope.proc import cgroups, cpus
 from allocscope.proc.memory import ProcessMemory
+
+if TYPE_CHECKING:
+    from allocscope.model.glibc_says import GlibcSays
 
 SAFE_LINKING_SINCE = (2, 32)
 FROZEN = "frozen"

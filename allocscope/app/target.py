@@ -76,6 +76,6 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
         raise NoGlibcHeap(
             f"process {target.process.pid} ({target.process.comm}) has {seen}, "
             "but none of the known malloc layouts fits its memory",
-            f"`allocscope arenas {target.process.pid} --ask-glibc` asks glibc itself.",
+            f"`allocscope ask {target.process.pid}` lets glibc itself answer, in a frozen copy.",
         )
     return idle

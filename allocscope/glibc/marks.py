@@ -101,17 +101,20 @@ def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
     return Parked(array("Q", sorted(parked)), structs, tuple(broken), by_tid)
 
 
-def fast_chunks(memory: Memory, arena: ArenaState, mangled: bool) -> tuple[array[int], bool]:
-    """The chunks in an arena's fastbins, sorted, and whether all of its lists ended as they
-    should."""
+def fast_chunks(
+    memory: Memory, arena: ArenaState, mangled: bool, limit: int | None = None
+) -> tuple[array[int], bool]:
+    """The chunks in an arena's fastbins, sorted, and whether all of its lists ended as they should,
+    and within ``limit`` elements."""
     heads = [head for head in arena.fastbins if head]
     lists = memory.chase(
-        heads, link_offset=HEADER_BYTES, mangled=mangled, limit=longest_list([arena])
+        heads, link_offset=HEADER_BYTES, mangled=mangled, limit=limit or longest_list([arena])
     )
     chunks = array("Q")
     for found, _ in lists:
         chunks.extend(found)
-    return array("Q", sorted(chunks)), all(whole for _, whole in lists)
+    memory.sort(chunks)
+    return chunks, all(whole for _, whole in lists)
 
 
 def known_chunks(arena: ArenaState, layout: StateLayout) -> list[int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from allocscope.model.walk import Region, Residency, Tally
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Memory(Protocol):
@@ -41,6 +45,9 @@ class Memory(Protocol):
         """Follows singly linked lists: for each head the elements, and whether the list ended as it
         should (in ``ends``, 0 by default)."""
 
+    def sort(self, addresses: array[int]) -> None:
+        """Sorts the array in place, ascending."""
+
 
 class Walker(Protocol):
     """The native walk (probes/), over the same memory."""
@@ -51,6 +58,13 @@ class Walker(Protocol):
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
         """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to
         ``limit``?"""
+
+    def each(
+        self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
+    ) -> list[Result]:
+        """``work(memory, walker, item)`` for every item, side by side where that is quicker; the
+        results in the order of the items. ``memory`` and ``walker`` are for that call, and see the
+        same memory as this one."""
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         """The sum, modulo 2**64, of the walk's hash over the addresses."""

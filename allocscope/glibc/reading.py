@@ -6,6 +6,7 @@ again, in rounds, as long as that gains anything and there is time; what still d
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -37,6 +38,9 @@ from allocscope.glibc.threads import (
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
 
 MAX_ROUNDS = 5
+FEW = 256
+"""Fastbins that are longer are followed with the arena's memory held: then a link costs no system
+call, but the walk goes through memory that is not in the processor's caches."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,27 +133,44 @@ class _Reader:
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 
-    def read(self, now: _Round, index: int, arena: ArenaState) -> ArenaReading:
+    def read(
+        self, memory: Memory, walker: Walker, now: _Round, index: int, arena: ArenaState
+    ) -> ArenaReading:
         """One arena's chunks."""
+        around = dataclasses.replace(now.around, memory=memory, walker=walker)
         heaps: tuple[HeapInfo, ...] = ()
         problems: tuple[str, ...] = ()
         pieces = []
         try:
             if index:
-                heaps = tuple(read_heaps(self.memory, arena))
-            with self.memory.hold(*span_to_hold(now.around, arena, heaps)):
-                fast, whole = fast_chunks(self.memory, arena, now.safe_linking)
+                heaps = tuple(read_heaps(memory, arena))
+            fast, whole = fast_chunks(memory, arena, now.safe_linking, FEW)
+            with contextlib.ExitStack() as stack:
+                if not whole:
+                    span = span_to_hold(around, arena, heaps)
+                    stack.enter_context(memory.hold(*span))
+                    fast, whole = fast_chunks(memory, arena, now.safe_linking)
                 known = known_chunks(arena, self.layout.state)
                 marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
                 if index:
-                    pieces = thread_pieces(now.around, arena, heaps, marks)
+                    pieces = thread_pieces(around, arena, heaps, marks)
                 else:
-                    pieces = main_pieces(now.around, arena, marks)
-                if not whole:
-                    problems = ("a fastbin does not end as it should",)
+                    pieces = main_pieces(around, arena, marks)
+            if not whole:
+                problems = ("a fastbin does not end as it should",)
         except (InvalidHeap, MemoryGap) as error:
             problems = (str(error),)
         return ArenaReading(index, arena, heaps, tuple(pieces), False, problems)
+
+    def read_each(
+        self, now: _Round, arenas: Sequence[tuple[int, ArenaState]]
+    ) -> list[ArenaReading]:
+        """Several arenas, each with its index."""
+
+        def work(memory: Memory, walker: Walker, item: tuple[int, ArenaState]) -> ArenaReading:
+            return self.read(memory, walker, now, *item)
+
+        return self.subject.walker.each(arenas, work)
 
     def checked(self, now: _Round, readings: Sequence[ArenaReading]) -> list[ArenaReading]:
         """The readings with their problems, after looking again at what may have changed."""
@@ -187,7 +208,7 @@ def read_heap(
             for index, arena in enumerate(now.arenas)
             if arena.address not in best or best[arena.address].problems
         ]
-        readings = [reader.read(now, index, arena) for index, arena in wanted]
+        readings = reader.read_each(now, wanted)
         for reading in reader.checked(now, readings):
             old = best.get(reading.state.address)
             if old is None or better(reading, old):

@@ -13,6 +13,7 @@ import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from allocscope.glibc.layouts import WORD, TcacheLayout
 from allocscope.glibc.protocols import Memory
@@ -20,6 +21,7 @@ from allocscope.glibc.protocols import Memory
 TCB_SEARCH_BYTES = 0x500
 STATIC_TLS_BYTES = 4096
 SAMPLE_THREADS = 64
+ENOUGH_VOTES = 4
 MAX_DEFAULT_COUNT = 65535
 
 
@@ -137,6 +139,10 @@ def _tls_words(memory: Memory, tcb: int) -> dict[int, int]:
     return words
 
 
+def _most(votes: Counter[Any]) -> int:
+    return max(votes.values(), default=0)
+
+
 def find_slots(
     memory: Memory,
     tcbs: dict[int, int],
@@ -158,6 +164,8 @@ def find_slots(
                 for layout in layouts:
                     if _read_tcache(memory, tid, word, layout, fill) is not None:
                         tcache_votes[layout.name, offset] += 1
+        if _most(arena_votes) >= ENOUGH_VOTES and _most(tcache_votes) >= ENOUGH_VOTES:
+            break
     arena_offset = arena_votes.most_common(1)[0][0] if arena_votes else None
     if not tcache_votes:
         return ThreadSlots(layouts[0], arena_offset, None)

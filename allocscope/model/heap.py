@@ -10,9 +10,12 @@ nothing computed as a remainder::
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from allocscope.model.fields import HEX
-from allocscope.model.glibc_says import GlibcSays
+
+if TYPE_CHECKING:
+    from allocscope.model.glibc_says import GlibcSays
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

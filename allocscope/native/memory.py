@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,7 @@ from allocscope.errors import (
     NoSuchProcess,
     PermissionRefused,
 )
+from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.walk import ClassTally, Region, Residency, Tally
 from allocscope.native import ffi, lib
 
@@ -47,6 +49,21 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     return InternalError(f"{doing} of {label} failed: {text}")
 
 
+class HoldBudget:
+    """How much memory may be held at once, over all sources that share this. A source keeps what it
+    took, because its buffer does."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+        self._lock = threading.Lock()
+
+    def take(self, size_bytes: int) -> bool:
+        with self._lock:
+            granted = size_bytes <= self._left
+            self._left -= size_bytes if granted else 0
+            return granted
+
+
 class NativeMemory:
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
@@ -58,6 +75,8 @@ class NativeMemory:
         self._source: Any = source
         self.label = label
         self.deadline_ns = 0
+        self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
+        self._buffer_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -111,9 +130,12 @@ class NativeMemory:
     @contextlib.contextmanager
     def _holding(self, start: int, end: int) -> Iterator[None]:
         start, end = _within(start), _within(end)
-        code = lib.as_hold(self._source, start, end) if start < end else errno.E2BIG
-        if code != errno.E2BIG:
-            self._check(code, "reading the heap")
+        more_bytes = max(0, end - start - self._buffer_bytes)
+        if start < end and self._budget.take(more_bytes):
+            self._buffer_bytes += more_bytes
+            code = lib.as_hold(self._source, start, end)
+            if code != errno.E2BIG:  # by its first and last page it may be too long
+                self._check(code, "reading the heap")
         try:
             yield
         finally:
@@ -178,6 +200,11 @@ class NativeMemory:
         finally:
             lib.as_free(out[0])
 
+    def sort(self, addresses: array[int]) -> None:
+        if addresses:
+            view = ffi.from_buffer("uint64_t[]", addresses)
+            self._check(lib.as_sort(view, len(addresses)), "sorting")
+
     # ---- Walker ----
 
     def walk(self, region: Region) -> Tally:
@@ -204,6 +231,11 @@ class NativeMemory:
         code = lib.as_chain_reaches(self._source, address, limit, view, len(where), reaches)
         self._check(code, "following chunks")
         return bool(reaches[0])
+
+    def each(
+        self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
+    ) -> list[Result]:
+        return [work(self, self, item) for item in items]
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64

@@ -19,16 +19,24 @@ from allocscope.proc import refusal
 
 def limits(pid: int) -> CgroupLimits:
     """CPU quota and memory limit of ``pid``. Raises NoSuchProcess, PermissionRefused."""
-    try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:
-            memberships = cgroup.memberships(file.read())
-    except OSError as error:
-        raise refusal.translate(pid, "the control groups", error) from error
-    with open("/proc/self/mountinfo", "rb") as file:
-        mounts = cgroup.mounts(file.read())
+    return tightest(*_hierarchies(pid))
+
+
+def tightest(
+    memberships: tuple[cgroup.Membership, ...], mounts: tuple[cgroup.Mount, ...]
+) -> CgroupLimits:
+    """The limits of a process in these groups, read where the hierarchies are mounted."""
     cpu_path, cpus = _cpu(_chain(memberships, mounts, "cpu"))
     memory = _memory(_chain(memberships, mounts, "memory"))
     return CgroupLimits(cpus, cpu_path, *memory)
+
+
+def directories(pid: int, controller: str) -> tuple[str, ...]:
+    """The groups that a controller sees ``pid`` in, its own first; none where that is not mounted.
+
+    Raises NoSuchProcess, PermissionRefused.
+    """
+    return _chain(*_hierarchies(pid), controller)[1]
 
 
 def cpu_quota(pid: int) -> float | None:
@@ -39,6 +47,18 @@ def cpu_quota(pid: int) -> float | None:
 
 _Chain = tuple[int, tuple[str, ...]]
 """The version of the hierarchy, and the directories from the process's own group upward."""
+
+
+def _hierarchies(
+    pid: int,
+) -> tuple[tuple[cgroup.Membership, ...], tuple[cgroup.Mount, ...]]:
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            memberships = cgroup.memberships(file.read())
+    except OSError as error:
+        raise refusal.translate(pid, "the control groups", error) from error
+    with open("/proc/self/mountinfo", "rb") as file:
+        return memberships, cgroup.mounts(file.read())
 
 
 def _chain(
@@ -70,7 +90,7 @@ def _upward(path: str, mount: cgroup.Mount) -> Iterator[str]:
 def _cpu(chain: _Chain) -> tuple[str | None, float | None]:
     """The directory and the quota in CPUs."""
     version, directories = chain
-    tightest = None
+    least = None
     where = next(iter(directories), None)
     for directory in directories:
         if version == 2:
@@ -82,9 +102,9 @@ def _cpu(chain: _Chain) -> tuple[str | None, float | None]:
                 _read(directory, "cpu.cfs_period_us"),
             )
             cpus = cgroup.cpu_quota(quota, period) if quota and period else None
-        if cpus is not None and (tightest is None or cpus < tightest):
-            tightest, where = cpus, directory
-    return where, tightest
+        if cpus is not None and (least is None or cpus < least):
+            least, where = cpus, directory
+    return where, least
 
 
 _MEMORY_FILES = {
@@ -97,7 +117,7 @@ def _memory(chain: _Chain) -> tuple[int | None, int | None, int | None, str | No
     """Limit, usage of the own group, headroom, and the directory of the limit."""
     version, directories = chain
     limit_name, usage_name = _MEMORY_FILES[version]
-    tightest = own_usage = headroom = None
+    least = own_usage = headroom = None
     where = next(iter(directories), None)
     for directory in directories:
         limit_text, usage_text = _read(directory, limit_name), _read(directory, usage_name)
@@ -107,12 +127,12 @@ def _memory(chain: _Chain) -> tuple[int | None, int | None, int | None, str | No
             own_usage = usage
         if limit is None:
             continue
-        if tightest is None or limit < tightest:
-            tightest, where = limit, directory
+        if least is None or limit < least:
+            least, where = limit, directory
         if usage is not None:
             left = max(0, limit - usage)
             headroom = left if headroom is None else min(headroom, left)
-    return tightest, own_usage, headroom, where
+    return least, own_usage, headroom, where
 
 
 def _read(directory: str, name: str) -> bytes:

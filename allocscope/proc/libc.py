@@ -56,12 +56,13 @@ def identify(
         for group in _loaded(mappings, _MUSL_NAME)
     ]
     program = _program(pid, mappings)
-    if program:
-        own = _static_program(pid, mappings, program, memory_read)
-        if own is not None and (own.kind == "glibc" or not found):
-            return (own, *found)
+    own = _static_program(pid, mappings, program, memory_read) if program else None
+    if own is not None and own.kind == "glibc":
+        return (own, *found)
     if not found:
         found = list(_by_soname(pid, mappings, memory_read))
+    if not found and own is not None:
+        found = [own]
     if not found and program:
         found = [_library(pid, mappings, program, "unknown", memory_read)]
     return tuple(found)
@@ -76,7 +77,7 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
     if usable:
         return usable
     subject = f"process {process.pid} ({process.comm})"
-    hint = "`allocscope explain`, `footprint` and `map` still account for its memory."
+    hint = "allocscope reads heaps of glibc malloc; this allocator may have tools of its own."
     kinds = {image.kind: image for image in images}
     if any(image.bits == 32 for image in images):
         message = f"{subject} is a 32-bit program, and only heaps of 64-bit programs can be read"

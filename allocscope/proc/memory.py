@@ -7,6 +7,10 @@ ptrace *permission* (ptrace(2), PTRACE_MODE_READ), no attach.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
+
+from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.native import ffi, lib
 from allocscope.native.memory import NativeMemory, failure
 
@@ -31,5 +35,44 @@ class ProcessMemory(NativeMemory):
         if code:
             raise failure(code, f"process {pid}", "opening its page map")
         super().__init__(out[0], f"process {pid}")
+        self._pid = pid
+        self._use_pagemap_scan = use_pagemap_scan
         if not use_pagemap_scan:
             lib.as_source_without_scan(self._source)
+
+    def _twin(self) -> ProcessMemory:
+        twin = ProcessMemory(self._pid, use_pagemap_scan=self._use_pagemap_scan)
+        twin.deadline_ns = self.deadline_ns
+        twin._budget = self._budget
+        return twin
+
+    def each(
+        self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
+    ) -> list[Result]:
+        """Two at a time: the native calls do not hold the interpreter's lock."""
+        if len(items) < 2:
+            return super().each(items, work)
+        results: dict[int, Result] = {}
+        errors: list[BaseException] = []
+        waiting = iter(enumerate(items))
+        lock = threading.Lock()
+
+        def go_on(memory: ProcessMemory) -> None:
+            try:
+                while not errors:
+                    with lock:
+                        number, item = next(waiting)
+                    results[number] = work(memory, memory, item)
+            except StopIteration:
+                pass
+            except BaseException as error:
+                errors.append(error)
+
+        with self._twin() as twin:
+            helper = threading.Thread(target=go_on, args=(twin,), name="allocscope-walk")
+            helper.start()
+            go_on(self)
+            helper.join()
+        if errors:
+            raise errors[0]
+        return [results[number] for number in range(len(items))]

@@ -112,24 +112,24 @@ def status(pid: int) -> ProcessStatus:
 
 
 def mappings(pid: int) -> tuple[Mapping, ...]:
-    """/proc/PID/maps in ascending order; empty when the process has just ended.
+    """/proc/PID/maps in ascending order, never empty.
 
     The kernel hands it out a page at a time, so mappings made or removed meanwhile may be missing
     or stale.
     """
-    return maps_text.parse(_read(pid, "maps"))
+    return maps_text.parse(_read_memory_file(pid, "maps"))
 
 
 def smaps(pid: int) -> tuple[SmapsEntry, ...]:
     """/proc/PID/smaps: about 10 ms per resident GiB, during which the target cannot map or unmap
     memory."""
-    return smaps_text.parse(_read(pid, "smaps"))
+    return smaps_text.parse(_read_memory_file(pid, "smaps"))
 
 
 def smaps_rollup(pid: int) -> SmapsRollup:
     """/proc/PID/smaps_rollup (Linux 4.14; MissingPart before): the sums, at the same cost to the
     target."""
-    return smaps_text.rollup(_read(pid, "smaps_rollup"))
+    return smaps_text.rollup(_read_memory_file(pid, "smaps_rollup"))
 
 
 def rss_bytes(pid: int) -> int:
@@ -140,13 +140,16 @@ def rss_bytes(pid: int) -> int:
 
 def environ(pid: int) -> dict[str, str]:
     """The malloc settings in the environment that the program was started with (see
-    parse.environ)."""
+    parse.environ).
+
+    The one file here that the kernel copies out of the target's own memory: pages at the bottom of
+    its stack, which execve wrote; should they be swapped out, this swaps them in."""
     return environ_text.parse(_read(pid, "environ"))
 
 
 def auxv(pid: int) -> AuxVector:
     """The auxiliary vector of a 64-bit process."""
-    return auxv_text.parse(_read(pid, "auxv"))
+    return auxv_text.parse(_read_memory_file(pid, "auxv"))
 
 
 def exe(pid: int) -> str:
@@ -210,6 +213,15 @@ def _read(pid: int, name: str) -> bytes:
             return file.read()
     except OSError as error:
         raise refusal.translate(pid, name, error) from error
+
+
+def _read_memory_file(pid: int, name: str) -> bytes:
+    """A file that is empty only where there is no memory: the process is ending, or of the
+    kernel."""
+    data = _read(pid, name)
+    if not data:
+        raise refusal.ended(pid)
+    return data
 
 
 def _ended(found: TaskStat) -> NoSuchProcess:

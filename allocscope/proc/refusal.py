@@ -40,16 +40,23 @@ def translate(pid: int, what: str, error: OSError) -> AllocscopeError:
     """
     if error.errno in _REFUSED:
         return permission(pid, what)
-    if error.errno in _GONE:
-        if not exists(pid):
-            return NoSuchProcess(f"there is no process {pid}", "It may have ended meanwhile.")
-        if _status(pid) is None:
-            return permission(pid, what)
+    if error.errno not in _GONE:
+        return InternalError(f"cannot read {what} of process {pid}: {error.strerror}")
+    if not exists(pid):
+        return NoSuchProcess(f"there is no process {pid}", "It may have ended meanwhile.")
+    if _status(pid) is None:
+        return permission(pid, what)
+    if error.errno == errno.ENOENT and not _kernel_has(pid, error.filename):
         return MissingPart(
-            f"cannot read {what} of process {pid}: this kernel has no such file, or it just ended",
+            f"cannot read {what} of process {pid}: this kernel has no such file",
             "`allocscope doctor` lists what this kernel lacks.",
         )
-    return InternalError(f"cannot read {what} of process {pid}: {error.strerror}")
+    return ended(pid)
+
+
+def ended(pid: int) -> NoSuchProcess:
+    """For a process that still has its number, but no memory any more: it is about to be gone."""
+    return NoSuchProcess(f"process {pid} is ending", "Nothing is left of its memory.")
 
 
 def permission(pid: int, what: str) -> PermissionRefused:
@@ -139,6 +146,12 @@ def _owner(pid: int) -> int | None:
         return os.stat(f"/proc/{pid}/maps").st_uid
     except OSError:
         return None
+
+
+def _kernel_has(pid: int, path: object) -> bool:
+    """Does /proc have a file of this name at all? Looked up in this very process."""
+    own = str(path).replace(f"/proc/{pid}/", "/proc/self/", 1).replace(f"/task/{pid}/", "/")
+    return os.path.lexists(own)
 
 
 def _status(pid: int) -> ProcessStatus | None:

@@ -40,7 +40,7 @@ typedef struct as_thread {
 enum {
     AS_AT_SEIZE = 1,   /* EPERM, ESRCH */
     AS_AT_STOP = 2,    /* ETIMEDOUT: the thread did not stop; EBUSY: never outside a restartable sequence */
-    AS_AT_STATE = 3,   /* its registers could not be read; ENOEXEC: it runs 32-bit code */
+    AS_AT_STATE = 3,   /* ENOEXEC: it runs 32-bit code; EOPNOTSUPP: its system calls are dispatched to itself */
     AS_AT_CODE = 4,    /* EILSEQ: its memory does not hold the code that its file has */
     AS_AT_STACK = 5,   /* ENOSPC: not a stack, or no room on it */
     AS_AT_WRITE = 6,   /* the frames could not be written */

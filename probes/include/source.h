@@ -70,5 +70,7 @@ int as_read_each(as_source *source, const uint64_t *addresses, size_t count, siz
  * circle, 2 at its limit. */
 int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts, uint8_t *broken);
 void as_free(void *memory);
+/* Sorts addresses, ascending. */
+int as_sort(uint64_t *addresses, size_t count);
 
 #endif

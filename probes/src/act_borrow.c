@@ -6,6 +6,7 @@
  * an interrupted call is restarted) and puts the registers back. When a wait runs out, nothing is undone: the thread is left
  * to its chain. What the kernel copies from us during the stop is locked in memory, so that no fault of ours can cut a copy in
  * half. */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -113,6 +114,8 @@ static int prepare(const as_thread *thread, const act_call *call, work *w, as_ou
     if (error)
         return error;
     how->step = AS_AT_STATE;
+    if (act_dispatches_calls(tid))
+        return EOPNOTSUPP;
     /* Not before: a thread that it makes by itself while it is being stopped must not be attached. */
     if (call->clones && ptrace(PTRACE_SETOPTIONS, tid, 0, (long)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE)) < 0)
         return errno;
@@ -171,7 +174,8 @@ int act_borrow(const as_thread *thread, const act_call *call, as_held *out, as_o
         error = prepare(thread, call, w, how);
         if (!error)
             error = perform(thread, call, w, out, how);
-        how->released = ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0;
+        /* ESRCH: the thread has ended, and there is nothing left to let go. */
+        how->released = ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0 || error == ESRCH;
         how->pause_ns = act_now_ns() - begin;
     }
     if (!error && how->result < 0) {
@@ -183,3 +187,5 @@ int act_borrow(const as_thread *thread, const act_call *call, as_held *out, as_o
     munmap(w, sizeof *w);
     return error;
 }
+
+#endif

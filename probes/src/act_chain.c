@@ -4,6 +4,7 @@
  * exit_group), the arguments of clone3, F2 (the orphan's: wait4 for its own child, then F1). Each frame's first word is the
  * restorer, so a `ret` with rsp at a frame becomes that frame. A plain call returns to F1 at once; the parent of a clone
  * returns to F2, its child to F3. A tracer that is alive never lets any of them run. */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -97,3 +98,5 @@ int act_build_chain(const as_thread *thread, const act_call *call, act_state *st
         chain->start = act_call_regs(&state->regs, &thread->code, first, call->number, call->args);
     return 0;
 }
+
+#endif

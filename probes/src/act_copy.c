@@ -2,6 +2,7 @@
  *
  * B is A's child, not the target's: a stop of a direct child would send the target SIGCHLD. It is made ready while we still
  * trace it, then stopped by a signal and let go, because a debugger must be its only tracer. */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -195,3 +196,5 @@ int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_n
     }
     return act_call_in(held, SYS_wait4, collect, deadline_ns, &result, NULL);
 }
+
+#endif

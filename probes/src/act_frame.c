@@ -2,6 +2,7 @@
  *
  * Facts: struct rt_sigframe (arch/x86/include/asm/sigframe.h), restore_sigcontext (arch/x86/kernel/signal_64.c),
  * check_xstate_in_sigframe (arch/x86/kernel/fpu/signal.c). */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -127,3 +128,5 @@ void act_resume_regs(int pid, const act_state *state, struct user_regs_struct *o
     out->rax = (uint64_t)number;
     out->rip -= 2;
 }
+
+#endif

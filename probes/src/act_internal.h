@@ -29,6 +29,8 @@ int act_set_regs(int tid, const struct user_regs_struct *regs);
 int act_get_state(int tid, act_state *state);
 int act_set_mask(int tid, const uint64_t *mask);
 int act_in_rseq(int tid, uint64_t rip, int *inside);
+/* Do system calls of this thread raise SIGSYS (as in Wine)? One that is made for us could then kill it. */
+int act_dispatches_calls(int tid);
 int act_is_event(int status, int event);
 int act_is_syscall_stop(int status);
 /* The signal to hand on when a task is resumed from this stop; 0 for stops that are no signal. */

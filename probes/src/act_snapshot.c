@@ -2,6 +2,7 @@
  *
  * A is traced by us with EXITKILL from its first stop on. It starts with every signal blocked and no handler, has exit signal
  * 0 (nobody is told of its end), and stands before exit_group, so whatever lets it run ends it. */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -98,3 +99,5 @@ int as_reap(const as_thread *thread, int inner_pid, as_outcome *how)
     as_held nobody;
     return act_borrow(thread, &wait, &nobody, how);
 }
+
+#endif

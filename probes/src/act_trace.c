@@ -4,6 +4,7 @@
  * the program we live in. At first the wait only yields, because most stops arrive within microseconds and the target stands
  * still meanwhile; later it sleeps for a small share of the time that has passed, so that it neither disturbs a long clone
  * nor makes it noticeably longer. */
+#if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
 
@@ -144,6 +145,18 @@ int act_in_rseq(int tid, uint64_t rip, int *inside)
     return error;
 }
 
+/* linux/ptrace.h, Linux 6.4; as above. */
+static const int GET_SYSCALL_USER_DISPATCH = 0x4211;
+struct dispatch_configuration {
+    uint64_t mode, selector, offset, length;
+};
+
+int act_dispatches_calls(int tid)
+{
+    struct dispatch_configuration dispatch = {0};
+    return ptrace(GET_SYSCALL_USER_DISPATCH, tid, sizeof dispatch, &dispatch) == 0 && dispatch.mode != 0;
+}
+
 int act_read(int pid, uint64_t address, void *buffer, size_t size)
 {
     struct iovec here = {buffer, size}, there = {(void *)(uintptr_t)address, size};
@@ -181,3 +194,5 @@ struct user_regs_struct act_call_regs(const struct user_regs_struct *now, const 
     regs.r10 = args[3];
     return regs;
 }
+
+#endif

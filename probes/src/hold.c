@@ -92,6 +92,7 @@ int as_hold(as_source *s, uint64_t start, uint64_t end)
             as_hold_free(s);
             return ENOMEM;
         }
+        madvise(s->held, AS_HOLD_MAX, MADV_HUGEPAGE); /* fewer faults and TLB misses; does no harm where refused */
     }
     int error = runs_load(s, start, end, &list);
     if (error)

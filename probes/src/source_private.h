@@ -26,6 +26,13 @@ static inline int as_resident(uint64_t flags)
     return (flags & AS_PRESENT) && !(flags & AS_ZERO);
 }
 
+/* Asks the processor for a word of what is held that is wanted soon. */
+static inline void as_prefetch_held(const as_source *s, uint64_t address)
+{
+    if (as_holds(s, address))
+        __builtin_prefetch(s->held + (address - s->held_start));
+}
+
 /* Reads from what is held; ENODATA where a page was not there. */
 int as_read_held(const as_source *source, uint64_t address, void *buffer, size_t size);
 void as_hold_free(as_source *source);

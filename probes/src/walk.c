@@ -8,6 +8,9 @@
 #include <string.h>
 #include <time.h>
 
+/* How far ahead memory is asked for: held memory is cold when the walk comes by. */
+enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
+
 enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, CHUNK_STRUCT = 48 };
 
 /* A sorted list of addresses that the walk passes by. */
@@ -328,7 +331,7 @@ static int walk_chunks(walker *w)
 {
     const as_region *g = w->region;
     window *win = &w->window;
-    uint64_t at = g->first;
+    uint64_t at = g->first, ahead = 0;
     if (at >= g->limit) {
         stop(w, at, AS_STOP_LIMIT);
         return 0;
@@ -344,6 +347,7 @@ static int walk_chunks(walker *w)
             int error = window_move(win, at);
             if (error)
                 return error;
+            ahead = 0;
         }
         uint64_t offset = at - win->base, page = offset / WINDOW_PAGE;
         if (!win->there[page] || offset % 16) {
@@ -355,6 +359,8 @@ static int walk_chunks(walker *w)
             win->end = at; /* the links lie in the next block: read it from here */
             continue;
         }
+        for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
+            __builtin_prefetch(win->bytes + ahead);
         at = step(w, at, win->bytes + offset, link_there);
     }
     return 0;

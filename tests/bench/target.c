@@ -1,10 +1,10 @@
 /* A process to measure on: many arenas full of chunks, and a thread that notices every stop.
  *
  * target THREADS MIB: each thread fills its share of MIB with chunks of 16 bytes to 8 KiB, frees half of them and parks. One
- * more thread reads the clock without end and keeps the longest gap between two readings: the longest time that the whole
- * process, and so that thread, stood still. One JSON line says ready; then each line on standard input is a command, answered
- * by one JSON line: "reset" forgets the longest gap, "gap" tells it, "fork" forks, reaps the child, and tells how long
- * fork took. EOF ends the process.
+ * JSON line says ready; then each line on standard input is a command, answered by one JSON line. "watch" starts a thread
+ * that reads the clock without end and keeps the longest gap between two readings: the longest time that it stood still;
+ * "reset" forgets that gap, "gap" tells it; "fork" forks, reaps the child, and tells how long fork took. EOF ends the
+ * process.
  *
  * Standard output leads to /dev/null once the process is ready, since the debugger that others measure prints there; the
  * answers go to a duplicate of it. */
@@ -108,11 +108,11 @@ int main(int argc, char **argv)
     pthread_barrier_wait(&filled);
     answers = dup(1);
     dup2(open("/dev/null", O_WRONLY), 1);
-    if (pthread_create(&thread, NULL, spin, NULL))
-        return 3;
     answer("ready", (uint64_t)getpid());
     while (read_line(line)) {
-        if (!strcmp(line, "reset")) {
+        if (!strcmp(line, "watch")) {
+            answer("watch", !pthread_create(&thread, NULL, spin, NULL));
+        } else if (!strcmp(line, "reset")) {
             atomic_store(&longest_gap_ns, 0);
             answer("reset", 1);
         } else if (!strcmp(line, "gap")) {

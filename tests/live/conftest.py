@@ -4,9 +4,10 @@ and has gone quiet."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from live import programs
+from live import programs, targets
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +35,11 @@ def ruby_pid() -> Iterator[int]:
             yield pid
     except programs.NotInstalled as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def waits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small C program that says ready and waits; see targets/waits.c for what else it can do."""
+    return targets.compile_c(
+        "waits.c", tmp_path_factory.mktemp("targets") / "waits", "-pthread", "-ldl"
+    )

@@ -20,10 +20,10 @@ TARGETS = Path(__file__).parent / "targets"
 PATIENCE_MS = 20_000
 
 
-def build(directory: Path, name: str) -> Path:
+def build(directory: Path, name: str, *options: str) -> Path:
     """The program targets/NAME.c, compiled into ``directory``."""
     program = directory / name
-    command = ["gcc", "-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    command = ["gcc", "-std=gnu11", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror", *options]
     subprocess.run([*command, str(TARGETS / f"{name}.c"), "-o", str(program)], check=True)
     return program
 
@@ -44,20 +44,26 @@ class Steady:
         self.pid = pid
         self.threads: dict[str, int] = said["threads"]
         self.beat_address: int = said["beat"]
-
-    def ask(self) -> None:
-        """Requests counts, without waiting for them."""
-        assert self._process.stdin
-        self._process.stdin.write("counts\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        """The counts, which come when every worker has gone round twice since the request."""
-        return json.loads(_line(self._process))
+        self.stderr: tuple[int, int] = said["stderr_variable"], said["stderr_file"]
 
     def counts(self) -> dict[str, Any]:
-        self.ask()
-        return self.answer()
+        """Comes when every worker has gone round twice more."""
+        return self._ask("counts")
+
+    def start_anew(self) -> None:
+        """By execve."""
+        assert self._ask("exec")["pid"]
+
+    def end(self) -> None:
+        """By SIGKILL; collected."""
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, word: str) -> dict[str, Any]:
+        assert self._process.stdin
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return dict(json.loads(_line(self._process)))
 
     def condition(self) -> Condition:
         threads = {int(tid): self._lines(tid) for tid in names(self.pid, "task")}

@@ -7,6 +7,8 @@ they were, with nothing on its stdout and stderr but its own two lines.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from live import ask_targets
 from live.ask_targets import Target
 
+from allocscope.act.guard import Guard
 from allocscope.app.ask import ask
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import Answer
@@ -78,7 +81,7 @@ def test_all_arenas_answer_and_nothing_is_left(
 
 
 def test_live_interrupts_calls_and_a_copy_does_not(program: Path) -> None:
-    """The thread in epoll_wait counts its EINTRs: this is what shows that a passive test can fail."""
+    """The thread in epoll_wait counts its EINTRs: so a test that a reading causes none can fail."""
     with ask_targets.started(program, "idle", "3") as target:
         in_copy(target)
         live(target)
@@ -120,6 +123,52 @@ def test_live_is_refused_unharmed_where_a_copy_answers(
         target.finish()
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("vfork", "waits in vfork"),
+        ("seccomp", "has a seccomp filter"),
+        ("masked", "blocks or ignores SIGSEGV"),
+    ],
+)
+def test_live_is_refused_where_a_stop_or_a_call_would_harm(
+    program: Path, state: str, reason: str
+) -> None:
+    with ask_targets.started(program, state) as target:
+        with pytest.raises(Unsafe, match=reason):
+            live(target, SHORT_S)
+        assert procfs.status(target.pid).tracer_pid == 0
+        target.finish()
+
+
+def test_signal_handlers_wait_until_the_calls_are_made(program: Path) -> None:
+    """The handler uses malloc, in a process without locks: on top of malloc_info it would crash or
+    change what is being counted."""
+    with ask_targets.started(program, "alarm") as target:
+        for _ in range(5):
+            try:
+                stats_of(live(target).data)
+            except Unsafe as refused:
+                assert "malloc's code" in refused.message
+        assert target.finish()["rounds"] > 0
+
+
+def test_a_stopped_process_stays_stopped(program: Path) -> None:
+    with ask_targets.started(program, "idle", "1") as target:
+        os.kill(target.pid, signal.SIGSTOP)
+        assert os.WIFSTOPPED(os.waitpid(target.pid, os.WUNTRACED)[1])
+        with pytest.raises(Unsafe, match=r"is stopped \(SIGSTOP\)"):
+            live(target)
+        assert procfs.status(target.pid).state == "T"
+        os.kill(target.pid, signal.SIGCONT)
+        target.finish()
+
+
+def test_allocscope_does_not_stop_itself() -> None:
+    with pytest.raises(Unsafe, match="cannot stop itself"):
+        ask(os.getpid(), what="both", live=True, max_pause_ns=PAUSE_NS, deadline_s=SHORT_S)
+
+
 def test_the_locks_of_the_moment_are_named(program: Path) -> None:
     with ask_targets.started(program, "arena") as target:
         assert "arena 0" in in_copy(target).data.locks_held
@@ -129,10 +178,28 @@ def test_the_locks_of_the_moment_are_named(program: Path) -> None:
         target.finish()
 
 
+def test_attempts_in_vain_end_with_the_pause_that_is_allowed(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guard that finds a reason each time that all threads stand still."""
+    looks: list[bool] = []
+
+    def reasons(self: Guard, stopped: bool) -> tuple[str, ...]:
+        looks.append(stopped)
+        return ("thread 1 is never where it should be",) if stopped else ()
+
+    monkeypatch.setattr(Guard, "reasons", reasons)
+    with ask_targets.started(program, "idle", "1") as target:
+        with pytest.raises(Unsafe, match=r"never where it should be \(attempts stopped it for"):
+            ask(target.pid, what="both", live=True, max_pause_ns=1, deadline_s=LONG_S)
+        assert looks == [False, True]
+        target.finish()
+
+
 def test_a_busy_process_is_asked_or_left_alone(program: Path) -> None:
     with ask_targets.started(program, "storm", "3") as target:
         try:
-            stats_of(live(target, SHORT_S).data)
+            stats_of(live(target).data)
         except Unsafe as refused:
             assert "malloc's code" in refused.message or "lock of arena" in refused.message
         assert procfs.status(target.pid).tracer_pid == 0

@@ -168,6 +168,58 @@ def test_locks_are_opened_in_the_copy_only(target: Steady) -> None:
     assert_untouched(target)
 
 
+def test_stderr_is_usable_in_the_copy(program: Path) -> None:
+    """Offsets: struct _IO_FILE of libio/bits/types/struct_FILE.h."""
+
+    def fields(pid: int) -> tuple[int, int, list[int], int]:
+        flags, descriptor = (read_u64(pid, file + at) & 0xFFFFFFFF for at in (0, 0x70))
+        pointers = [read_u64(pid, file + at) for at in range(8, 0x60, 8)]
+        lock = read_u64(pid, read_u64(pid, file + 0x88)) & 0xFFFFFFFF
+        return flags, descriptor, pointers, lock
+
+    with steady(program, "--stderr-held") as target:
+        variable, file = target.stderr
+        with frozen(target.pid, deadline_ns=soon()) as snapshot:
+            before = fields(snapshot.pid)
+            assert any(before[2])
+            assert before[3]
+            with snapshot.disposable(CopyPlan((), variable, file)) as copy:
+                assert copy.stderr_locked
+                assert fields(copy.pid) == (0xFBAD2087, 2, [0] * 11, 0)
+                assert read_u64(copy.pid, variable) == file
+            assert fields(snapshot.pid) == fields(target.pid) == before
+        assert_untouched(target)
+
+
+def test_the_target_may_end_meanwhile(program: Path) -> None:
+    with steady(program) as target, frozen(target.pid, deadline_ns=soon()) as snapshot:
+        target.end()
+        assert read_u64(snapshot.pid, target.beat_address)
+    wait_end(snapshot.pid)
+    assert snapshot.zombie is None
+
+
+def test_the_target_may_call_exec_meanwhile(program: Path) -> None:
+    with steady(program) as target:
+        with frozen(target.pid, deadline_ns=soon()) as snapshot:
+            target.start_anew()
+            assert read_u64(snapshot.pid, target.beat_address)
+        assert snapshot.zombie is None
+        assert children(target.pid) == []
+        counts = target.counts()
+        assert counts["errors"] == 0
+        # The kernel announces the children from before an execve by SIGCHLD, whatever they were
+        # made with (do_notify_parent). Nothing can be done about that one.
+        assert counts["sigchld"] <= 1
+
+
+def test_static_program(tmp_path: Path) -> None:
+    with steady(build(tmp_path, "steady", "-static")) as target:
+        with frozen(target.pid, deadline_ns=soon()) as snapshot, snapshot.disposable(PLAIN):
+            assert read_u64(snapshot.pid, target.beat_address)
+        assert_untouched(target)
+
+
 def test_a_stopped_target_stays_stopped(program: Path) -> None:
     with steady(program) as target:
         os.kill(target.pid, signal.SIGSTOP)

@@ -55,7 +55,7 @@ _STATE_FROM_2_43 = {
     "system_mem": 2096,
     "mapping_extra": 16,
 }
-_TCACHE_64 = {"tcache_chunks": (0x290,), "tcache_entries": 128, "tcache_bins": 64}
+_TCACHE_64 = {"tcache_chunks": (0x290, 0x2A0), "tcache_entries": 128, "tcache_bins": 64}
 _TCACHE_76 = {"tcache_chunks": (0x300, 0x310), "tcache_entries": 152, "tcache_bins": 76}
 _PAR_TO_2_34 = {"n_mmaps": 40, "mmapped_mem": 56, "sbrk_base": 72}
 _PAR_TO_2_42 = {"n_mmaps": 60, "mmapped_mem": 80, "sbrk_base": 96}

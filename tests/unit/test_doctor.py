@@ -20,6 +20,8 @@ from allocscope.proc import features, refusal
 from allocscope.render.checks import checks
 from allocscope.render.page import Look
 
+pytestmark = pytest.mark.own_malloc  # doctor tries the heap of this very process
+
 
 def by_key(checkup: Checkup) -> dict[str, Check]:
     return {check.key: check for check in checkup.data.checks}

@@ -94,6 +94,30 @@ def program_32(code: bytes) -> bytes:
     return header + struct.pack("<IIIIIIII", 1, 0, base, base, size, size, 5, 0x1000) + code
 
 
+def program_64(code: bytes, notes: bytes = b"") -> bytes:
+    """A static 64-bit program for x86 that runs ``code``."""
+    base, behind = 0x400000, 64 + 2 * 56
+    start = behind + len(notes)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, EM_X86_64, 1, base + start, 64, 0, 0, 64, 56, 2,
+        0, 0, 0,
+    )  # fmt: skip
+    size = start + len(code)
+    for kind, flags, at, length in ((1, 5, 0, size), (4, 4, behind, len(notes))):
+        header += struct.pack(
+            "<IIQQQQQQ",
+            kind,
+            flags,
+            at,
+            base + at,
+            base + at,
+            length,
+            length,
+            0x1000 if at == 0 else 4,
+        )
+    return header + notes + code
+
+
 def _gnu_table(names: list[bytes], first: int) -> bytes:
     """One bucket; the symbols from ``first`` on are its chain."""
     chain = [gnu_hash(name) & ~1 for name in names[first:]]

@@ -6,11 +6,18 @@
  *   stderr     a thread holds the lock of stderr
  *   inside     the only thread there ever was stands in malloc, below a signal handler
  *   altstack   the same, the handler on a stack of its own
+ *   vfork      a thread waits in vfork for its child
+ *   seccomp    like idle 1, the main thread with a filter that allows everything
+ *   masked     like idle 1, the main thread with all signals blocked and a handler for SIGSEGV
+ *   alarm      the only thread waits, and a handler on top of whatever it does uses malloc every 2 ms
  *   storm N    N threads allocate and free without end
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -20,13 +27,16 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { BLOCKS = 64, STACK = 1 << 16, KEPT_ERRNO = 91, MOST_THREADS = 64 };
 
 static atomic_long interruptions, rounds;
 static atomic_int harmed, leaving;
-static int gate[2], arrival[2];
+static int gate[2], arrival[2], next_descriptor;
 static char ready_line[4096];
 static char *guarded;
 
@@ -140,6 +150,21 @@ static void *storms(void *seed)
 	return NULL;
 }
 
+/* That the next free descriptor is in use shows that somebody else makes calls in this thread meanwhile. */
+static void counting_handler(int number)
+{
+	static char *blocks[BLOCKS];
+	int kept = errno, i = (int)(atomic_fetch_add(&rounds, 1) % BLOCKS);
+
+	(void)number;
+	if (fcntl(next_descriptor, F_GETFD) >= 0)
+		atomic_store(&harmed, 1);
+	free(blocks[i]);
+	blocks[i] = malloc(600 + 100 * i);
+	memset(blocks[i], i, 600 + 100 * i);
+	errno = kept;
+}
+
 static ssize_t blocked_write(void *cookie, const char *text, size_t size)
 {
 	static atomic_int came;
@@ -174,6 +199,68 @@ static void *holds_stderr(void *unused)
 	wait_at_gate();
 	funlockfile(stderr);
 	return unused;
+}
+
+/* The child shares our memory, and waits at the gate; its parent cannot move before. */
+static void *waits_in_vfork(void *unused)
+{
+	pid_t child = vfork();
+
+	if (!child) {
+		close(gate[1]); /* its own descriptor: the gate opens when the last one is closed */
+		arrive();
+		wait_at_gate();
+		_exit(0);
+	}
+	if (child < 0 || waitpid(child, NULL, 0) != child)
+		atomic_store(&harmed, 1);
+	return unused;
+}
+
+static void allow_everything_by_filter(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = {.len = 1, .filter = &allow};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		_exit(2);
+}
+
+static void mask_all_signals(void)
+{
+	struct sigaction action = {.sa_handler = counting_handler};
+	sigset_t all;
+
+	sigfillset(&all);
+	sigaction(SIGSEGV, &action, NULL);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+}
+
+static void check_mask_and_handler(void)
+{
+	struct sigaction action;
+	sigset_t blocked;
+
+	sigprocmask(SIG_SETMASK, NULL, &blocked);
+	sigaction(SIGSEGV, NULL, &action);
+	if (!sigismember(&blocked, SIGSEGV) || !sigismember(&blocked, SIGALRM) || action.sa_handler != counting_handler)
+		atomic_store(&harmed, 1);
+}
+
+/* Such a handler is sound as long as it interrupts nothing but waiting. */
+static void wait_under_alarms(void)
+{
+	struct sigaction action = {.sa_handler = counting_handler, .sa_flags = SA_RESTART};
+	struct itimerval often = {{0, 2000}, {0, 2000}}, never = {0};
+
+	use_heap();
+	next_descriptor = dup(STDIN_FILENO);
+	close(next_descriptor);
+	sigaction(SIGALRM, &action, NULL);
+	say(ready_line);
+	setitimer(ITIMER_REAL, &often, NULL);
+	wait_for_end_of_input();
+	setitimer(ITIMER_REAL, &never, NULL);
 }
 
 /* Runs on top of malloc, which has just touched a free chunk's page. */
@@ -219,11 +306,15 @@ int main(int argc, char **argv)
 	prepare_ready_line();
 	if (!strcmp(state, "inside") || !strcmp(state, "altstack")) {
 		stand_inside_malloc(!strcmp(state, "altstack"));
+	} else if (!strcmp(state, "alarm")) {
+		wait_under_alarms();
 	} else {
 		if (!strcmp(state, "arena"))
 			body = holds_arena;
 		else if (!strcmp(state, "stderr"))
 			body = holds_stderr;
+		else if (!strcmp(state, "vfork"))
+			body = waits_in_vfork;
 		else if (!strcmp(state, "storm"))
 			body = storms;
 		while (started < count) {
@@ -233,9 +324,15 @@ int main(int argc, char **argv)
 		if (body == idle)
 			pthread_create(&threads[started++], NULL, waits_in_epoll, NULL);
 		wait_for_arrivals(started);
+		if (!strcmp(state, "seccomp"))
+			allow_everything_by_filter();
+		if (!strcmp(state, "masked"))
+			mask_all_signals();
 		errno = KEPT_ERRNO;
 		say(ready_line);
 		wait_for_end_of_input();
+		if (!strcmp(state, "masked"))
+			check_mask_and_handler();
 		if (errno != KEPT_ERRNO)
 			atomic_store(&harmed, 1);
 		atomic_store(&leaving, 1);

@@ -1,6 +1,6 @@
 /* Processes of which no snapshot may be made. Prints a line when ready, ends at EOF on stdin.
  *
- * usage: refused seccomp | vfork | namespace | zombie */
+ * usage: refused seccomp | dispatch | vfork | namespace | zombie */
 #define _GNU_SOURCE
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -10,6 +10,8 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static char let_through; /* 0: SYSCALL_DISPATCH_FILTER_ALLOW */
 
 static int allow_everything(void)
 {
@@ -37,6 +39,8 @@ int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "";
     if (!strcmp(kind, "seccomp") && allow_everything())
+        return 1;
+    if (!strcmp(kind, "dispatch") && prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &let_through))
         return 1;
     if (!strcmp(kind, "namespace") && unshare(CLONE_NEWPID))
         return 1;

@@ -2,9 +2,10 @@
  *
  * Every worker goes round and round in one kind of wait or work and checks what it gets back: registers, FP control words, errno,
  * time-outs, data. SIGCHLD is counted. Protocol: one JSON line when ready; for every line on stdin one JSON line of counts,
- * as soon as each worker has gone round twice more; end at EOF.
+ * as soon as each worker has gone round twice more; a line that begins with "exec" starts the program anew (and it is ready
+ * again); end at EOF. --stderr-held: the main thread holds the lock of stderr, which has unwritten text.
  *
- * usage: steady [--single] [--subreaper] [--mib N] */
+ * usage: steady [--single] [--subreaper] [--stderr-held] [--mib N] */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -137,47 +138,45 @@ typedef struct image {
     uint64_t masks_in[8], masks_out[8], general_in[8], general_out[8];
 } __attribute__((aligned(64))) image;
 void hold_wide(image *, long spins), hold_narrow(image *, long spins);
-asm(R"(
-.macro general_in
- push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15
- mov 4224(%rdi),%rbx; mov 4232(%rdi),%rbp; mov 4240(%rdi),%r8; mov 4248(%rdi),%r9
- mov 4256(%rdi),%r12; mov 4264(%rdi),%r13; mov 4272(%rdi),%r14; mov 4280(%rdi),%r15
- mov %rbx,-8(%rsp); mov %r15,-120(%rsp)
-.endm
-.macro general_out
- cmp %rbx,-8(%rsp); je 2f; xor %r8,%r8
-2: cmp %r15,-120(%rsp); je 3f; xor %r9,%r9
-3: mov %rbx,4288(%rdi); mov %rbp,4296(%rdi); mov %r8,4304(%rdi); mov %r9,4312(%rdi)
- mov %r12,4320(%rdi); mov %r13,4328(%rdi); mov %r14,4336(%rdi); mov %r15,4344(%rdi)
- pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx; ret
-.endm
-.globl hold_wide, hold_narrow
-hold_wide: general_in
-.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
- vmovdqa64 \r*64(%rdi),%zmm\r
-.endr
-.irp r,1,2,3,4,5,6,7
- kmovw 4096+\r*8(%rdi),%k\r
-.endr
-1: dec %rsi; jnz 1b
-.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
- vmovdqa64 %zmm\r,2048+\r*64(%rdi)
-.endr
-.irp r,1,2,3,4,5,6,7
- kmovw %k\r,4160+\r*8(%rdi)
-.endr
- vzeroupper
- general_out
-hold_narrow: general_in
-.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
- movdqa \r*64(%rdi),%xmm\r
-.endr
-1: dec %rsi; jnz 1b
-.irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
- movdqa %xmm\r,2048+\r*64(%rdi)
-.endr
- general_out
-)");
+asm(".macro general_in\n"
+    " push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+    " mov 4224(%rdi),%rbx; mov 4232(%rdi),%rbp; mov 4240(%rdi),%r8; mov 4248(%rdi),%r9\n"
+    " mov 4256(%rdi),%r12; mov 4264(%rdi),%r13; mov 4272(%rdi),%r14; mov 4280(%rdi),%r15\n"
+    " mov %rbx,-8(%rsp); mov %r15,-120(%rsp)\n"
+    ".endm\n"
+    ".macro general_out\n"
+    " cmp %rbx,-8(%rsp); je 2f; xor %r8,%r8\n"
+    "2: cmp %r15,-120(%rsp); je 3f; xor %r9,%r9\n"
+    "3: mov %rbx,4288(%rdi); mov %rbp,4296(%rdi); mov %r8,4304(%rdi); mov %r9,4312(%rdi)\n"
+    " mov %r12,4320(%rdi); mov %r13,4328(%rdi); mov %r14,4336(%rdi); mov %r15,4344(%rdi)\n"
+    " pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx; ret\n"
+    ".endm\n"
+    ".globl hold_wide, hold_narrow\n"
+    "hold_wide: general_in\n"
+    ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+    " vmovdqa64 \\r*64(%rdi),%zmm\\r\n"
+    ".endr\n"
+    ".irp r,1,2,3,4,5,6,7\n"
+    " kmovw 4096+\\r*8(%rdi),%k\\r\n"
+    ".endr\n"
+    "1: dec %rsi; jnz 1b\n"
+    ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+    " vmovdqa64 %zmm\\r,2048+\\r*64(%rdi)\n"
+    ".endr\n"
+    ".irp r,1,2,3,4,5,6,7\n"
+    " kmovw %k\\r,4160+\\r*8(%rdi)\n"
+    ".endr\n"
+    " vzeroupper\n"
+    " general_out\n"
+    "hold_narrow: general_in\n"
+    ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+    " movdqa \\r*64(%rdi),%xmm\\r\n"
+    ".endr\n"
+    "1: dec %rsi; jnz 1b\n"
+    ".irp r,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+    " movdqa %xmm\\r,2048+\\r*64(%rdi)\n"
+    ".endr\n"
+    " general_out\n");
 _Static_assert(sizeof(image) == 4352, "the offsets in the code above");
 
 static void round_spin(worker *w)
@@ -244,7 +243,9 @@ static void on_sigchld(int number)
 
 static void say_ready(void)
 {
-    printf("{\"pid\": %d, \"beat\": %lu, \"threads\": {\"main\": %d", getpid(), (unsigned long)&beat, getpid());
+    printf("{\"pid\": %d, \"beat\": %lu, ", getpid(), (unsigned long)&beat);
+    printf("\"stderr_variable\": %lu, \"stderr_file\": %lu, ", (unsigned long)&stderr, (unsigned long)stderr);
+    printf("\"threads\": {\"main\": %d", getpid());
     for (int i = 0; i < worker_count; i++)
         printf(", \"%s\": %d", workers[i].name, workers[i].tid);
     printf("}}\n");
@@ -271,7 +272,7 @@ static void wait_rounds(const long *from)
             nanosleep(&nap, NULL);
 }
 
-static void run_threads(void)
+static void run_threads(char **argv)
 {
     static char line[64];
     long from[WORKERS];
@@ -284,6 +285,8 @@ static void run_threads(void)
             sched_yield();
     say_ready();
     while (read(STDIN_FILENO, line, sizeof line) > 0) {
+        if (!strncmp(line, "exec", 4))
+            execv("/proc/self/exe", argv);
         for (int i = 0; i < worker_count; i++)
             from[i] = workers[i].rounds;
         wait_rounds(from);
@@ -312,6 +315,14 @@ static void run_single(void)
     }
 }
 
+static void hold_stderr(void)
+{
+    static char buffer[4096];
+    setvbuf(stderr, buffer, _IOFBF, sizeof buffer);
+    fprintf(stderr, "unwritten");
+    flockfile(stderr);
+}
+
 int main(int argc, char **argv)
 {
     const struct sigaction count = {.sa_handler = on_sigchld, .sa_flags = SA_RESTART};
@@ -322,6 +333,8 @@ int main(int argc, char **argv)
             single = 1;
         else if (!strcmp(argv[i], "--subreaper"))
             prctl(PR_SET_CHILD_SUBREAPER, 1);
+        else if (!strcmp(argv[i], "--stderr-held"))
+            hold_stderr();
         else if (!strcmp(argv[i], "--mib") && i + 1 < argc)
             mib = strtoul(argv[++i], NULL, 10);
     }
@@ -335,6 +348,6 @@ int main(int argc, char **argv)
     if (single)
         run_single();
     else
-        run_threads();
+        run_threads(argv);
     return 0;
 }

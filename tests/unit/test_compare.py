@@ -1,5 +1,5 @@
-"""lab/repro: a truth that fits a report passes; any figure that is off by one fails, and names
-itself."""
+"""lab/repro.compare: a truth that fits a report passes; any figure that is off by one fails, and
+names itself."""
 
 from __future__ import annotations
 

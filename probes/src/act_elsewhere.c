@@ -1,0 +1,48 @@
+/* Machines for which no snapshot has been written: the interface is there, so that all the rest works, and refuses. */
+#if !defined(__x86_64__)
+#include "act.h"
+
+#include <errno.h>
+
+int as_freeze(const as_thread *thread, as_held *out, as_outcome *how)
+{
+    (void)thread;
+    *out = (as_held){0};
+    *how = (as_outcome){.step = AS_AT_SEIZE, .released = 1};
+    return ENOSYS;
+}
+
+int as_shelter(const as_held *held, uint64_t lifetime_ns, uint64_t deadline_ns)
+{
+    (void)held, (void)lifetime_ns, (void)deadline_ns;
+    return ENOSYS;
+}
+
+int as_kill(int pid, uint64_t deadline_ns)
+{
+    (void)pid, (void)deadline_ns;
+    return ENOSYS;
+}
+
+int as_reap(const as_thread *thread, int inner_pid, as_outcome *how)
+{
+    (void)thread, (void)inner_pid;
+    *how = (as_outcome){.step = AS_AT_SEIZE, .released = 1};
+    return ENOSYS;
+}
+
+int as_make_twin(const as_held *held, const as_twin_plan *plan, uint64_t deadline_ns, int *pid, int *inner_pid,
+                 uint8_t *held_locks, int *stderr_locked)
+{
+    (void)held, (void)plan, (void)deadline_ns, (void)held_locks;
+    *pid = *inner_pid = *stderr_locked = 0;
+    return ENOSYS;
+}
+
+int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_ns)
+{
+    (void)held, (void)pid, (void)inner_pid, (void)deadline_ns;
+    return ENOSYS;
+}
+
+#endif
