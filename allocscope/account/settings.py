@@ -34,11 +34,11 @@ TCACHE_DEFAULT_BYTES = (0x408, 0x411)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the kernel knows: the start environment (None when unreadable), CPUs, and the version
-    that the library names."""
+    """What the kernel knows: the start environment (None when unreadable), CPUs (None when the
+    process was elsewhere), and the version that the library names."""
 
     environ: Mapping[str, str] | None
-    cpus_online: int
+    cpus_online: int | None
     cpus_cgroup: float | None
     version: str | None
 
@@ -117,12 +117,12 @@ def arena_limit(par: ParValues, surroundings: Surroundings) -> int | None:
     """How many arenas glibc makes at most: ``arena_max`` if set, else 8 per CPU, from 2.44
     max(CPUs, arena_test).
 
-    None when the version is unknown. Cgroup quotas play no part in it (malloc/arena.c,
+    None when the version or the CPUs are unknown. Cgroup quotas play no part in it (malloc/arena.c,
     arena_get2)."""
     if par.arena_max:
         return par.arena_max
     version = version_number(surroundings.version)
-    if version is None:
+    if version is None or surroundings.cpus_online is None:
         return None
     if version >= FIRST_VERSION_LIMIT_BY_CPUS:
         return max(surroundings.cpus_online, par.arena_test)

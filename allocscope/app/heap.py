@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc
+from allocscope.glibc.locate import Located
+from allocscope.glibc.protocols import Memory
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
+from allocscope.native.memory import NativeMemory
 from allocscope.proc import cgroups, cpus
 from allocscope.proc.memory import ProcessMemory
 
@@ -63,7 +66,7 @@ def _safe_linking_by_version(version: str | None) -> bool:
     return number is None or number >= SAFE_LINKING_SINCE
 
 
-def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
+def _parked_sizes(memory: Memory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
     by_tid = reading.parked.by_tid
     sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
@@ -89,6 +92,22 @@ def read(
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
     located, image = find_malloc(memory, target)
+    return read_located(
+        memory, target, located, image, sort=sort, deadline_ns=deadline_ns, max_rounds=max_rounds
+    )
+
+
+def read_located(
+    memory: NativeMemory,
+    target: Target,
+    located: Located,
+    image: LibcImage,
+    *,
+    sort: str,
+    deadline_ns: int,
+    max_rounds: int = MAX_ROUNDS,
+) -> HeapAnswer:
+    """As :func:`read`, where malloc was found already: ``located``, in ``image``."""
     subject = Subject(
         memory=memory,
         walker=memory,
@@ -119,18 +138,26 @@ def present(
 ) -> ArenasData:
     """The data of the contract. ``rss_bytes`` and ``smaps`` are those of the process itself, taken
     before any copy of it."""
+    surroundings = account_settings.Surroundings(
+        environ=target.environ,
+        cpus_online=cpus.online(),
+        cpus_cgroup=cgroups.cpu_quota(target.process.pid),
+        version=answer.image.version,
+    )
+    return present_in(surroundings, answer, rss_bytes, smaps, glibc_says)
+
+
+def present_in(
+    surroundings: account_settings.Surroundings,
+    answer: HeapAnswer,
+    rss_bytes: int | None,
+    smaps: Sequence[SmapsEntry] | None = None,
+    glibc_says: GlibcSays | None = None,
+) -> ArenasData:
+    """As :func:`present`, for what is no process here and now."""
     reading = answer.reading
     arenas = tuple(account.arena(item, smaps, answer.sort) for item in reading.arenas)
-    settings = account_settings.settings(
-        reading.par,
-        len(arenas),
-        account_settings.Surroundings(
-            environ=target.environ,
-            cpus_online=cpus.online(),
-            cpus_cgroup=cgroups.cpu_quota(target.process.pid),
-            version=answer.image.version,
-        ),
-    )
+    settings = account_settings.settings(reading.par, len(arenas), surroundings)
     return ArenasData(
         rss_bytes=rss_bytes,
         arenas=arenas,
@@ -152,18 +179,26 @@ def _named(indexes: Sequence[int]) -> str:
     return f"arena{'s' if len(indexes) > 1 else ''} {shown}{more}"
 
 
-def caveats(answer: HeapAnswer, data: ArenasData) -> tuple[Caveat, ...]:
+def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> tuple[Caveat, ...]:
     """What the reader of this answer must know."""
-    return tuple(_validation_caveats(answer)) + tuple(_sum_caveats(answer, data))
+    return tuple(_validation_caveats(answer, of_core)) + tuple(_sum_caveats(answer, data))
 
 
-def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
     late = [item.index for item in answer.reading.arenas if item.cut_short]
     if late:
         text = f"{_named(late)}: the deadline came before all chunks were read; raise --deadline."
         yield Caveat("deadline", text, partial=True)
     unsound = [item for item in answer.reading.arenas if item.problems and not item.cut_short]
     if not unsound:
+        return
+    if of_core:
+        for item in unsound:
+            text = (
+                f"arena {item.index} contradicts itself: {'; '.join(item.problems)}. An allocation "
+                "was under way when the core was written, or the heap is damaged."
+            )
+            yield Caveat("arena-damaged", text, partial=True)
         return
     if answer.sort == FROZEN:
         where = _named([item.index for item in unsound])

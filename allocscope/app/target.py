@@ -4,6 +4,7 @@ library, which threads."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from allocscope.errors import NoGlibcHeap, PermissionRefused
 from allocscope.glibc.locate import Located, locate
@@ -56,19 +57,28 @@ def look(pid: int) -> Target:
     return Target(process, mappings, images, threads, environ)
 
 
-def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
+def first_malloc(
+    memory: Memory, images: Sequence[LibcImage], heap_spans: Sequence[tuple[int, int]]
+) -> tuple[Located, LibcImage] | None:
     """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
-    obtained memory, else the first that validates. NoGlibcHeap when none does."""
+    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin.
+    """
     idle: tuple[Located, LibcImage] | None = None
-    for image in target.images:
+    for image in images:
         spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
-        found = locate(memory, spans, target.brk_spans)
+        found = locate(memory, spans, heap_spans)
         if found is None:
             continue
         if found.par.sbrk_base or found.arena_count > 1 or found.par.max_n_mmaps:
             return found, image
         idle = idle or (found, image)
-    if idle is None:
+    return idle
+
+
+def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
+    """The malloc in use of a live process. NoGlibcHeap when there is none that can be read."""
+    found = first_malloc(memory, target.images, target.brk_spans)
+    if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"
             for image in target.images
@@ -79,4 +89,4 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
             f"`allocscope ask {target.process.pid}` lets glibc itself answer, in a frozen copy. "
             "If the process has only just started, its malloc may yet be set up: try again.",
         )
-    return idle
+    return found

@@ -31,7 +31,7 @@ class SpanMemory(NativeMemory):
 
     def __init__(
         self,
-        spans: Mapping[int, bytes],
+        spans: Mapping[int, bytes | memoryview],
         runs: Sequence[tuple[int, int, int]] | None = None,
         label: str = "recorded memory",
     ) -> None:

@@ -61,9 +61,9 @@ class Figures:
     residue_bytes: int
     resident_bytes: int
     private_dirty_bytes: int | None
-    swapped_bytes: int
+    swapped_bytes: int | None
     lazyfree_bytes: int | None
-    huge_bytes: int
+    huge_bytes: int | None
     free_resident_bytes: int
     trimmable_bytes: int
     pinned_bytes: int
@@ -85,8 +85,8 @@ class Heap:
     end: int = dataclasses.field(metadata=HEX)
     reserved_bytes: int
     resident_bytes: int
-    swapped_bytes: int
-    huge_bytes: int
+    swapped_bytes: int | None
+    huge_bytes: int | None
     live_bytes: int
     live_count: int
     free_bytes: int
@@ -171,7 +171,7 @@ class Settings:
     arena_test: Setting
     arena_limit: int | None
     arena_count: int
-    cpus_online: int
+    cpus_online: int | None
     cpus_cgroup: float | None
     mmap_threshold_bytes: Setting
     trim_threshold_bytes: Setting
@@ -185,9 +185,10 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenasData:
-    """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked."""
+    """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked. What a core does not
+    tell (RSS, page states) is None; its resident bytes are those of the pages that it holds."""
 
-    rss_bytes: int
+    rss_bytes: int | None
     arenas: tuple[Arena, ...]
     mmapped: Mmapped
     totals: Figures

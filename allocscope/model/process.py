@@ -60,14 +60,14 @@ class SmapsEntry:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Process:
     """Who the target is: identity is pid plus start time (clock ticks after boot, field 22 of
-    stat)."""
+    stat). A core does not tell when its process started, nor for how long it ran."""
 
     pid: int
-    start_ticks: int
+    start_ticks: int | None
     comm: str
     exe: str
     thread_count: int
-    uptime_s: float
+    uptime_s: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from allocscope.model.libc import Allocator, Libc
 from allocscope.model.report import Method, Report
 from allocscope.render.text import KIB, age, clean, clean_path, duration, plural, signed_size, size
 
+FROM_CORE = "core"
+
 
 def held_bytes(data: ArenasData) -> int:
     """Resident bytes of everything that glibc malloc holds: arenas and chunks with a mapping of
@@ -27,7 +29,10 @@ def headline(report: Report[ArenasData], exact: bool = False) -> str:
     """The one sentence that must be read."""
     data, totals = report.data, report.data.totals
     held = size(held_bytes(data), exact)
-    start = f"RSS {size(data.rss_bytes, exact)}, of which glibc holds {held}"
+    if data.rss_bytes is None:
+        start = f"Of the pages that the core holds, {held} are glibc's"
+    else:
+        start = f"RSS {size(data.rss_bytes, exact)}, of which glibc holds {held}"
     if report.allocator is not None and report.allocator.name != "glibc":
         return f"{start}: here {clean(report.allocator.name)} serves malloc, not glibc."
     if not totals.free_resident_bytes:
@@ -45,7 +50,7 @@ def identity(report: Report[ArenasData]) -> tuple[str, ...]:
         f"pid {process.pid} {clean(process.comm, 40)}",
         clean_path(process.exe, 60),
         plural(process.thread_count, "thread"),
-        f"up {age(process.uptime_s)}",
+        "" if process.uptime_s is None else f"up {age(process.uptime_s)}",
         _libc(report.libc),
         _allocator(report.allocator),
     )
@@ -81,6 +86,8 @@ def mmapped(data: Mmapped, exact: bool = False) -> str:
 
 def method(how: Method) -> str:
     """How the answer was obtained and what it cost the target."""
+    if how.source == FROM_CORE:
+        return f"{how.source}, {duration(how.elapsed_ns)}; consistency: {how.consistency}"
     cost = (
         f"{duration(how.elapsed_ns)}, target paused {duration(how.pause_ns)}"
         if how.pause_ns
@@ -117,8 +124,11 @@ def _arena_count(settings: Settings) -> str:
         if settings.arena_limit is None
         else f"at most {settings.arena_limit}"
     )
+    cpus = "CPUs unknown"
+    if settings.cpus_online is not None:
+        cpus = f"{plural(settings.cpus_online, 'CPU')} online"
     quota = "" if settings.cpus_cgroup is None else f", cgroup quota {settings.cpus_cgroup:g}"
-    return f"{settings.arena_count}, {limit}; {plural(settings.cpus_online, 'CPU')} online{quota}"
+    return f"{settings.arena_count}, {limit}; {cpus}{quota}"
 
 
 def _named(settings: Settings) -> tuple[tuple[str, Setting], ...]:

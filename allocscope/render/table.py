@@ -102,7 +102,7 @@ def _glibc_word(page: Page, data: ArenasData) -> None:
 
 def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
     read = [o for o in outcomes if not isinstance(o, Failure)]
-    largest = max((o.data.rss_bytes for o in read), default=0)
+    largest = max((o.data.rss_bytes or sentences.held_bytes(o.data) for o in read), default=0)
     unit = unit_for(largest, page.look.exact_bytes)
     rows = [_overview_row(outcome, unit) for outcome in outcomes]
     titles = ("pid", "comm", "RSS", "glibc holds", "free res", "trimmable", "arenas")
@@ -119,7 +119,8 @@ def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
     page.table(fit(made, page.look.width))
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            page.line(f"{outcome.pid}: {_why(outcome)}", "red")
+            name = clean(outcome.comm) if outcome.pid is None else str(outcome.pid)
+            page.line(f"{name}: {_why(outcome)}", "red")
 
 
 def _why(failure: Failure) -> str:
@@ -129,7 +130,8 @@ def _why(failure: Failure) -> str:
 
 def _overview_row(outcome: Outcome, unit: Unit) -> tuple[str, ...]:
     if isinstance(outcome, Failure):
-        return (str(outcome.pid), clean(outcome.comm, 20) or "?", "?", "?", "?", "?", "?")
+        pid = "" if outcome.pid is None else str(outcome.pid)
+        return (pid, clean(outcome.comm, 20) or "?", "?", "?", "?", "?", "?")
     data = outcome.data
     return (
         str(outcome.process.pid),

@@ -1,0 +1,87 @@
+"""``arenas CORE``: the same reading, of a core file.
+
+A core stands still, so one round must do. It tells no page states: "resident" is what it holds,
+and that is said; what it does not tell at all is null.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from allocscope.account.settings import Surroundings
+from allocscope.app import heap
+from allocscope.app.core_target import look_at
+from allocscope.files.core import Core
+from allocscope.model.heap import ArenasData, Figures
+from allocscope.model.report import Caveat, Method, Report
+
+
+def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report[ArenasData]:
+    """The arenas of the process whose core ``path`` is; ``exe``: its program.
+
+    Raises BadInput (9), NoGlibcHeap (5), MissingPart (8)."""
+    started = time.monotonic_ns()
+    deadline_ns = started + int(deadline_s * 1e9)
+    with Core(path, deadline_ns=deadline_ns) as core:
+        found = look_at(core, exe)
+        answer = heap.read_located(
+            core,
+            found.target,
+            found.located,
+            found.image,
+            sort=heap.FROZEN,
+            deadline_ns=deadline_ns,
+        )
+        surroundings = Surroundings(None, None, None, found.image.version)
+        data = _without_page_states(heap.present_in(surroundings, answer, rss_bytes=None))
+        caveats = found.caveats + tuple(_caveats(core)) + heap.caveats(answer, data, of_core=True)
+    return Report(
+        process=found.target.process,
+        libc=answer.libc,
+        allocator=None,
+        method=Method("core", 0, time.monotonic_ns() - started, answer.consistency),
+        data=data,
+        caveats=caveats,
+    )
+
+
+def _without_page_states(data: ArenasData) -> ArenasData:
+    """What a core cannot tell becomes unknown."""
+
+    def unknown(figures: Figures) -> Figures:
+        return dataclasses.replace(figures, swapped_bytes=None, huge_bytes=None)
+
+    arenas = tuple(
+        dataclasses.replace(
+            arena,
+            figures=unknown(arena.figures),
+            heaps=tuple(
+                dataclasses.replace(item, swapped_bytes=None, huge_bytes=None)
+                for item in arena.heaps
+            ),
+        )
+        for arena in data.arenas
+    )
+    return dataclasses.replace(data, arenas=arenas, totals=unknown(data.totals))
+
+
+def _caveats(core: Core) -> Iterable[Caveat]:
+    yield Caveat(
+        "core-residency",
+        "A core does not tell which pages were resident: resident, trimmable and pinned bytes "
+        "count the pages that it holds, among them pages that were swapped out or never touched.",
+    )
+    missing = core.missing
+    if missing:
+        total = sum(segment.end - segment.held_end for segment in missing)
+        text = (
+            f"{total} bytes of {len(missing)} writable mappings are not in the core "
+            "(coredump_filter, or pages left out by what wrote it): they count as not resident."
+        )
+        yield Caveat("core-incomplete", text)
+    if not core.notes.threads:
+        text = "The core names no threads: chunks in their tcaches count as live."
+        yield Caveat("core-without-threads", text)

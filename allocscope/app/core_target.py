@@ -1,0 +1,208 @@
+"""What a core tells of the process it was, in the form of a Target.
+
+Strategy: mappings come from the segments, paths and threads from the notes. Which mapping is the
+brk heap only glibc's own ``mp_.sbrk_base`` tells, so malloc is looked for first, in the writable
+data of each mapped file, libc's before all others, and last in all small anonymous memory. The
+version and the build-id are for display; they come from the library's file where that very file
+(by its build-id) is on this machine too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from allocscope.app.target import Target, first_malloc
+from allocscope.errors import BadInput, MemoryGap, NoGlibcHeap
+from allocscope.files.core import Core
+from allocscope.files.unpack import open_plain
+from allocscope.glibc.locate import Located
+from allocscope.glibc.threads import ThreadHead
+from allocscope.model.libc import LibcImage
+from allocscope.model.process import Mapping, Process
+from allocscope.model.report import Caveat
+from allocscope.parse import banner, elf
+
+_LIBC = re.compile(r"/libc(\.so\.6|-(2\.\d+)\.so)( \(deleted\))?$")
+_MOST_DATA_BYTES = 4 << 20
+_MOST_SEARCHED_BYTES = 64 << 20
+_MOST_FILE_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CoreTarget:
+    """The process of a core, and its malloc."""
+
+    target: Target
+    located: Located
+    image: LibcImage
+    caveats: tuple[Caveat, ...]
+
+
+def look_at(core: Core, exe: Path | None) -> CoreTarget:
+    """The process of ``core``. ``exe``: the program as the user names it.
+
+    Raises NoGlibcHeap, and BadInput for an ``exe`` that is no ELF file."""
+    mappings = core.mappings()
+    images = tuple(_images(mappings))
+    anonymous = [(m.start, m.end) for m in mappings if m.anonymous and m.writable]
+    found = first_malloc(core, images, anonymous)
+    if found is None:
+        raise _no_malloc(core, images)
+    located, image = found
+    mappings = _with_heap_named(mappings, located.par.sbrk_base)
+    program = _program(core, mappings)
+    caveats: tuple[Caveat, ...] = ()
+    if exe is not None:
+        caveats = _compared(core, program, exe)
+    notes = core.notes
+    process = Process(
+        pid=notes.pid,
+        start_ticks=None,
+        comm=notes.comm,
+        exe=str(exe) if exe is not None else program[0].path if program else "",
+        thread_count=len(notes.threads),
+        uptime_s=None,
+    )
+    threads = tuple(
+        ThreadHead(t.tid, notes.comm if t.tid == notes.pid else "", 0, t.thread_pointer)
+        for t in notes.threads
+    )
+    target = Target(process, mappings, images, threads, None)
+    return CoreTarget(target, located, _named(core, image), caveats)
+
+
+# ---- which memory is which ----
+
+
+def _images(mappings: Sequence[Mapping]) -> Iterable[LibcImage]:
+    """Everything that may hold a malloc's data, the likeliest first."""
+    by_path: dict[str, list[Mapping]] = {}
+    for mapping in mappings:
+        if mapping.inode:
+            by_path.setdefault(mapping.path, []).append(mapping)
+    for path in sorted(by_path, key=lambda path: _LIBC.search(path) is None):
+        if any(m.writable for m in by_path[path]):
+            yield _image(path, by_path[path])
+    left = _MOST_SEARCHED_BYTES
+    small = []
+    for mapping in mappings:
+        if mapping.anonymous and mapping.writable and mapping.size_bytes <= _MOST_DATA_BYTES:
+            left -= mapping.size_bytes
+            if left >= 0:
+                small.append(mapping)
+    yield _image("", small)
+
+
+def _image(path: str, mappings: Sequence[Mapping]) -> LibcImage:
+    named = _LIBC.search(path)
+    return LibcImage(
+        kind="glibc",
+        path=path,
+        mappings=tuple(mappings),
+        load_bias=None,
+        version=named[2] if named else None,
+        banner=None,
+        build_id=None,
+        file_readable=False,
+        static=False,
+        bits=64,
+        evidence="the arenas in its data",
+    )
+
+
+def _with_heap_named(mappings: Sequence[Mapping], sbrk_base: int) -> tuple[Mapping, ...]:
+    """The mappings with the kernel's name for those that sbrk made."""
+    named = []
+    end = 0
+    for mapping in mappings:
+        begins = mapping.start <= sbrk_base < mapping.end
+        if mapping.anonymous and mapping.writable and (begins or mapping.start == end):
+            end = mapping.end
+            mapping = dataclasses.replace(mapping, path="[heap]")
+        named.append(mapping)
+    return tuple(named)
+
+
+def _program(core: Core, mappings: Sequence[Mapping]) -> tuple[Mapping, ...]:
+    """The mappings of the file that the program's entry lies in."""
+    entry = core.notes.entry
+    files = [file for file in core.notes.files if file.start <= entry < file.end]
+    return tuple(m for m in mappings if m.inode and files and m.path == files[0].path)
+
+
+def _no_malloc(core: Core, images: Sequence[LibcImage]) -> NoGlibcHeap:
+    libcs = [image for image in images if _LIBC.search(image.path)]
+    data = [m for image in libcs for m in image.mappings if m.writable]
+    if data and not any(core.runs(m.start, m.end) for m in data):
+        return NoGlibcHeap(
+            f"{core.label} does not hold the data of {libcs[0].path}, where malloc's arenas begin",
+            "The process's coredump_filter must have bits 0 and 1 (private memory) set.",
+        )
+    where = f" in {libcs[0].path}" if libcs else ""
+    return NoGlibcHeap(
+        f"{core.label} holds no glibc malloc{where} that one of the known layouts fits",
+        "Another C library or allocator, or a glibc that allocscope does not know yet.",
+    )
+
+
+# ---- names, for display ----
+
+
+def _elf_in(core: Core, mappings: Sequence[Mapping]) -> elf.Image | None:
+    """The file's headers as the core holds them, None where it does not."""
+
+    def read(address: int, size: int) -> bytes:
+        try:
+            return core.read(address, size)
+        except MemoryGap:
+            return b""
+
+    with contextlib.suppress(BadInput):
+        if mappings and mappings[0].offset == 0:
+            return elf.from_memory(read, mappings[0].start)
+    return None
+
+
+def _build_id_in(core: Core, mappings: Sequence[Mapping]) -> str | None:
+    image = _elf_in(core, mappings)
+    return None if image is None else elf.build_id(image)
+
+
+def _file(path: Path) -> bytes:
+    """The content of a file on this machine. BadInput."""
+    with open_plain(path, 0) as file:
+        return file.read(_MOST_FILE_BYTES)
+
+
+def _build_id_of(content: bytes) -> str | None:
+    return elf.build_id(elf.from_file(lambda at, size: content[at : at + size]))
+
+
+def _named(core: Core, image: LibcImage) -> LibcImage:
+    """The image with its build-id, and with the version from its file where that is here."""
+    build_id = _build_id_in(core, image.mappings)
+    said = None
+    if build_id is not None and image.path:
+        with contextlib.suppress(BadInput):
+            content = _file(Path(image.path))
+            said = banner.find(content) if _build_id_of(content) == build_id else None
+    return dataclasses.replace(
+        image,
+        build_id=build_id,
+        version=said.version if said else image.version,
+        banner=said.text if said else None,
+    )
+
+
+def _compared(core: Core, program: Sequence[Mapping], exe: Path) -> tuple[Caveat, ...]:
+    """Is ``exe`` the program that the core is of?"""
+    theirs = _build_id_of(_file(exe))
+    ours = _build_id_in(core, program)
+    if theirs is None or ours is None or theirs == ours:
+        return ()
+    text = f"{exe} is not the program of this core: its build-id is {theirs}, the core's {ours}."
+    return (Caveat("exe-differs", text),)
