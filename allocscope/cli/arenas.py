@@ -30,13 +30,15 @@ SCHEMA = "arenas"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wish:
-    """What is wanted of each target. Times in the units of their names."""
+    """What is wanted of each target. Times in the units of their names. ``exe``: the program of
+    the cores among them."""
 
     exact: bool
     deadline_s: float
     frozen: bool
     ask_glibc: bool
     max_pause_ns: int
+    exe: Path | None
 
 
 def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
@@ -48,7 +50,7 @@ def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> i
 
 
 @click.command("arenas", short_help="Per arena: what is resident, live, free, trimmable, pinned.")
-@click.argument("targets", nargs=-1, metavar="[PID]...")
+@click.argument("targets", nargs=-1, metavar="[PID|CORE]...")
 @click.option("--name", metavar="RE", help="All processes whose name or executable matches.")
 @click.option("--cgroup", metavar="PATH", help="All processes of this cgroup and those below it.")
 @click.option(
@@ -68,6 +70,12 @@ def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> i
 @click.option("--exact", is_flag=True, help="Read smaps also where RSS is above 1 GiB.")
 @click.option("--snapshot", is_flag=True, help="Read a frozen copy: for a process that is busy.")
 @click.option("--ask-glibc", is_flag=True, help="Let glibc itself answer in a frozen copy too.")
+@click.option(
+    "--exe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PROGRAM",
+    help="The program that a core file is of.",
+)
 @options.max_pause_option
 @options.deadline_option
 @options.table_options
@@ -81,6 +89,7 @@ def command(
     exact: bool,
     snapshot: bool,
     ask_glibc: bool,
+    exe: Path | None,
     max_pause_ms: float,
     deadline_s: float,
     no_color: bool,
@@ -88,25 +97,31 @@ def command(
     as_json: bool,
     output: Path | None,
 ) -> int:
-    """Shows the malloc arenas of running processes: what each obtained from the kernel, how much of
-    it is resident, live, free but resident, and what malloc_trim would release.
+    """Shows the malloc arenas of running processes, or of those whose core files are given: what
+    each obtained from the kernel, how much of it is resident, live, free but resident, and what
+    malloc_trim would release.
 
     Reads only: the process is not stopped, unless --snapshot or --ask-glibc asks for a frozen copy.
     """
-    pids = [options.pid_of(target) for target in targets]
+    wanted = [options.pid_or_file(target) for target in targets]
     chosen = _chosen(name, cgroup)
-    pids += [pid for pid in chosen or () if pid not in pids]
-    if not pids:
+    wanted += [pid for pid in chosen or () if pid not in wanted]
+    if not wanted:
         raise WrongUsage("nothing to look at", "Give a PID, --name RE or --cgroup PATH.")
+    _require_fitting(wanted, exe, exact=exact, copied=snapshot or ask_glibc)
     wish = Wish(
         exact=exact,
         deadline_s=deadline_s,
         frozen=snapshot or ask_glibc,
         ask_glibc=ask_glibc,
         max_pause_ns=options.nanoseconds(max_pause_ms),
+        exe=exe,
     )
-    several = chosen is not None or len(pids) > 1
-    answers = _each(pids, wish) if several else [(time.time(), _read(pids[0], wish, deadline_s))]
+    several = chosen is not None or len(wanted) > 1
+    if several:
+        answers = _each(wanted, wish)
+    else:
+        answers = [(time.time(), _read(wanted[0], wish, deadline_s))]
     outcomes = [outcome for _, outcome in answers]
     if as_json:
         deliver(_json(answers, several), output)
@@ -119,6 +134,24 @@ def command(
     return exits.worst(map(_status, outcomes))
 
 
+def _require_fitting(
+    wanted: Sequence[int | Path], exe: Path | None, *, exact: bool, copied: bool
+) -> None:
+    """Options that only a live process, or only a core, can follow."""
+    files = [target for target in wanted if isinstance(target, Path)]
+    if files and copied:
+        raise WrongUsage(
+            f"{files[0]} is a file: --snapshot and --ask-glibc need a running process",
+            "Leave them out: a core is frozen anyway.",
+        )
+    if files and exact:
+        raise WrongUsage(
+            f"{files[0]} is a file: there is no smaps for --exact to read", "Leave --exact out."
+        )
+    if exe is not None and len(files) != 1:
+        raise WrongUsage("--exe names the program of one core file", "Give one core file with it.")
+
+
 def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     """The processes that --name and --cgroup select (both given: those that meet both)."""
     if name is None and cgroup is None:
@@ -128,38 +161,50 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     return select.pids(name=name, cgroup=cgroup)
 
 
-def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
+def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
+    if isinstance(target, Path):
+        from allocscope.app.arenas_core import arenas_of_core
+
+        return arenas_of_core(target, exe=wish.exe, deadline_s=deadline_s)
     from allocscope.app.arenas import ArenasOptions, arenas
 
     wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
     if not wish.frozen:
-        return arenas(pid, wanted)
+        return arenas(target, wanted)
     from allocscope.app.arenas_frozen import arenas_frozen
 
-    return arenas_frozen(pid, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
+    return arenas_frozen(target, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
 
 
-def _each(pids: Sequence[int], wish: Wish) -> list[tuple[float, Outcome]]:
+def _each(wanted: Sequence[int | Path], wish: Wish) -> list[tuple[float, Outcome]]:
     """Every target's answer or failure, with the time when it was taken."""
     from allocscope.model.failure import Failure
-    from allocscope.proc import select
 
     end = time.monotonic() + wish.deadline_s
     answers: list[tuple[float, Outcome]] = []
-    for pid in pids:
+    for target in wanted:
         now, left = time.time(), end - time.monotonic()
         if left <= 0:
             message = f"not read: the deadline of {wish.deadline_s:g} s had passed"
-            late = Failure(pid, select.comm(pid), message, "Raise --deadline.", EXIT_PARTIAL)
+            late = Failure(*_name(target), message, "Raise --deadline.", EXIT_PARTIAL)
             answers.append((now, late))
             continue
-        comm = select.comm(pid)
+        name = _name(target)
         try:
-            answers.append((now, _read(pid, wish, left)))
+            answers.append((now, _read(target, wish, left)))
         except AllocscopeError as error:
-            failure = Failure(pid, comm, error.message, error.hint, error.exit_code)
+            failure = Failure(*name, error.message, error.hint, error.exit_code)
             answers.append((now, failure))
     return answers
+
+
+def _name(target: int | Path) -> tuple[int | None, str]:
+    """Pid and name of a target that may have gone by the time it has failed."""
+    if isinstance(target, Path):
+        return None, target.name
+    from allocscope.proc import select
+
+    return target, select.comm(target)
 
 
 def _json(answers: Sequence[tuple[float, Outcome]], several: bool) -> str:

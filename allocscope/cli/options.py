@@ -94,10 +94,23 @@ def nanoseconds(milliseconds: float) -> int:
 
 
 def pid_of(target: str) -> int:
-    """A TARGET as a pid. WrongUsage for everything else: this version reads live processes only."""
+    """A TARGET as a pid. WrongUsage for everything else: only `arenas` reads files."""
     if target.isascii() and target.isdigit():
         return int(target)
     raise WrongUsage(
-        f"{target} is not a pid, and this version cannot read cores or recordings yet",
-        "Give a pid (digits); to choose processes by name use `arenas --name RE`.",
+        f"{target} is not a pid", "Give a pid (digits); files are read by `allocscope arenas`."
     )
+
+
+def pid_or_file(target: str) -> int | Path:
+    """A TARGET as a pid (digits) or as the file that it names. WrongUsage when there is none."""
+    if target.isascii() and target.isdigit():
+        return int(target)
+    path = Path(target)
+    if not path.exists():
+        raise WrongUsage(
+            f"{target} is neither a pid nor a file",
+            "Give a pid (digits) or a core file; to choose processes by name use "
+            "`arenas --name RE`.",
+        )
+    return path

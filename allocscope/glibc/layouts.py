@@ -276,10 +276,15 @@ LAYOUTS = (
         TCACHE_1,
         PAR_3,
         backports="the branch of 2.26; Amazon Linux 2",
-        checked="2.27 (recorded core)",
     ),
     Layout(
-        ("2.29",), STATE_C, 32, TCACHE_2, PAR_3, backports="the branches of 2.27, 2.28; RHEL 8.0"
+        ("2.29",),
+        STATE_C,
+        32,
+        TCACHE_2,
+        PAR_3,
+        backports="the branches of 2.27, 2.28; RHEL 8.0",
+        checked="2.27 (recorded core)",
     ),
     Layout(
         ("2.30", "2.31", "2.32", "2.33"),

@@ -205,7 +205,7 @@ def test_a_selection_is_a_list_even_of_one(shown: Shown, monkeypatch: pytest.Mon
     ("words", "says"),
     [
         (["arenas"], "--name RE"),
-        (["arenas", "core.1234"], "cannot read cores or recordings yet"),
+        (["arenas", "core.1234"], "neither a pid nor a file"),
         (["arenas", "-5"], "No such option"),
         (["arenas", "1", "--rows", "0"], "give a number above 0"),
         (["arenas", "1", "--deadline", "0"], "deadline"),
