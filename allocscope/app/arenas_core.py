@@ -1,7 +1,7 @@
 """``arenas CORE``: the same reading, of a core file.
 
-A core stands still, so one round must do. It tells no page states: "resident" is what it holds,
-and that is said; what it does not tell at all is null.
+A core stands still, so one round must do. It tells no page states: "resident" is what it holds
+but for pages of zeros, and that is said; what it does not tell at all is null.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def _without_page_states(data: ArenasData) -> ArenasData:
 def _caveats(core: Core) -> Iterable[Caveat]:
     yield Caveat(
         "core-residency",
-        "A core does not tell which pages were resident: resident, trimmable and pinned bytes "
-        "count the pages that it holds, among them pages that were swapped out or never touched.",
+        "A core does not tell which pages were resident: pages of zeros count as never touched, "
+        "all others that it holds as resident, though some may have been swapped out.",
     )
     missing = core.missing
     if missing:

@@ -2,7 +2,7 @@
 
 Strategy: the file is mapped read-only, and every segment's bytes are a span that points into it:
 nothing is copied, and the walk is the one that reads live processes. A page is there when the core
-holds all its bytes; whether it was resident, swapped out or never touched, a core does not tell.
+holds all its bytes; whether it was resident, a core does not tell (zeros.py).
 
 Rules: everything in the file is hostile. The headers are read with pyelftools, imported here and
 on no other path; what it makes of damaged ones, and whatever does not fit the file, is BadInput.
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from allocscope.errors import BadInput
-from allocscope.files.spans import PAGE, PRESENT, SpanMemory
+from allocscope.files.spans import PAGE, SpanMemory
 from allocscope.files.unpack import open_plain
+from allocscope.files.zeros import page_runs
 from allocscope.model.process import Mapping
 from allocscope.parse import core_notes
 from allocscope.parse.core_notes import CoreNotes
@@ -63,11 +64,12 @@ class Core(SpanMemory):
             size = os.fstat(file.fileno()).st_size
             self.segments, notes = _headers(path, file, size)
             self.notes: CoreNotes = core_notes.parse(notes)
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         held = [s for s in self.segments if s.held_end > s.start and s.end <= USER_END]
+        view = memoryview(content)
         super().__init__(
-            {s.start: content[s.offset : s.offset + s.held_end - s.start] for s in held},
-            _joined([(s.start, s.held_end) for s in held]),
+            {s.start: view[s.offset : s.offset + s.held_end - s.start] for s in held},
+            page_runs(content, [(s.start, s.offset, s.held_end - s.start) for s in held]),
             f"core {path}",
         )
         self.deadline_ns = deadline_ns
@@ -105,16 +107,6 @@ class Core(SpanMemory):
 def _permissions(flags: int) -> str:
     letters = ((_PF_R, "r"), (_PF_W, "w"), (_PF_X, "x"))
     return "".join(letter if flags & bit else "-" for bit, letter in letters) + "p"
-
-
-def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Page runs of ascending spans, neighbours joined."""
-    runs: list[tuple[int, int, int]] = []
-    for start, end in spans:
-        if runs and runs[-1][1] == start:
-            start = runs.pop()[0]
-        runs.append((start, end, PRESENT))
-    return runs
 
 
 def _headers(path: Path, file: BinaryIO, size: int) -> tuple[tuple[CoreSegment, ...], bytes]:
