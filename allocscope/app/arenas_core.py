@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from allocscope.account.settings import Surroundings
 from allocscope.app import heap
 from allocscope.app.core_target import look_at
 from allocscope.files.core import Core
+from allocscope.glibc.threads import ThreadHead, find_tcbs
 from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.report import Caveat, Method, Report
 
@@ -37,7 +38,12 @@ def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report
         )
         surroundings = Surroundings(None, None, None, found.image.version)
         data = _without_page_states(heap.present_in(surroundings, answer, rss_bytes=None))
-        caveats = found.caveats + tuple(_caveats(core)) + heap.caveats(answer, data, of_core=True)
+        caveats = (
+            *found.caveats,
+            *_page_caveats(core),
+            *_thread_caveats(core, found.target.threads, answer),
+            *heap.caveats(answer, data, of_core=True),
+        )
     return Report(
         process=found.target.process,
         libc=answer.libc,
@@ -68,7 +74,7 @@ def _without_page_states(data: ArenasData) -> ArenasData:
     return dataclasses.replace(data, arenas=arenas, totals=unknown(data.totals))
 
 
-def _caveats(core: Core) -> Iterable[Caveat]:
+def _page_caveats(core: Core) -> Iterable[Caveat]:
     yield Caveat(
         "core-residency",
         "A core does not tell which pages were resident: pages of zeros count as never touched, "
@@ -82,6 +88,23 @@ def _caveats(core: Core) -> Iterable[Caveat]:
             "(coredump_filter, or pages left out by what wrote it): they count as not resident."
         )
         yield Caveat("core-incomplete", text)
-    if not core.notes.threads:
+
+
+def _thread_caveats(
+    core: Core, threads: Sequence[ThreadHead], answer: heap.HeapAnswer
+) -> Iterable[Caveat]:
+    """Without a thread's control block its tcache is not found. gdb 13 writes zeros
+    for a whole mapping when one page of it cannot be read, as the guard pages of thread stacks
+    from glibc 2.42 on."""
+    if answer.reading.layout.tcache is None:
+        return
+    if not threads:
         text = "The core names no threads: chunks in their tcaches count as live."
-        yield Caveat("core-without-threads", text)
+        yield Caveat("core-without-threads", text, partial=True)
+    lost = len(threads) - len(find_tcbs(core, threads))
+    if lost:
+        text = (
+            f"The control blocks of {lost} of {len(threads)} threads are not in the core, or are "
+            "zeros there: chunks in their tcaches count as live."
+        )
+        yield Caveat("core-without-threads", text, partial=True)

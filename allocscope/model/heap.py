@@ -186,8 +186,8 @@ class Settings:
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArenasData:
     """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked. What a core does not
-    tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but for
-    pages of zeros."""
+    tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but
+    for pages of zeros."""
 
     rss_bytes: int | None
     arenas: tuple[Arena, ...]

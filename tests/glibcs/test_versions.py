@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from live.core_files import kernels_core
 
 from allocscope import observe
+from allocscope.app.arenas_core import arenas_of_core
 from glibcs import fetch, judge, programs
 
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
@@ -32,6 +34,15 @@ def test_the_reading_is_exact(tree, stress):
         report = observe(ready["pid"])
     assert report.libc.version == tree.version
     assert len(report.data.arenas) > 1
+    assert judge.stress_differences(report, ready["truth"]) == []
+
+
+def test_a_core_is_read_exactly(tree, stress, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS)) as ready:
+        core = kernels_core(ready["pid"], tmp_path)
+    report = arenas_of_core(core, exe=None, deadline_s=60)
+    assert report.libc.version == tree.version
     assert judge.stress_differences(report, ready["truth"]) == []
 
 

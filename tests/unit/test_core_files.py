@@ -72,10 +72,11 @@ def test_a_core_of_every_release(version: str, write: Write) -> None:
 
 def test_brk_is_found_without_its_name(write: Write) -> None:
     malloc = furnished("2.36").write()
+    malloc.image.words(malloc.brk_spans[0][1] - 8, 1)  # a page of zeros was never touched
     found = report(write(cores.of_malloc(malloc)))
     [heap] = found.data.arenas[0].heaps
     assert (heap.start, heap.holds_top) == (malloc.sbrk_base, True)
-    assert heap.trimmable_bytes > 0  # its top reaches the end of the break
+    assert heap.trimmable_bytes == PAGE  # its top reaches the end of the break
 
 
 def test_without_file_names_all_small_memory_is_searched(write: Write) -> None:
@@ -86,6 +87,7 @@ def test_without_file_names_all_small_memory_is_searched(write: Write) -> None:
     assert len(found.data.arenas) == len(malloc.arenas)
     assert (found.process.pid, found.process.comm, found.process.exe) == (0, "", "")
     assert "core-without-threads" in codes(found)
+    assert found.partial
     cached = sum(arena.count("tcache") + arena.count("tcache_struct") for arena in malloc.arenas)
     live = sum(arena.count("live") for arena in malloc.arenas)
     assert found.data.totals.live_count == live + cached
@@ -115,6 +117,20 @@ def test_a_gap_in_the_heap_is_said_and_counted(write: Write) -> None:
     assert hurt.unread_bytes > 0
     assert hurt.residue_bytes == 0
     assert found.data.arenas[1].heaps[1] == whole.data.arenas[1].heaps[1]
+
+
+def test_a_thread_whose_control_block_is_zeros(write: Write) -> None:
+    """As gdb writes mappings that it cannot read in one piece."""
+    malloc = furnished("2.36").write()
+    worker = malloc.threads[1]
+    malloc.image.words(worker.tcb, 0, 0, 0)
+    found = report(write(cores.of_malloc(malloc)))
+    assert found.partial
+    [text] = [c.message for c in found.caveats if c.code == "core-without-threads"]
+    assert "1 of 3 threads" in text
+    before_tcaches = furnished("2.23").write()
+    before_tcaches.image.words(before_tcaches.threads[1].tcb, 0, 0, 0)
+    assert not report(write(cores.of_malloc(before_tcaches))).partial
 
 
 def test_a_core_without_libcs_data(write: Write) -> None:
