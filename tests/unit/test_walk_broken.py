@@ -312,5 +312,7 @@ def test_a_chain_reaches_what_it_leads_to_and_nothing_else() -> None:
         assert memory.chain_reaches(BASE, end, [BASE + 0x4000])
         assert memory.chain_reaches(BASE, end, [])
         assert not memory.chain_reaches(BASE + 0x10, end, [BASE + 0x4000])
+        assert memory.chain_reaches(BASE, end - 0x100, [BASE + 0x300])
+        assert not memory.chain_reaches(BASE, end - 0x100, [BASE])  # to arrive, it must go
         assert not memory.chain_reaches(BASE, end - 16, [BASE + 0x4010])
         assert not memory.chain_reaches(end + PAGE, end + 2 * PAGE, [])
