@@ -253,6 +253,8 @@ def _rows(
         )
         more = tally.stop_reason == STOP_FENCEPOST
         end = tally.stopped_at if more else limit
+        if more:  # the pages behind belong to others, or to rows of their own
+            tally = dataclasses.replace(tally, pages=around.memory.residency(start, end))
         pieces.append(
             Piece(
                 start=start,
