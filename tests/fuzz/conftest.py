@@ -1,13 +1,14 @@
 """Fuzzing in its short form: the same few hundred examples every time. With FUZZ_EXAMPLES=100000 in
 the environment it runs that many of each kind, other ones every time.
 
-An example that does not come to an end is a failure: after two minutes of one test in the short
+An example that does not come to an end is a failure: after five minutes of one test in the short
 form, the traces of all threads are printed and the run ends."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,6 @@ def comes_to_an_end() -> Iterator[None]:
     if EXAMPLES:
         yield
         return
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
