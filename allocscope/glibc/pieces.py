@@ -20,7 +20,7 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
-from allocscope.model.walk import STOP_FENCEPOST, Region, Tally
+from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 PAGE = 4096
 ALIGN = 16
@@ -253,8 +253,8 @@ def _rows(
         )
         more = tally.stop_reason == STOP_FENCEPOST
         end = tally.stopped_at if more else limit
-        if more:  # the pages behind belong to others, or to rows of their own
-            tally = dataclasses.replace(tally, pages=around.memory.residency(start, end))
+        if more or pieces:
+            tally = dataclasses.replace(tally, pages=_own_pages(around, pieces, start, end))
         pieces.append(
             Piece(
                 start=start,
@@ -278,6 +278,13 @@ def _rows(
         foreign = following - end
         start = following
     return pieces
+
+
+def _own_pages(around: Surroundings, before: Sequence[Piece], start: int, end: int) -> Residency:
+    """Page states of a row that shares its break with others: each page counts for the first row
+    that reaches into it."""
+    taken = max((_round_up(piece.end, PAGE) for piece in before), default=0)
+    return around.memory.residency(max(start // PAGE * PAGE, taken), _round_up(end, PAGE))
 
 
 def _mmapped_rows(

@@ -75,6 +75,9 @@ def test_foreign_memory_between_two_rows(old_top: int, size: int) -> None:
     first, second = reading.arenas[0].pieces
     assert (first.foreign_bytes, second.foreign_bytes) == (0, following.first - first.end)
     assert second.start == following.first
+    pages = [piece.tally.pages.resident_bytes for piece in (first, second)]
+    assert sum(pages) <= -(-second.end // PAGE) * PAGE - first.start // PAGE * PAGE
+    assert pages[0] == -(-first.end // PAGE) * PAGE - first.start // PAGE * PAGE
     assert [piece.holds_top for piece in (first, second)] == [False, True]
 
 
