@@ -59,6 +59,10 @@ class Walker(Protocol):
         """Does a row of plausible chunks lead from ``address`` exactly to one of ``known``, to
         ``limit``, or to fenceposts that end a page?"""
 
+    def row_start(self, low: int, high: int, limit: int, known: Sequence[int]) -> int | None:
+        """The first address in ``[low, high)`` from which plausible chunks lead on like that: where
+        a row begins behind foreign memory. None where there is no such address."""
+
     def each(
         self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
     ) -> list[Result]:

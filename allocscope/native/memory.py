@@ -232,6 +232,14 @@ class NativeMemory:
         self._check(code, "following chunks")
         return bool(reaches[0])
 
+    def row_start(self, low: int, high: int, limit: int, known: Sequence[int]) -> int | None:
+        start = ffi.new("uint64_t *")
+        where = array("Q", known)
+        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
+        code = lib.as_row_start(self._source, low, high, limit, view, len(where), start)
+        self._check(code, "looking for chunks")
+        return int(start[0]) or None
+
     def each(
         self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
     ) -> list[Result]:

@@ -69,5 +69,9 @@ uint64_t as_class_min(size_t index);
  * no. */
 int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
                      int *reaches);
+/* The first address in [low, high) that such a row begins at, as the first of its arena does: with PREV_INUSE set, and no other flag.
+ * 0 when there is none. */
+int as_row_start(as_source *source, uint64_t low, uint64_t high, uint64_t limit, const uint64_t *known,
+                 size_t known_count, uint64_t *start);
 
 #endif
