@@ -351,7 +351,7 @@ def test_the_first_row_behind_other_memory(gap: int, flags: int) -> None:
     row.free(0x90)
     row.live_up_to(BASE + gap // PAGE * PAGE + 3 * PAGE)
     image = linked_image(row)
-    for address in range(BASE, BASE + gap, 0x20):
+    for address in range(BASE + gap % 0x20, BASE + gap, 0x20):
         image.words(address, 0x51, 0x31)
     image.state(BASE, BASE + gap // PAGE * PAGE, flags)
     free = row.chunks[1].address
