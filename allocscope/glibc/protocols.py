@@ -56,8 +56,8 @@ class Walker(Protocol):
         """Walks one row of chunks."""
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
-        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to
-        ``limit``?"""
+        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known``, to
+        ``limit``, or to fenceposts that end a page?"""
 
     def each(
         self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]

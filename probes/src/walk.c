@@ -404,6 +404,19 @@ int as_walk(as_source *source, const as_region *region, as_tally *tally, as_clas
     return error;
 }
 
+/* Two fenceposts, or three, of which the last ends a page. */
+static int at_fenceposts(as_source *source, uint64_t address)
+{
+    for (int i = 0; i < 3; i++, address += FENCEPOST) {
+        uint64_t words[2];
+        if (as_read(source, address, words, sizeof words) || (words[1] & ~(uint64_t)PREV_INUSE) != FENCEPOST)
+            return 0;
+        if (i > 0 && (address + FENCEPOST) % WINDOW_PAGE == 0)
+            return 1;
+    }
+    return 0;
+}
+
 int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
                      int *reaches)
 {
@@ -414,6 +427,10 @@ int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const 
         if (as_read(source, address, words, sizeof words))
             return 0;
         uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
+        if (i > 0 && size == FENCEPOST) {
+            *reaches = at_fenceposts(source, address);
+            return 0;
+        }
         if (size < MIN_SIZE || size % 16 || size > limit - address)
             return 0;
         if (i > 0 && next_after(known, known_count, address - 1) == address) {
