@@ -27,7 +27,8 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
-from allocscope.model.walk import ClassTally, Region, Residency, Tally
+from allocscope.model.heap import SizeClass
+from allocscope.model.walk import Region, Residency, Tally
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -287,7 +288,7 @@ def _tally(tally: Any, classes: Any) -> Tally:
         if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
             figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
             low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(ClassTally(index=index, min_bytes=low, max_bytes=beyond - 16, **figures))
+            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - 16, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
