@@ -25,7 +25,7 @@ from allocscope.errors import AllocscopeError
 from allocscope.lab import fixture
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Report
-from glibcs import fetch, judge, programs
+from glibcs import fetch, judge, layout_table, programs
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "support-matrix.md"
@@ -130,7 +130,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as directory:
         rows = [row(t, Path(directory), options.seeds) for t in fetch.trees(options.refresh)]
-    TABLE.write_text(head + "".join(f"{line}\n" for line, _ in rows))
+    TABLE.write_text(head + "".join(f"{line}\n" for line, _ in rows) + layout_table.text())
     print(f"written: {TABLE.relative_to(ROOT)}")
     return 0 if all(good for _, good in rows) else 1
 

@@ -256,3 +256,53 @@ def test_of_two_that_could_be_mp_the_one_with_more_start_values() -> None:
 
     assert with_second(top_pad=4096) is not None
     assert with_second() is None
+
+
+# ---- two layouts with the same bins ----
+
+
+@pytest.mark.parametrize("version", ["2.17", "2.22", "2.23", "2.24", "2.26"])
+@pytest.mark.parametrize("furnish", [only_main, furnished])
+def test_whether_threads_are_counted_is_told_by_what_adds_up(
+    version: str, furnish: Callable[[str], Malloc]
+) -> None:
+    """malloc_state with and without attached_threads differ only behind ``next``: whatever stands
+    behind the shorter one may look like the longer one's last member."""
+    for behind in (0, 1, 0x20000000, LIBC_DATA + 0x40, (1 << 64) - 1):
+        malloc = furnish(version).write()
+        malloc.image.words(malloc.main_arena + malloc.release.state["size"], behind)
+        found = located(malloc)
+        assert found is not None
+        counted = "attached_threads" in malloc.release.state
+        assert (found.layout.state.attached_threads is not None) == counted
+        assert version in [v for row in found.layouts for v in row.versions]
+
+
+@pytest.mark.parametrize("version", ["2.22", "2.23"])
+def test_the_same_where_main_got_its_memory_from_mmap(version: str) -> None:
+    malloc = furnished(version)
+    malloc.main.flags = 2
+    malloc.main.attached_threads = 40
+    malloc.write()
+    malloc.image.words(malloc.main_arena + malloc.release.state["size"], LIBC_DATA)
+    found = located(malloc)
+    assert found is not None
+    counted = "attached_threads" in malloc.release.state
+    assert (found.layout.state.attached_threads is not None) == counted
+
+
+@pytest.mark.parametrize("version", ["2.17", "2.22", "2.23", "2.26"])
+def test_an_old_malloc_that_nobody_has_used_yet(version: str) -> None:
+    malloc = Malloc(version)
+    malloc.par["sbrk_base"] = 0
+    malloc.write()
+    state = malloc.release.state
+    malloc.image.write(malloc.main_arena, bytes(state["size"]))
+    malloc.image.words(malloc.main_arena + state["next"], malloc.main_arena)
+    counted = "attached_threads" in state
+    if counted:
+        malloc.image.words(malloc.main_arena + state["attached_threads"], 1)
+    found = located(malloc)
+    assert found is not None
+    assert (found.layout.state.attached_threads is not None) == counted
+    assert version in [v for row in found.layouts for v in row.versions]
