@@ -18,6 +18,7 @@ from allocscope.files.core import Core
 from allocscope.glibc.threads import ThreadHead, find_tcbs
 from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.report import Caveat, Method, Report
+from allocscope.proc import allocators
 
 
 def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report[ArenasData]:
@@ -41,6 +42,7 @@ def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report
         caveats = (
             *found.caveats,
             *_page_caveats(core),
+            *_allocator_caveats(core),
             *_thread_caveats(core, found.target.threads, answer),
             *heap.caveats(answer, data, of_core=True),
         )
@@ -88,6 +90,16 @@ def _page_caveats(core: Core) -> Iterable[Caveat]:
             "(coredump_filter, or pages left out by what wrote it): they count as not resident."
         )
         yield Caveat("core-incomplete", text)
+
+
+def _allocator_caveats(core: Core) -> Iterable[Caveat]:
+    names = allocators.named(file.path for file in core.notes.files)
+    if names:
+        text = (
+            f"{', '.join(names)} is mapped too: if it serves malloc, glibc's arenas hold only what "
+            "glibc itself uses."
+        )
+        yield Caveat("other-allocator", text)
 
 
 def _thread_caveats(

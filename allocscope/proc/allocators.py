@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Iterable
 
 from allocscope.errors import BadInput
 from allocscope.model.libc import Allocator, LibcImage, MappedAllocator
@@ -106,6 +107,14 @@ def mapped_allocators(pid: int, mappings: tuple[Mapping, ...]) -> tuple[MappedAl
         for path, name in names.items()
     ]
     return tuple(sorted(found, key=lambda allocator: (not allocator.serves_malloc, allocator.path)))
+
+
+def named(paths: Iterable[str]) -> tuple[str, ...]:
+    """The allocators that go by the names of these libraries; whether one serves malloc is not
+    looked at."""
+    return tuple(
+        dict.fromkeys(n for path in paths for n, known in _LIBRARIES if known.search(path))
+    )
 
 
 class _Scope:

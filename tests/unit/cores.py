@@ -81,15 +81,14 @@ def core(
     return header + table + notes + b"".join(segment.data for segment in segments)
 
 
-def of_malloc(malloc: Malloc, *, threads: bool = True) -> bytes:
+def of_malloc(malloc: Malloc, *, more_files: Sequence[tuple[int, int, str]] = ()) -> bytes:
     """The core of a written made-up malloc. Of each run of pages it holds those up to the last that
     is present."""
     libc = (LIBC_DATA, LIBC_DATA + 2 * PAGE)
     segments = [held(malloc, start, end) for start, end in sorted([*malloc.spans, libc])]
     notes = prpsinfo(100, b"made-up") + auxv(0x401000)
-    if threads:
-        notes += b"".join(prstatus(t.tid, t.tcb) for t in malloc.threads)
-    return core(segments, notes + file_note([(*libc, LIBC_PATH)]))
+    notes += b"".join(prstatus(t.tid, t.tcb) for t in malloc.threads)
+    return core(segments, notes + file_note([(*libc, LIBC_PATH), *more_files]))
 
 
 def held(malloc: Malloc, start: int, end: int) -> Segment:

@@ -156,6 +156,14 @@ def test_a_damaged_heap_is_partial_and_says_where(write: Write) -> None:
     assert found.data.arenas[1].consistency == "frozen"
 
 
+def test_another_allocator_is_named(write: Write) -> None:
+    malloc = furnished("2.36").write()
+    jemalloc = (0x7F8100000000, 0x7F8100001000, "/opt/lib/libjemalloc.so.2")
+    found = report(write(cores.of_malloc(malloc, more_files=[jemalloc])))
+    [text] = [c.message for c in found.caveats if c.code == "other-allocator"]
+    assert text.startswith("jemalloc is mapped too")
+
+
 # ---- the program ----
 
 

@@ -235,4 +235,7 @@ def test_the_json_of_arenas_loads_only_what_it_needs():
         f"try:\n    main({arguments})\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
     assert "allocscope.app.arenas" in loaded
-    assert heavy(loaded, "lxml", "pygdbmi", "elftools", "rich", "allocscope.act") == []
+    assert (
+        heavy(loaded, "lxml", "pygdbmi", "elftools", "rich", "allocscope.act", "allocscope.files")
+        == []
+    )
