@@ -7,9 +7,10 @@ readable and not resident. A page that was resident and all zeros cannot be told
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Iterable, Iterator
 
+from allocscope.errors import BadInput
 from allocscope.files.spans import PAGE, PRESENT
 
 ZERO = 4
@@ -18,15 +19,14 @@ _ZEROS = bytes(PAGE)
 _ZERO_BLOCK = bytes(_BLOCK_BYTES)
 
 
-def page_runs(
-    content: mmap.mmap, spans: Iterable[tuple[int, int, int]]
-) -> list[tuple[int, int, int]]:
+def page_runs(descriptor: int, spans: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     """``(start, end, flags)``, flags as in probes/include/source.h, ascending and joined.
 
-    ``spans``: ascending ``(address, offset in the file, bytes)``, of whole pages."""
+    ``spans``: ascending ``(address, offset in the file, bytes)``, of whole pages. They are read,
+    not mapped, so that memory stays small. Raises BadInput."""
     runs: list[tuple[int, int, int]] = []
     for address, offset, size in spans:
-        for start, end, zero in _pieces(content, offset, size):
+        for start, end, zero in _pieces(descriptor, offset, size):
             flags = PRESENT | ZERO if zero else PRESENT
             low, high = address + start, address + end
             if runs and runs[-1][1:] == (low, flags):
@@ -35,11 +35,14 @@ def page_runs(
     return runs
 
 
-def _pieces(content: mmap.mmap, offset: int, size: int) -> Iterator[tuple[int, int, bool]]:
+def _pieces(descriptor: int, offset: int, size: int) -> Iterator[tuple[int, int, bool]]:
     """Parts of the span, as ``(start, end, all zeros)`` from its beginning; neighbours may be
     alike."""
     for at in range(0, size, _BLOCK_BYTES):
-        block = content[offset + at : offset + min(at + _BLOCK_BYTES, size)]
+        wanted = min(_BLOCK_BYTES, size - at)
+        block = os.pread(descriptor, wanted, offset + at)
+        if len(block) < wanted:
+            raise BadInput("the file became shorter while it was read")
         if block == _ZERO_BLOCK:
             yield at, at + len(block), True
             continue

@@ -237,6 +237,16 @@ def test_a_program_header_table_of_absurd_size(write: Write) -> None:
         report(write(bytes(data)))
 
 
+def test_segments_that_are_all_the_same_bytes(write: Write) -> None:
+    """A small file must not make work for a large one."""
+    data = bytearray(cores.core([Segment(BRK + i * PAGE, PAGE, bytes(PAGE)) for i in range(9)]))
+    for number in range(1, 10):
+        struct.pack_into("<Q", data, 64 + 56 * number + 8, 0)
+    short = bytes(data[: -5 * PAGE])
+    with pytest.raises(BadInput, match="share their bytes"):
+        report(write(short))
+
+
 # ---- mappings ----
 
 
