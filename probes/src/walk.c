@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "walk.h"
 #include "window.h"
+#include "words_private.h"
 
 #include <errno.h>
 #include <string.h>
@@ -47,8 +48,10 @@ typedef struct walker {
     size_t chunk_hint, row_hint, class_hint;
     marks tcache, fastbin, structs;
     free_row row;
+    as_words *words; /* where to keep what is looked at; NULL: nowhere */
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
+    int links_read;
 } walker;
 
 uint64_t as_hash(uint64_t x)
@@ -152,6 +155,27 @@ static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_
     }
 }
 
+/* ---- keeping words (see words.h) ---- */
+
+static void keep_header(walker *w, uint64_t chunk, const uint64_t *words)
+{
+    if (!w->words)
+        return;
+    if (!(words[1] & PREV_INUSE))
+        as_words_add(w->words, chunk, words[0]);
+    as_words_add(w->words, chunk + 8, words[1]);
+}
+
+/* A parked chunk has one link, a binned one two; what follows is payload. */
+static void keep_links(walker *w, int count)
+{
+    if (!w->words || !w->links_read)
+        return;
+    as_words_add(w->words, w->chunk + 16, w->fd);
+    if (count > 1)
+        as_words_add(w->words, w->chunk + 24, w->bk);
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -183,6 +207,7 @@ static void settle(walker *w, int in_use)
         return;
     }
     uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
+    keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
         row_close(w);
         t->tcache_bytes += size;
@@ -285,6 +310,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     int previous_in_use = words[1] & PREV_INUSE;
     int after_fencepost = w->size == FENCEPOST;
 
+    keep_header(w, at, words);
     if (!previous_in_use && w->size && words[0] != w->size)
         w->tally->footer_mismatch_count++;
     if (at == g->top) {
@@ -319,6 +345,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     w->size = size;
     w->fd = link_there ? words[2] : 0;
     w->bk = link_there ? words[3] : 0;
+    w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
         row_close(w);
@@ -381,9 +408,9 @@ static uint64_t never_met(const marks *m, uint64_t stopped_at)
     return count;
 }
 
-int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
+int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
 {
-    walker w = {.region = region, .tally = tally, .classes = classes};
+    walker w = {.region = region, .tally = tally, .classes = classes, .words = words};
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
@@ -401,7 +428,12 @@ int as_walk(as_source *source, const as_region *region, as_tally *tally, as_clas
                                never_met(&w.structs, tally->stopped_at);
     window_close(&w.window);
     runs_free(&w.runs);
-    return error;
+    return !error && words ? words->error : error;
+}
+
+int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
+{
+    return as_walk_words(source, region, NULL, tally, classes);
 }
 
 int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
