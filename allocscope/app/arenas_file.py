@@ -27,10 +27,9 @@ HELD_STILL = ("frozen", "quiescent")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileAnswer:
-    """``captured_at``: when the process was as the report says, in seconds since 1970."""
+    """The report, and what else the file says of the process."""
 
     report: Report[ArenasData]
-    captured_at: float
     facts: Facts
 
 
@@ -54,9 +53,7 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
     target = _target(facts)
     sort = heap.FROZEN if facts.consistency == heap.FROZEN else heap.VALIDATED
     try:
-        answer = heap.read(
-            found.memory, target, sort=sort, deadline_ns=deadline_ns, recorded=True
-        )
+        answer = heap.read(found.memory, target, sort=sort, deadline_ns=deadline_ns, recorded=True)
     except (NoGlibcHeap, InvalidHeap) as error:
         raise NoGlibcHeap(
             f"{path}: {error.message}", "A later version of allocscope may know this layout."
@@ -69,13 +66,12 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
         process=facts.process,
         libc=answer.libc,
         allocator=facts.allocator,
-        method=Method(
-            "recording", facts.pause_ns, time.monotonic_ns() - started_ns, consistency
-        ),
+        method=Method("recording", facts.pause_ns, time.monotonic_ns() - started_ns, consistency),
         data=data,
         caveats=(*_caveats(facts), *heap.caveats(answer, data)),
+        captured_at=facts.captured_at,
     )
-    return FileAnswer(report, facts.captured_at, facts)
+    return FileAnswer(report, facts)
 
 
 def _target(facts: Facts) -> Target:

@@ -1,14 +1,16 @@
 """``record``: a reading of a process, and what another reading needs to be made again, in a file.
 
 The words that a recording keeps are those that the reading's own walk looked at, so both say the
-same. Nothing is stopped or changed.
+same. Nothing is stopped or changed; app.record_frozen reads a frozen copy instead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from allocscope.app import heap
@@ -41,6 +43,29 @@ class RecordOptions:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """What is read: memory, and the target with the mappings of that memory. ``source`` and
+    ``sort`` as in Method and app.heap."""
+
+    memory: NativeMemory
+    target: Target
+    source: str
+    sort: str
+    pause_ns: int
+
+
+Opener = Callable[[Target, int], AbstractContextManager[Opened]]
+"""Opens the memory of a target, until a deadline (CLOCK_MONOTONIC, ns)."""
+
+
+@contextlib.contextmanager
+def passive(target: Target, _deadline_ns: int) -> Iterator[Opened]:
+    """The process itself, which goes on meanwhile."""
+    with ProcessMemory(target.process.pid) as memory:
+        yield Opened(memory, target, "passive", heap.VALIDATED, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Taken:
     facts: Facts
     answer: heap.HeapAnswer
@@ -51,7 +76,7 @@ def record(
     pid: int,
     path: Path,
     options: RecordOptions,
-    wait: Callable[[float], None] = time.sleep,
+    opener: Opener = passive,
 ) -> Report[RecordResult]:
     """Records process ``pid`` into ``path``. A target that ends between two samples ends the
     recording, with a caveat.
@@ -59,17 +84,20 @@ def record(
     Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5), WrongUsage (the file cannot be
     written)."""
     started = time.monotonic_ns()
+    pause_ns = 0
     caveats: list[Caveat] = []
     with RecordingWriter(path, VERSION) as writer:
-        first = taken = _sample(pid, writer, options)
+        first = taken = _sample(pid, writer, options, opener)
         for moment_ns in _moments(started, options):
-            wait(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
+            time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
+            pause_ns += taken.facts.pause_ns
             try:
-                taken = _sample(pid, writer, options, first.facts.process)
+                taken = _sample(pid, writer, options, opener, first.facts.process)
             except NoSuchProcess as error:
                 text = f"{error.message}: the recording ends with sample {writer.sample_count}."
                 caveats.append(Caveat("target-ended", text))
                 break
+    facts = taken.facts
     pages = [piece.tally.pages for item in taken.answer.reading.arenas for piece in item.pieces]
     result = RecordResult(
         path=str(path),
@@ -81,10 +109,15 @@ def record(
         with_contents=options.with_contents,
     )
     return Report(
-        process=taken.facts.process,
+        process=facts.process,
         libc=taken.answer.libc,
-        allocator=taken.facts.allocator,
-        method=Method("passive", 0, time.monotonic_ns() - started, taken.facts.consistency),
+        allocator=facts.allocator,
+        method=Method(
+            facts.source,
+            pause_ns + facts.pause_ns,
+            time.monotonic_ns() - started,
+            facts.consistency,
+        ),
         data=result,
         caveats=(*taken.caveats, *caveats),
     )
@@ -101,7 +134,11 @@ def _moments(started_ns: int, options: RecordOptions) -> Iterator[int]:
 
 
 def _sample(
-    pid: int, writer: RecordingWriter, options: RecordOptions, same_as: Process | None = None
+    pid: int,
+    writer: RecordingWriter,
+    options: RecordOptions,
+    opener: Opener,
+    same_as: Process | None = None,
 ) -> _Taken:
     """Takes one sample and writes it. ``same_as``: the process of the samples before."""
     deadline_ns = time.monotonic_ns() + int(options.deadline_s * 1e9)
@@ -112,9 +149,10 @@ def _sample(
     before = procfs.stillness(pid)
     rss = procfs.rss_bytes(pid)
     smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
-    with ProcessMemory(pid) as memory:
+    with opener(target, deadline_ns) as opened:
+        memory, target = opened.memory, opened.target
         memory.kept = {}
-        answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns)
+        answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
         pointers = find_tcbs(memory, target.threads)
         runs = _page_states(memory, target, answer)
         layers = list(_layers(memory, answer, pointers, options.with_contents))
@@ -126,9 +164,9 @@ def _sample(
         consistency = "quiescent"
     facts = Facts(
         captured_at=captured_at,
-        source="passive",
+        source=opened.source,
         consistency=consistency,
-        pause_ns=0,
+        pause_ns=opened.pause_ns,
         with_contents=options.with_contents,
         process=target.process,
         image=answer.image,

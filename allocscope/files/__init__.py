@@ -12,7 +12,11 @@ from allocscope.errors import BadInput
 
 RECORDING = "recording"
 CORE = "core"
-MAGICS = {b"\x93ASCOPE\n": RECORDING, b"\x7fELF": CORE}
+RECORDING_MAGIC = b"\x93ASCOPE\n"
+_ELF_MAGIC = b"\x7fELF"
+_ELF_TYPE_OFFSET = 16
+_ET_CORE = (b"\x04\0", b"\0\x04")
+_HINT = "A target is a pid (digits), or a file made by `allocscope record`."
 
 
 def kind_of(path: Path) -> str:
@@ -20,16 +24,11 @@ def kind_of(path: Path) -> str:
     neither."""
     try:
         with path.open("rb") as file:
-            start = file.read(max(map(len, MAGICS)))
+            start = file.read(_ELF_TYPE_OFFSET + 2)
     except OSError as error:
-        raise BadInput(
-            f"{path} cannot be read: {error.strerror}",
-            "A target is a pid (digits), or a file made by `allocscope record`.",
-        ) from error
-    for magic, kind in MAGICS.items():
-        if start.startswith(magic):
-            return kind
-    raise BadInput(
-        f"{path} is neither a recording of allocscope nor a core file",
-        "A target is a pid (digits), or a file made by `allocscope record`.",
-    )
+        raise BadInput(f"{path} cannot be read: {error.strerror}", _HINT) from error
+    if start.startswith(RECORDING_MAGIC):
+        return RECORDING
+    if start.startswith(_ELF_MAGIC) and start[_ELF_TYPE_OFFSET:] in _ET_CORE:
+        return CORE
+    raise BadInput(f"{path} is neither a recording of allocscope nor a core file", _HINT)

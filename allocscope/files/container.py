@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from allocscope.errors import BadInput, WrongUsage
+from allocscope.files import RECORDING_MAGIC as MAGIC
 
-MAGIC = b"\x93ASCOPE\n"
 FORMAT_VERSION = 1
 LEVEL = 6
 RATIO = 1100
@@ -51,11 +51,10 @@ class Writer:
             raise WrongUsage(f"{path} is no regular file", "Give another file with -o.")
         try:
             # mkstemp: O_EXCL, mode 0600
-            descriptor, self._unfinished = tempfile.mkstemp(
-                dir=path.parent, prefix=f".{path.name}."
-            )
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         except OSError as error:
             raise self._trouble(error) from error
+        self._unfinished = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
         self._file.write(_START.pack(MAGIC, FORMAT_VERSION))
 
@@ -85,12 +84,12 @@ class Writer:
         try:
             self._file.close()
             if error is None:
-                os.replace(self._unfinished, self.path)
+                self._unfinished.replace(self.path)
                 return
         except OSError as failure:
-            os.unlink(self._unfinished)
+            self._unfinished.unlink()
             raise self._trouble(failure) from failure
-        os.unlink(self._unfinished)
+        self._unfinished.unlink()
 
 
 class Reader:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from allocscope.errors import BadInput
+from allocscope.errors import WrongUsage
 from allocscope.files.container import SECTION_BYTES, Reader, Section, Writer
 from allocscope.files.words import PAGE_STRUCT, WORD, WordMemory
 from allocscope.model.recording import Facts, Words
@@ -144,14 +144,12 @@ class Recording:
 
 
 def open_sample(path: Path, number: int | None = None) -> Sample:
-    """Sample ``number`` of a file, counted from 1; the last one by default. BadInput when there is
-    no such one."""
+    """Sample ``number`` of a file, counted from 1; the last one by default. WrongUsage when there
+    is no such one."""
     with Recording(path) as recording:
         count = recording.sample_count
         if number is not None and not 1 <= number <= count:
-            raise BadInput(
-                f"{path} has no sample {number}", f"It has {count}, counted from 1: use --sample."
-            )
+            raise WrongUsage(f"{path} has no sample {number}", f"It has {count}, counted from 1.")
         return recording.sample(count - 1 if number is None else number - 1)
 
 
