@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from allocscope.errors import MissingPart
 from allocscope.lab import fixture
+
+# A busy machine is no failure: no example has a deadline of its own.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """SIGINT means what it means at a terminal, also where a shell runs the tests in the
+    background and has them ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

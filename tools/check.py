@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "-o", "/dev/null"]
 C_INCLUDES = ["-Iprobes/include", "-Iprobes/src", "-Ifixtures/common"]
 SANITIZERS = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
-SANITIZED_TESTS = ["tests/unit", "tests/glibcs", "tests/live/test_repro.py"]
+SANITIZED_TESTS = ["tests/unit", "tests/fuzz", "tests/glibcs", "tests/live/test_repro.py"]
 PYTEST_ALONE = """
 import os, sys, pytest
 for name in ("LD_PRELOAD", "PYTHONPATH"):  # for this process, not for the targets it starts

@@ -80,7 +80,7 @@ def in_use_bytes(arena: ArenaLists) -> int:
     """What malloc_stats calls in use: all of the arena that is on no free list and not in top (so
     tcache included).
     """
-    return arena.system_bytes - arena.fast_bytes - arena.bin_bytes - arena.top_bytes
+    return arena.system_bytes - arena.fast_bytes - arena.bin_back_bytes - arena.top_bytes
 
 
 def _compare_info(info: MallocInfo, lists: ProcessLists) -> Iterator[Difference]:

@@ -71,7 +71,7 @@ def ask(
             reasons = guard.reasons(stopped=False)
             if reasons:
                 continue
-            gdb.ready()
+            gdb.rehearse()
             began_ns = time.monotonic_ns()
             try:
                 gdb.attach(pid)

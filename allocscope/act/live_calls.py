@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from allocscope.act import task
 from allocscope.act.gdb import Gdb
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import What
@@ -56,7 +57,10 @@ _FAULTS = (
     signal.SIGTRAP,
     signal.SIGSYS,
 )
-_HELD_SIGNALS = ((1 << 64) - 1) & ~sum(1 << (number - 1) for number in _FAULTS)
+_OF_GLIBC = (32, 33)
+"""Sent by one thread of the process to another, for pthread_cancel and setuid: all others stand
+still."""
+_HELD_SIGNALS = ((1 << 64) - 1) & ~sum(1 << (number - 1) for number in (*_FAULTS, *_OF_GLIBC))
 
 _LOCK_BYTES = 4
 _FILE_BYTES = 0xE0
@@ -153,7 +157,10 @@ class _Calls:
 
     @contextlib.contextmanager
     def signals_held(self, page: int) -> Iterator[None]:
-        """The main thread gets no signal meanwhile, except for faults of its own."""
+        """No signal handler runs in the main thread meanwhile, but for faults of its own."""
+        if not self._handled_signals() & _HELD_SIGNALS:
+            yield
+            return
         held, before = page + _HELD_AT, page + _MASK_AT
         self.write(held, _HELD_SIGNALS.to_bytes(_MASK_BYTES, "little"))
         self._system_call(_SIGPROCMASK, _SET_MASK, held, before, _MASK_BYTES)
@@ -161,6 +168,9 @@ class _Calls:
             yield
         finally:
             self._system_call(_SIGPROCMASK, _SET_MASK, before, 0, _MASK_BYTES)
+
+    def _handled_signals(self) -> int:
+        return int(task.status_line(self._pid, "SigCgt") or "0", 16)
 
     @contextlib.contextmanager
     def memfd(self, name: int) -> Iterator[tuple[int, BinaryIO]]:

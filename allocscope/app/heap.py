@@ -159,7 +159,11 @@ def caveats(answer: HeapAnswer, data: ArenasData) -> tuple[Caveat, ...]:
 
 
 def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
-    unsound = [item for item in answer.reading.arenas if item.problems]
+    late = [item.index for item in answer.reading.arenas if item.cut_short]
+    if late:
+        text = f"{_named(late)}: the deadline came before all chunks were read; raise --deadline."
+        yield Caveat("deadline", text, partial=True)
+    unsound = [item for item in answer.reading.arenas if item.problems and not item.cut_short]
     if not unsound:
         return
     if answer.sort == FROZEN:
@@ -171,7 +175,7 @@ def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
     broken = [item for item in unsound if not item.changed]
     if moving:
         text = (
-            f"{_named(moving)} changed while being read (the process is allocating): their "
+            f"{_named(moving)} changed while being read (the process is allocating): these "
             "figures are approximate; --snapshot gives consistent ones."
         )
         yield Caveat("arena-not-validated", text, partial=True)
@@ -181,7 +185,7 @@ def _validation_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
 
 
 def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
-    moving = {item.index for item in answer.reading.arenas if item.changed}
+    moving = {item.index for item in answer.reading.arenas if item.changed or item.cut_short}
     still = [arena for arena in data.arenas if arena.index not in moving]
     unread = [arena for arena in still if arena.figures.unread_bytes]
     if unread:

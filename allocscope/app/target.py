@@ -87,6 +87,7 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
         raise NoGlibcHeap(
             f"process {target.process.pid} ({target.process.comm}) has {seen}, "
             "but none of the known malloc layouts fits its memory",
-            f"`allocscope ask {target.process.pid}` lets glibc itself answer, in a frozen copy.",
+            f"`allocscope ask {target.process.pid}` lets glibc itself answer, in a frozen copy. "
+            "If the process has only just started, its malloc may yet be set up: try again.",
         )
     return idle

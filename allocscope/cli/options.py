@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,22 @@ from allocscope.errors import WrongUsage
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_DEADLINE_S = 30.0
 DEFAULT_MAX_PAUSE_MS = 100.0
+DAY_S = 86400.0
+
+
+class Duration(click.FloatRange):
+    """A time above 0 and up to a day, in units of ``unit_s`` seconds."""
+
+    def __init__(self, unit_s: float) -> None:
+        super().__init__(min=0, min_open=True, max=DAY_S / unit_s)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):  # lies outside of no range
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
 
 
 def json_option(function: F) -> F:
@@ -56,7 +73,7 @@ def deadline_option(function: F) -> F:
     return click.option(
         "--deadline",
         "deadline_s",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Duration(1),
         default=DEFAULT_DEADLINE_S,
         show_default=True,
         metavar="SECONDS",
@@ -68,7 +85,7 @@ def max_pause_option(function: F) -> F:
     return click.option(
         "--max-pause",
         "max_pause_ms",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Duration(1e-3),
         default=DEFAULT_MAX_PAUSE_MS,
         show_default=True,
         metavar="MS",

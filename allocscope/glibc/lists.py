@@ -1,5 +1,5 @@
 """What glibc's own functions would count in this memory: the lists, followed as malloc_info and
-int_mallinfo follow them.
+int_mallinfo follow them, the one by fd and the other by bk.
 
 Where an arena's lists hold exactly what the walk found
 (:func:`allocscope.glibc.validate.lists_match`), the walk's sums are these counts. Where an
@@ -19,6 +19,7 @@ from allocscope.glibc.validate import ArenaReading
 from allocscope.model.glibc_says import ArenaLists, ProcessLists
 
 FD = 2 * WORD
+BK = 3 * WORD
 
 
 def _size_words(memory: Memory, chunks: list[int]) -> list[int]:
@@ -30,19 +31,17 @@ def _sizes(memory: Memory, chunks: list[int]) -> list[int]:
     return [word & ~CHUNK_FLAGS for word in _size_words(memory, chunks)]
 
 
-def _binned(memory: Memory, state: ArenaState, layout: StateLayout) -> tuple[int, int, int]:
-    """Count, bytes, and size words of the chunks in all bins."""
+def _binned(memory: Memory, state: ArenaState, layout: StateLayout, link: int) -> list[int]:
+    """The size words of the chunks in all bins, followed by ``link`` (FD or BK)."""
     heads = state.bin_heads(layout)
     lists = memory.chase(
-        [fd for _, fd, _ in heads],
-        link_offset=FD,
+        [fd if link == FD else bk for _, fd, bk in heads],
+        link_offset=link,
         mangled=False,
         limit=longest_list([state]),
         ends=[here for here, _, _ in heads],
     )
-    chunks = [chunk for found, _ in lists for chunk in found]
-    words = _size_words(memory, chunks)
-    return len(chunks), sum(word & ~CHUNK_FLAGS for word in words), sum(words)
+    return _size_words(memory, [chunk for found, _ in lists for chunk in found])
 
 
 def _fast(memory: Memory, state: ArenaState, safe_linking: bool) -> tuple[int, int]:
@@ -59,11 +58,15 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
     state = item.state
     tallies = [piece.tally for piece in item.pieces]
     if item.problems:
-        bin_count, bin_bytes, bin_words = _binned(memory, state, reading.layout.state)
+        forward = _binned(memory, state, reading.layout.state, FD)
+        backward = _binned(memory, state, reading.layout.state, BK)
+        bin_count, bin_words = len(forward), sum(forward)
+        bin_bytes = sum(word & ~CHUNK_FLAGS for word in forward)
+        back_bytes = sum(word & ~CHUNK_FLAGS for word in backward)
         fast_count, fast_bytes = _fast(memory, state, reading.safe_linking)
     else:
         bin_count, bin_bytes = sum(t.bin_count for t in tallies), sum(t.bin_bytes for t in tallies)
-        bin_words = bin_bytes + bin_count
+        bin_words, back_bytes = bin_bytes + bin_count, bin_bytes
         fast_count = sum(t.fastbin_count for t in tallies)
         fast_bytes = sum(t.fastbin_bytes for t in tallies)
     aspace = sum(heap.size for heap in item.heaps) or state.system_bytes
@@ -73,6 +76,7 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
         bin_count=bin_count,
         bin_bytes=bin_bytes,
         bin_word_bytes=bin_words,
+        bin_back_bytes=back_bytes,
         fast_count=fast_count,
         fast_bytes=fast_bytes,
         top_bytes=sum(_sizes(memory, [state.top])) if state.initialised else 0,

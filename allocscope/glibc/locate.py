@@ -5,6 +5,9 @@ Bin 127 is never used and thus always links to itself; from it each layout predi
 begins. A candidate counts only if all bins are plausible, the ring of arenas closes, and every
 other arena of it lies right behind the header of a heap that names it. A library's data is read
 once, a few dozen KiB.
+
+Rule: a thread may stand in the middle of malloc, for ever in a stopped process or a frozen copy.
+So nothing is asked of the arena that an operation under way breaks.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ from allocscope.glibc.states import (
 
 HEAP_INFO_BYTES = (32, 48)
 PAGE = 4096
+MOST_TORN = 2
+"""Bins that one operation under way may have half linked: the one that a chunk leaves, the one that
+it enters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,24 +77,24 @@ def _self_linked(start: int, data: bytes) -> list[int]:
 
 def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
     base = arena.address + layout.bins - 2 * WORD
+    torn = 0
     for i in range(BIN_COUNT):
-        fd, bk = arena.bins[2 * i], arena.bins[2 * i + 1]
         here = base + 2 * WORD * i
-        if fd == here or bk == here:  # empty; not a chunk, and in layout D not aligned like one
-            if fd != bk:
-                return False
-        elif fd == 0 or bk == 0 or fd % 16 or bk % 16:
+        # an empty bin's ends are no chunks, and in layout D not aligned like one
+        ends = [end for end in arena.bins[2 * i : 2 * i + 2] if end != here]
+        if any(end == 0 or end % 16 for end in ends):
             return False
-    return True
+        torn += len(ends) == 1
+    return torn <= MOST_TORN
 
 
 def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
     return (
         arena.lock_word in (0, 1, 2)
         and 0 <= arena.flags < 8
-        and arena.top % 16 == 0
         and arena.top != 0
-        and arena.system_bytes <= arena.max_system_bytes < 1 << 47
+        and (arena.top % 16 == 0 or arena.top == arena.address + layout.top)  # none yet
+        and max(arena.system_bytes, arena.max_system_bytes) < 1 << 47
         and arena.attached_threads < 1 << 24
         and _bins_plausible(arena, layout)
     )

@@ -3,7 +3,8 @@
 It is found by what must be true of it: counters and their maxima agree, huge-page fields are powers
 of two, the tcache fields have their fixed sizes, and sbrk_base lies in the main heap. Several
 candidates are told apart by how many fields hold their static start values; equal scores count as
-not found.
+not found. Where nothing is found, threads may stand between two counters (``sysmalloc_mmap`` and
+``munmap_chunk`` change them one after the other), and they need agree only nearly.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ SMALL_TCACHE_BINS = 64
 MAX_TCACHE_BINS = 76
 MAX_TCACHE_COUNT = 65535
 MAX_TCACHE_BYTES = 4 << 20
+MOST_IN_MOTION = 1024
+"""More threads than this are not between two counters at one moment."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,16 +87,26 @@ def _power_of_two_or_zero(value: int) -> bool:
     return value & (value - 1) == 0
 
 
-def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]]) -> bool:
-    """Can these be the values of ``mp_``? ``heap_spans``: where sbrk_base may lie when it is not
-    null."""
-    counters = (
-        0 <= par.n_mmaps <= par.max_n_mmaps
-        and par.n_mmaps_max >= 0
-        and par.mmapped_mem <= par.max_mmapped_mem < 1 << 47
+def _counters_plausible(par: ParValues, in_motion: int) -> bool:
+    """Can these be the counts and bytes of mmapped chunks, while at most ``in_motion`` threads
+    change them? The counts are changed first."""
+    return (
+        0 <= par.n_mmaps <= par.max_n_mmaps + in_motion
+        and max(par.mmapped_mem, par.max_mmapped_mem) < 1 << 47
+        and (par.mmapped_mem <= par.max_mmapped_mem or in_motion > 0)
         and par.mmapped_mem % 16 == 0  # from 2.43 each realloc of a mapping adds 16 for ever
-        and par.mmapped_mem >= par.n_mmaps * 4096
-        and (par.max_n_mmaps == 0) == (par.max_mmapped_mem == 0)
+        and par.mmapped_mem >= (par.n_mmaps - in_motion) * 4096
+        and (par.max_n_mmaps > 0 or par.max_mmapped_mem == 0)
+        and (par.max_n_mmaps <= in_motion or par.max_mmapped_mem > 0)
+    )
+
+
+def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]], in_motion: int = 0) -> bool:
+    """Can these be the values of ``mp_``? ``heap_spans``: where sbrk_base may lie when it is not
+    null; ``in_motion``: how many threads may be between two counters."""
+    counters = (
+        _counters_plausible(par, in_motion)
+        and par.n_mmaps_max >= 0
         and par.no_dyn_threshold in (0, 1)
     )
     pages = _power_of_two_or_zero(par.thp_pagesize) and _power_of_two_or_zero(par.hp_pagesize)
@@ -127,6 +140,16 @@ def find_par(
 ) -> ParValues | None:
     """``mp_`` within ``areas`` (start address and bytes of the library's data), or None when it is
     not found for certain."""
+    still = _find(areas, layouts, heap_spans, 0)
+    return still or _find(areas, layouts, heap_spans, MOST_IN_MOTION)
+
+
+def _find(
+    areas: Sequence[tuple[int, bytes]],
+    layouts: Sequence[ParLayout],
+    heap_spans: Sequence[tuple[int, int]],
+    in_motion: int,
+) -> ParValues | None:
     best: list[ParValues] = []
     best_score = 0
     for start, data in areas:
@@ -144,7 +167,7 @@ def find_par(
                 if index * 8 + layout.size > len(data):
                     continue
                 par = parse_par(start + index * 8, data, layout, index * 8)
-                if not plausible(par, heap_spans):
+                if not plausible(par, heap_spans, in_motion):
                     continue
                 score = defaults_held(par)
                 if score > best_score:

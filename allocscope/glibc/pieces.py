@@ -20,7 +20,7 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
-from allocscope.model.walk import STOP_FENCEPOST, Region, Tally
+from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 PAGE = 4096
 ALIGN = 16
@@ -31,7 +31,8 @@ MAX_PIECES = 4096
 @dataclasses.dataclass(frozen=True, slots=True)
 class Piece:
     """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first
-    chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that."""
+    chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that.
+    ``mprotect_bytes``: how far from ``start`` on it may be written to."""
 
     start: int
     end: int
@@ -40,7 +41,6 @@ class Piece:
     header_bytes: int
     alignment_bytes: int
     foreign_bytes: int
-    aspace_bytes: int
     mprotect_bytes: int
     tally: Tally
 
@@ -154,11 +154,10 @@ def thread_pieces(
                 start=heap.start,
                 end=limit,
                 reserved_bytes=HEAP_MAX_BYTES,
-                holds_top=heap is heaps[-1],
+                holds_top=first <= arena.top < limit,
                 header_bytes=header,
                 alignment_bytes=first - heap.start - header,
                 foreign_bytes=0,
-                aspace_bytes=heap.size,
                 mprotect_bytes=heap.mprotect_size,
                 tally=tally,
             )
@@ -254,6 +253,8 @@ def _rows(
         )
         more = tally.stop_reason == STOP_FENCEPOST
         end = tally.stopped_at if more else limit
+        if more or pieces:
+            tally = dataclasses.replace(tally, pages=_own_pages(around, pieces, start, end))
         pieces.append(
             Piece(
                 start=start,
@@ -263,8 +264,7 @@ def _rows(
                 header_bytes=0,
                 alignment_bytes=first - start,
                 foreign_bytes=foreign,
-                aspace_bytes=end - start + foreign,
-                mprotect_bytes=end - start + foreign,
+                mprotect_bytes=end - start,
                 tally=tally,
             )
         )
@@ -278,6 +278,13 @@ def _rows(
         foreign = following - end
         start = following
     return pieces
+
+
+def _own_pages(around: Surroundings, before: Sequence[Piece], start: int, end: int) -> Residency:
+    """Page states of a row that shares its break with others: each page counts for the first row
+    that reaches into it."""
+    taken = max((_round_up(piece.end, PAGE) for piece in before), default=0)
+    return around.memory.residency(max(start // PAGE * PAGE, taken), _round_up(end, PAGE))
 
 
 def _mmapped_rows(

@@ -35,6 +35,11 @@ class ArenaReading:
     changed: bool
     problems: tuple[str, ...]
 
+    @property
+    def cut_short(self) -> bool:
+        """Did the deadline end the walk? Then it says nothing about whether the arena is sound."""
+        return any(piece.tally.stop_reason == STOP_DEADLINE for piece in self.pieces)
+
 
 def lists_match(walker: Walker, reading: ArenaReading, layout: StateLayout) -> bool:
     """Do the bins' lists hold exactly the free chunks that the walk found?
@@ -83,6 +88,8 @@ def check(
 ) -> ArenaReading:
     """The reading with its problems. ``moved``: chunks of tcaches that changed; None for memory
     that cannot change."""
+    if reading.cut_short:
+        return dataclasses.replace(reading, problems=("the deadline came before its end",))
     tallies = [piece.tally for piece in reading.pieces]
     changed = moved is not None and (
         _header_changed(memory, reading.state, layout)
@@ -96,9 +103,10 @@ def check(
         "the chain of chunks is interrupted": any(
             t.damage_count or t.stop_reason in (STOP_DAMAGE, STOP_BROKEN_TOP) for t in tallies
         ),
+        "its top is in none of its memory": bool(reading.pieces)
+        and not any(piece.holds_top for piece in reading.pieces),
         "an allocation from top was under way": any(t.cut_at_top_count for t in tallies),
         "a cached chunk is not on the chain of chunks": any(t.missed_mark_count for t in tallies),
-        "the deadline came before its end": any(t.stop_reason == STOP_DEADLINE for t in tallies),
     }
     problems = reading.problems + tuple(text for text, holds in found.items() if holds)
     return dataclasses.replace(reading, changed=changed, problems=problems)

@@ -97,12 +97,14 @@ class ArenaLists:
     """What glibc's own functions would count for one arena in the memory that was read (lists, not
     headers): ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the
     fastbins, ``top_bytes`` the size word of the top chunk. ``bin_word_bytes`` sums the size words
-    as they stand, flag bits included, as malloc_info does."""
+    as they stand, flag bits included, as malloc_info does. Both follow fd; ``bin_back_bytes`` is
+    what malloc_stats finds, which follows bk: not the same while a chunk is being linked."""
 
     index: int
     bin_count: int
     bin_bytes: int
     bin_word_bytes: int
+    bin_back_bytes: int
     fast_count: int
     fast_bytes: int
     top_bytes: int

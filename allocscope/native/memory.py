@@ -133,10 +133,13 @@ class NativeMemory:
 
     @contextlib.contextmanager
     def _holding(self, start: int, end: int) -> Iterator[None]:
+        start, end = _within(start), _within(end)
         more_bytes = max(0, end - start - self._buffer_bytes)
         if start < end and self._budget.take(more_bytes):
             self._buffer_bytes += more_bytes
-            self._check(lib.as_hold(self._source, start, end), "reading the heap")
+            code = lib.as_hold(self._source, start, end)
+            if code != errno.E2BIG:  # by its first and last page it may be too long
+                self._check(code, "reading the heap")
         try:
             yield
         finally:
@@ -147,7 +150,7 @@ class NativeMemory:
         out = ffi.new("as_run[]", RUN_BATCH)
         count = ffi.new("size_t *")
         resume = ffi.new("uint64_t *")
-        start = max(start, 0)
+        start, end = _within(start), _within(end)
         while start < end:
             code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
             self._check(code, "reading page states")
@@ -176,7 +179,8 @@ class NativeMemory:
 
     def residency(self, start: int, end: int) -> Residency:
         out = ffi.new("as_residency *")
-        self._check(lib.as_residency_of(self._source, start, end, out), "reading page states")
+        code = lib.as_residency_of(self._source, _within(start), _within(end), out)
+        self._check(code, "reading page states")
         return Residency(out.resident_bytes, out.swapped_bytes, out.huge_bytes, out.zero_bytes)
 
     def chase(
@@ -261,6 +265,11 @@ class NativeMemory:
 
     def hash_sum(self, addresses: Sequence[int]) -> int:
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
+
+
+def _within(address: int) -> int:
+    """The nearest address that there is."""
+    return min(max(address, 0), _MASK64)
 
 
 def _array_of(addresses: Sequence[int]) -> array[int]:

@@ -90,6 +90,7 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
         message = f"{subject} is a static program without a trace of glibc's malloc"
     else:
         message = f"{subject} has no C library that allocscope knows"
+        hint = "If it has only just started, its C library may yet be loaded: try again."
     raise NoGlibcHeap(message, hint)
 
 

@@ -75,10 +75,6 @@ static int scan_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, si
             s->no_guard = 1; /* the guard category came later than the call itself */
             continue;
         }
-        if (n < 0 && errno == EFAULT) { /* beyond the address space there is nothing */
-            at = stop;
-            continue;
-        }
         if (n < 0)
             return errno;
         for (int i = 0; i < n; i++)

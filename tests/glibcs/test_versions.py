@@ -33,3 +33,19 @@ def test_the_reading_is_exact(tree, stress):
     assert report.libc.version == tree.version
     assert len(report.data.arenas) > 1
     assert judge.stress_differences(report, ready["truth"]) == []
+
+
+@pytest.fixture(scope="session")
+def realigned(tmp_path_factory):
+    source, directory = programs.HERE / "realigned.c", tmp_path_factory.mktemp("bin")
+    return programs.build([source], directory / "realigned")
+
+
+def test_aligned_mappings_that_were_resized(tree, realigned):
+    with programs.running(tree, realigned) as ready:
+        mmapped, truth = observe(ready["pid"]).data.mmapped, ready["truth"]
+    assert (mmapped.found_count, mmapped.found_bytes) == (
+        truth["mmapped_count"],
+        truth["mmapped_bytes"],
+    )
+    assert (mmapped.count, mmapped.bytes) == (truth["hblks"], truth["hblkhd"])

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
 from allocscope.act.snapshot import CopyPlan, frozen
+
+# A shell that runs the tests in the background has them ignore SIGINT, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pid, hold = int(sys.argv[1]), sys.argv[2:] == ["hold"]
 with (

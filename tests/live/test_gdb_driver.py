@@ -79,6 +79,16 @@ def test_a_process_can_be_attached_again(target: Target) -> None:
             gdb.release()
 
 
+def test_a_rehearsal_leaves_nothing(target: Target) -> None:
+    own = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    before = own.read_text()
+    with Gdb(in_seconds(30)) as gdb:
+        gdb.rehearse()
+        gdb.attach(target.pid)
+        assert gdb.call(target.symbols["syscall"], SYSCALL, (GETPID,)) == target.pid
+    assert own.read_text() == before
+
+
 def test_a_call_that_faults_is_undone(target: Target) -> None:
     with Gdb(in_seconds(30)) as gdb:
         gdb.attach(target.pid)

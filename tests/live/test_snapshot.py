@@ -323,7 +323,7 @@ def observer(target: Steady) -> Iterator[tuple[subprocess.Popen[str], int, int]]
 def test_ctrl_c(target: Steady, observer: tuple[subprocess.Popen[str], int, int]) -> None:
     process, snapshot, copy = observer
     process.send_signal(signal.SIGINT)
-    assert process.wait() != 0
+    assert process.wait(timeout=60) != 0
     assert state(snapshot) == state(copy) == ""
     assert_untouched(target)
 

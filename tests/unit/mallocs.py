@@ -388,8 +388,8 @@ class Malloc:
 
 
 def _bin_index(size: int) -> int:
-    """Small bins by size, in steps of 16 up to 1008; for the others one large bin of many will
-    do."""
+    """Small bins by size, in steps of 16 up to 1008; for the others one large bin per power of
+    two."""
     return size // 16 if size < 1024 else 64 + min(size.bit_length() - 11, 62)
 
 

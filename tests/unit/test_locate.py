@@ -90,6 +90,17 @@ def bin_words(index: int, fd: int, bk: int) -> Breaking:
     return change
 
 
+def half_linked(*indexes: int) -> Breaking:
+    """Empty bins whose bk already, or still, leads to a chunk."""
+
+    def change(malloc: Malloc) -> None:
+        for index in indexes:
+            place = malloc.main_arena + malloc.release.state["bins"] + 16 * (index - 1)
+            malloc.image.words(place, place - 16, BRK + 0x300)
+
+    return change
+
+
 def header_ints(lock: int, flags: int) -> Breaking:
     def change(malloc: Malloc) -> None:
         malloc.image.write(malloc.main_arena, struct.pack("<Ii", lock, flags))
@@ -123,7 +134,7 @@ BREAKINGS: dict[str, Breaking] = {
     "negative flags": header_ints(0, -1),
     "no top": state_word("top", 0),
     "an unaligned top": state_word("top", BRK + 8),
-    "more memory than ever": state_word("system_mem", 1 << 40),
+    "more memory than there is": state_word("system_mem", 1 << 47),
     "more memory than fits": state_word("max_system_mem", 1 << 47),
     "too many threads": state_word("attached_threads", 1 << 24),
     "a ring that leads nowhere": state_word("next", 0x7E0000000000),
@@ -149,11 +160,11 @@ def test_an_arena_that_nearly_fits(version: str, name: str) -> None:
 
 
 PAR_BREAKINGS = {
-    "more mappings than ever": {"n_mmaps": 4, "max_n_mmaps": 3},
+    "more mappings than ever": {"n_mmaps": 1028, "max_n_mmaps": 3},
     "a negative number of mappings": {"n_mmaps": -1},
-    "more mapped memory than ever": {"max_mmapped_mem": 0},
+    "mappings of no memory": {"max_n_mmaps": 1025, "max_mmapped_mem": 0},
     "mapped memory without mappings": {"max_n_mmaps": 0, "n_mmaps": 0},
-    "mappings of less than a page": {"mmapped_mem": 4096},
+    "mappings of less than a page": {"mmapped_mem": 4096, "n_mmaps": 1026, "max_n_mmaps": 1026},
     "odd mapped memory": {"mmapped_mem": 0x172008},
     "a switch that is neither on nor off": {"no_dyn_threshold": 2},
     "no arena_test": {"arena_test": 0},
@@ -175,11 +186,57 @@ def test_an_mp_that_nearly_fits(name: str) -> None:
     assert located(malloc.write()) is None
 
 
+UNDER_WAY: dict[str, Breaking] = {
+    "the top has grown, the maximum not yet": state_word("system_mem", 1 << 30),
+    "a chunk half linked into a bin": half_linked(42),
+    "a chunk half unlinked, and half linked elsewhere": half_linked(1, 42),
+}
+
+
+@pytest.mark.parametrize("name", UNDER_WAY)
+@pytest.mark.parametrize("version", ["2.36", "2.44"])
+def test_an_arena_in_the_middle_of_an_operation(version: str, name: str) -> None:
+    malloc = furnished(version).write()
+    UNDER_WAY[name](malloc)
+    found = located(malloc)
+    assert found is not None
+    assert found.main_arena == malloc.main_arena
+
+
+def test_no_operation_tears_three_bins() -> None:
+    malloc = furnished("2.36").write()
+    half_linked(1, 42, 43)(malloc)
+    assert located(malloc) is None
+
+
+PAR_UNDER_WAY = {
+    "one mapping more, the maximum not yet": {"n_mmaps": 4, "max_n_mmaps": 3},
+    "a mapping counted, its bytes not yet": {"mmapped_mem": 4096},
+    "its bytes counted, the maximum not yet": {"max_mmapped_mem": 4096},
+    "the first mapping counted, no bytes yet": {"mmapped_mem": 0, "max_mmapped_mem": 0},
+}
+
+
+@pytest.mark.parametrize("name", PAR_UNDER_WAY)
+def test_an_mp_that_is_being_changed(name: str) -> None:
+    malloc = furnished("2.36")
+    malloc.par |= PAR_UNDER_WAY[name]
+    found = located(malloc.write())
+    assert found is not None
+    for field, value in PAR_UNDER_WAY[name].items():
+        assert getattr(found.par, field) == value
+
+
 def test_settings_do_not_hide_mp() -> None:
     malloc = furnished("2.36")
     malloc.par |= {
-        **{"trim_threshold": 64 << 20, "mmap_threshold": 32 << 20, "top_pad": 0},
-        **{"arena_max": 3, "no_dyn_threshold": 1, "tcache_count": 0, "thp_pagesize": 2 << 20},
+        "trim_threshold": 64 << 20,
+        "mmap_threshold": 32 << 20,
+        "top_pad": 0,
+        "arena_max": 3,
+        "no_dyn_threshold": 1,
+        "tcache_count": 0,
+        "thp_pagesize": 2 << 20,
     }
     found = located(malloc.write())
     assert found is not None
