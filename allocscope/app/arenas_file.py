@@ -27,9 +27,11 @@ HELD_STILL = ("frozen", "quiescent")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileAnswer:
-    """The report, and what else the file says of the process."""
+    """The report, from which sample (counted from 1), and what else the file says of the
+    process."""
 
     report: Report[ArenasData]
+    sample: int
     facts: Facts
 
 
@@ -71,7 +73,7 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
         caveats=(*_caveats(facts), *heap.caveats(answer, data)),
         captured_at=facts.captured_at,
     )
-    return FileAnswer(report, facts)
+    return FileAnswer(report, found.number, facts)
 
 
 def _target(facts: Facts) -> Target:

@@ -87,12 +87,14 @@ def record(
     pause_ns = 0
     caveats: list[Caveat] = []
     with RecordingWriter(path, VERSION) as writer:
-        first = taken = _sample(pid, writer, options, opener)
+        with writer.sample():
+            first = taken = _sample(pid, writer, options, opener)
         for moment_ns in _moments(started, options):
             time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
             pause_ns += taken.facts.pause_ns
             try:
-                taken = _sample(pid, writer, options, opener, first.facts.process)
+                with writer.sample():
+                    taken = _sample(pid, writer, options, opener, first.facts.process)
             except NoSuchProcess as error:
                 text = f"{error.message}: the recording ends with sample {writer.sample_count}."
                 caveats.append(Caveat("target-ended", text))
@@ -155,7 +157,7 @@ def _sample(
         answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
         pointers = find_tcbs(memory, target.threads)
         runs = _page_states(memory, target, answer)
-        layers = list(_layers(memory, answer, pointers, options.with_contents))
+        writer.memory(runs, _layers(memory, answer, pointers, options.with_contents))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
@@ -182,7 +184,7 @@ def _sample(
             for thread in target.threads
         ),
     )
-    writer.add(facts, runs, layers)
+    writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
     return _Taken(facts, answer, allocator_caveats + smaps_caveats + heap.caveats(answer, data))
 

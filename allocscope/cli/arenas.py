@@ -40,14 +40,6 @@ class Wish:
     sample: int | None
 
 
-def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "all":
-        return None
-    if value.isdecimal() and int(value) > 0:
-        return int(value)
-    raise click.BadParameter("give a number above 0, or all")
-
-
 @click.command("arenas", short_help="Per arena: what is resident, live, free, trimmable, pinned.")
 @click.argument("targets", nargs=-1, metavar="[PID|FILE]...")
 @click.option("--name", metavar="RE", help="All processes whose name or executable matches.")
@@ -62,7 +54,7 @@ def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> i
     "--rows",
     default="20",
     show_default=True,
-    callback=_rows,
+    callback=options.rows,
     metavar="N|all",
     help="Rows of the table; the rest is summed.",
 )

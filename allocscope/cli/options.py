@@ -120,3 +120,12 @@ def sample_option(function: F) -> F:
         metavar="N",
         help="Which sample of a recording, counted from 1; the last by default.",
     )(function)
+
+
+def rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    """The callback of --rows: a number, or None for all."""
+    if value == "all":
+        return None
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter("give a number above 0, or all")

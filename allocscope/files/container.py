@@ -67,6 +67,15 @@ class Writer:
         except OSError as error:
             raise self._trouble(error) from error
 
+    def position(self) -> int:
+        """Where the next section will begin."""
+        return self._file.tell()
+
+    def cut_back(self, position: int) -> None:
+        """Takes back all sections from ``position`` on."""
+        self._file.seek(position)
+        self._file.truncate()
+
     def _trouble(self, error: OSError) -> WrongUsage:
         return WrongUsage(
             f"{self.path} cannot be written: {error.strerror}", "Give another file with -o."

@@ -1,15 +1,16 @@
 """Recordings: samples of one process, each its facts, its page states and words of its memory.
 
-A sample is these sections of the container, in this order: FACT once, RUNS (page states), then
-PAGE and WORD in turn, DONE. PAGE holds of n pages first n distances from one start to the next,
-then the n masks; WORD holds the words byte by byte of equal rank, because then the high bytes,
-which are mostly equal, stand together and pack well.
+A sample is these sections of the container: RUNS (page states), PAGE and WORD in turn, and FACT,
+which ends it. PAGE holds of n pages first n distances from one start to the next, then the n masks;
+WORD and RUNS hold words byte by byte of equal rank, because then the high bytes, which are mostly
+equal, stand together and pack well.
 
 Rule: whatever a file says is checked before it is used; only BadInput leaves this module.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from array import array
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from allocscope.files.words import PAGE_STRUCT, WORD, WordMemory
 from allocscope.model.recording import Facts, Words
 from allocscope.parse import facts as facts_text
 
-FACT, RUNS, PAGE, WORDS, DONE = b"FACT", b"RUNS", b"PAGE", b"WORD", b"DONE"
+RUNS, PAGE, WORDS, FACT = b"RUNS", b"PAGE", b"WORD", b"FACT"
 MOST_SAMPLE_BYTES = 64 << 30
 _FIELDS = PAGE_STRUCT.size // WORD
 _MASK64 = (1 << 64) - 1
@@ -41,9 +42,20 @@ class RecordingWriter:
         self.page_count = 0
         self.word_count = 0
 
-    def add(self, facts: Facts, runs: bytes, layers: Iterable[Words]) -> None:
-        """One sample; of overlapping layers the later one counts."""
-        self._writer.add(FACT, facts_text.dump(facts, self._tool_version))
+    @contextlib.contextmanager
+    def sample(self) -> Iterator[None]:
+        """One sample: in the block call :meth:`memory` and then, once, :meth:`facts`. What was
+        written in a block that ends with an error is taken back."""
+        position = self._writer.position()
+        try:
+            yield
+        except BaseException:
+            self._writer.cut_back(position)
+            raise
+        self.sample_count += 1
+
+    def memory(self, runs: bytes, layers: Iterable[Words]) -> None:
+        """Page states, and words; of overlapping layers the later one counts."""
         for part in _split(runs, 3 * WORD):
             self._writer.add(RUNS, _by_rank(part))
         for layer in layers:
@@ -53,8 +65,10 @@ class RecordingWriter:
                 self._writer.add(WORDS, _by_rank(part))
             self.page_count += len(layer.pages) // PAGE_STRUCT.size
             self.word_count += len(layer.words) // WORD
-        self._writer.add(DONE, b"")
-        self.sample_count += 1
+
+    def facts(self, facts: Facts) -> None:
+        """What is known beside memory: the end of the sample."""
+        self._writer.add(FACT, facts_text.dump(facts, self._tool_version))
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -71,8 +85,9 @@ class RecordingWriter:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample, read: its facts, and its memory (to be closed)."""
+    """One sample, read: its number, counted from 1, its facts, and its memory (to be closed)."""
 
+    number: int
     facts: Facts
     memory: WordMemory
 
@@ -98,27 +113,26 @@ class Recording:
     def _group(self, sections: list[Section]) -> Iterator[list[Section]]:
         sample: list[Section] = []
         for section in sections:
-            if (section.name == FACT) != (not sample):
-                raise self._reader.damaged("its sections are out of order")
-            if section.name == DONE:
+            sample.append(section)
+            if section.name == FACT:
                 if sum(part.unpacked_bytes for part in sample) > MOST_SAMPLE_BYTES:
                     raise self._reader.damaged("a sample claims to be too long")
                 yield sample
                 sample = []
-            else:
-                sample.append(section)
         if sample:
             raise self._reader.damaged("its last sample is not complete")
 
-    def facts(self, number: int) -> Facts:
-        """The facts of sample ``number``, counted from 0."""
-        return facts_text.load(self._reader.read(self._samples[number][0]))
-
     def sample(self, number: int) -> Sample:
-        """Sample ``number``, counted from 0, with its memory."""
-        facts = self.facts(number)
+        """Sample ``number``, counted from 1, with its memory. WrongUsage: there is none."""
+        if not 1 <= number <= self.sample_count:
+            raise WrongUsage(
+                f"{self.path} has no sample {number}",
+                f"It has {self.sample_count}, counted from 1.",
+            )
+        *parts, last = self._samples[number - 1]
+        facts = facts_text.load(self._reader.read(last))
         found: dict[bytes, list[bytes]] = {RUNS: [], PAGE: [], WORDS: []}
-        for section in self._samples[number][1:]:
+        for section in parts:
             if section.name not in found:
                 continue  # of a later version, which found it dispensable
             content = self._reader.read(section)
@@ -129,7 +143,7 @@ class Recording:
             found[section.name].append(unpack(content))
         words = Words(b"".join(found[PAGE]), b"".join(found[WORDS]))
         memory = WordMemory([words], b"".join(found[RUNS]), f"the recording {self.path}")
-        return Sample(facts, memory)
+        return Sample(number, facts, memory)
 
     def __enter__(self) -> Self:
         return self
@@ -147,10 +161,7 @@ def open_sample(path: Path, number: int | None = None) -> Sample:
     """Sample ``number`` of a file, counted from 1; the last one by default. WrongUsage when there
     is no such one."""
     with Recording(path) as recording:
-        count = recording.sample_count
-        if number is not None and not 1 <= number <= count:
-            raise WrongUsage(f"{path} has no sample {number}", f"It has {count}, counted from 1.")
-        return recording.sample(count - 1 if number is None else number - 1)
+        return recording.sample(recording.sample_count if number is None else number)
 
 
 def _split(data: bytes, unit: int) -> Iterator[bytes]:

@@ -49,14 +49,13 @@ def identity(report: Report[ArenasData]) -> tuple[str, ...]:
         f"up {age(process.uptime_s)}",
         _libc(report.libc),
         _allocator(report.allocator),
-        _as_of(report.captured_at),
+        "" if report.captured_at is None else as_of(report.captured_at),
     )
     return tuple(part for part in parts if part)
 
 
-def _as_of(captured_at: float | None) -> str:
-    if captured_at is None:
-        return ""
+def as_of(captured_at: float) -> str:
+    """When something was recorded; ``captured_at`` in seconds since 1970."""
     return time.strftime("as of %Y-%m-%d %H:%M:%S UTC", time.gmtime(captured_at))
 
 
