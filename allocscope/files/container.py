@@ -22,7 +22,7 @@ from allocscope.errors import BadInput, WrongUsage
 from allocscope.files import RECORDING_MAGIC as MAGIC
 
 FORMAT_VERSION = 1
-LEVEL = 6
+LEVEL = 3
 RATIO = 1100
 SECTION_BYTES = 32 << 20
 MOST_SECTIONS = 1 << 20
