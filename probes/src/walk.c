@@ -157,19 +157,20 @@ static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_
 
 /* ---- keeping words (see words.h) ---- */
 
-static void keep_header(walker *w, uint64_t chunk, const uint64_t *words)
+/* Out of the way of the walk that keeps nothing. */
+#define SELDOM __attribute__((noinline, cold))
+
+SELDOM static void keep_header(as_words *kept, uint64_t chunk, const uint64_t *words)
 {
-    if (!w->words)
-        return;
     if (!(words[1] & PREV_INUSE))
-        as_words_add(w->words, chunk, words[0]);
-    as_words_add(w->words, chunk + 8, words[1]);
+        as_words_add(kept, chunk, words[0]);
+    as_words_add(kept, chunk + 8, words[1]);
 }
 
 /* A parked chunk has one link, a binned one two; what follows is payload. */
-static void keep_links(walker *w, int count)
+SELDOM static void keep_links(const walker *w, int count)
 {
-    if (!w->words || !w->links_read)
+    if (!w->links_read)
         return;
     as_words_add(w->words, w->chunk + 16, w->fd);
     if (count > 1)
@@ -207,7 +208,8 @@ static void settle(walker *w, int in_use)
         return;
     }
     uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
-    keep_links(w, parked || fast ? 1 : 2);
+    if (w->words)
+        keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
         row_close(w);
         t->tcache_bytes += size;
@@ -310,7 +312,8 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     int previous_in_use = words[1] & PREV_INUSE;
     int after_fencepost = w->size == FENCEPOST;
 
-    keep_header(w, at, words);
+    if (w->words)
+        keep_header(w->words, at, words);
     if (!previous_in_use && w->size && words[0] != w->size)
         w->tally->footer_mismatch_count++;
     if (at == g->top) {
