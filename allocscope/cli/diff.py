@@ -56,8 +56,6 @@ def command(
 
     The two may be the same recording: `allocscope diff FILE FILE --samples 1 9`.
     """
-    from allocscope.app.diff import DiffOptions, diff
-
     targets = options.target_of(before), options.target_of(after)
     if all(isinstance(target, int) for target in targets):
         raise WrongUsage(
@@ -69,6 +67,8 @@ def command(
         raise WrongUsage(
             "a running process has no samples", "Leave --samples out, or compare FILEs."
         )
+    from allocscope.app.diff import DiffOptions, diff
+
     now = time.time()
     wanted = DiffOptions(one, other, exact=exact, deadline_s=deadline_s)
     report = diff(*targets, wanted)

@@ -67,11 +67,11 @@ def command(
 
     `allocscope arenas FILE` and `allocscope diff` read it, on any machine.
     """
-    from allocscope.app.record import Opener, RecordOptions, passive, record
-
     pid = options.pid_of(target)
     if (every_s is None) != (for_s is None):
         raise WrongUsage("--every and --for belong together", "Give both or neither.")
+    from allocscope.app.record import Opener, RecordOptions, passive, record
+
     opener: Opener = passive
     if snapshot:
         from allocscope.app.record_frozen import snapshot as frozen
