@@ -23,7 +23,6 @@ from allocscope.model.heap import (
     ThreadCache,
 )
 from allocscope.model.process import SmapsEntry
-from allocscope.model.walk import ClassTally
 
 
 def _heap(piece: Piece) -> Heap:
@@ -208,33 +207,23 @@ def arena(reading: ArenaReading, smaps: Sequence[SmapsEntry] | None, consistency
 
 def size_classes(reading: HeapReading) -> tuple[SizeClass, ...]:
     """All arenas' chunks by size class, ascending; only classes with chunks."""
-    rows: dict[int, list[ClassTally]] = {}
+    rows: dict[int, list[SizeClass]] = {}
     for item in reading.arenas:
         for piece in item.pieces:
             for row in piece.tally.classes:
-                rows.setdefault(row.index, []).append(row)
+                rows.setdefault(row.min_bytes, []).append(row)
+    return tuple(_summed(rows[smallest]) for smallest in sorted(rows))
 
-    def merged(index: int) -> SizeClass:
-        parts = rows[index]
 
-        def add(name: str) -> int:
-            return sum(getattr(part, name) for part in parts)
-
-        return SizeClass(
-            min_bytes=parts[0].min_bytes,
-            max_bytes=parts[0].max_bytes,
-            live_count=add("live_count"),
-            live_bytes=add("live_bytes"),
-            tcache_count=add("tcache_count"),
-            tcache_bytes=add("tcache_bytes"),
-            fastbin_count=add("fastbin_count"),
-            fastbin_bytes=add("fastbin_bytes"),
-            bin_count=add("bin_count"),
-            bin_bytes=add("bin_bytes"),
-            pages_held=add("pages_held"),
-        )
-
-    return tuple(merged(index) for index in sorted(rows))
+def _summed(parts: Sequence[SizeClass]) -> SizeClass:
+    """One size class over all rows of chunks."""
+    bounds = {"min_bytes": parts[0].min_bytes, "max_bytes": parts[0].max_bytes}
+    counted = {
+        name: sum(getattr(part, name) for part in parts)
+        for name in SizeClass.__slots__
+        if name not in bounds
+    }
+    return SizeClass(**bounds, **counted)
 
 
 def thread_caches(

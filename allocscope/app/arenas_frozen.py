@@ -41,6 +41,45 @@ def _passive_in_use(target: Target, deadline_ns: int) -> int:
         return in_use_bytes(answer.reading)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Frozen:
+    """A frozen copy that was read. ``pause_ns``: how long the process stood still for it and for
+    those that were given up before it."""
+
+    snapshot: Snapshot
+    memory: ProcessMemory
+    answer: heap.HeapAnswer
+    pause_ns: int
+
+
+def _freeze(
+    stack: contextlib.ExitStack,
+    target: Target,
+    *,
+    for_glibc: bool,
+    max_pause_ns: int,
+    deadline_ns: int,
+) -> _Frozen:
+    """A copy that lives as long as ``stack``; ``for_glibc``: one whose lists glibc can follow.
+    Unsafe when none is to be had."""
+    pid = target.process.pid
+    pause_ns = 0
+    for _ in range(glibc_says.MOST_SNAPSHOTS):
+        with contextlib.ExitStack() as attempt:
+            snapshot = attempt.enter_context(
+                frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns)
+            )
+            memory = attempt.enter_context(ProcessMemory(snapshot.pid))
+            answer = read_copy(snapshot, memory, target, deadline_ns)
+            pause_ns += snapshot.pause_ns
+            reading = answer.reading
+            in_flight = (item.state for item in reading.arenas if item.problems)
+            if not for_glibc or not glibc_says.torn(memory, in_flight, reading.layout.state):
+                stack.push(attempt.pop_all())
+                return _Frozen(snapshot, memory, answer, pause_ns)
+    raise glibc_says.always_torn(pid)
+
+
 def arenas_frozen(
     pid: int, options: ArenasOptions, *, ask_glibc: bool, max_pause_ns: int
 ) -> Report[ArenasData]:
@@ -59,16 +98,19 @@ def arenas_frozen(
     with contextlib.ExitStack() as stack:
         gdb = stack.enter_context(Gdb(deadline_ns)) if ask_glibc else None
         passive = _passive_in_use(target, deadline_ns) if ask_glibc else None
-        snapshot = stack.enter_context(
-            frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns)
+        taken = _freeze(
+            stack,
+            target,
+            for_glibc=ask_glibc,
+            max_pause_ns=max_pause_ns,
+            deadline_ns=deadline_ns,
         )
-        memory = stack.enter_context(ProcessMemory(snapshot.pid))
-        answer = read_copy(snapshot, memory, target, deadline_ns)
+        answer = taken.answer
         if gdb is not None:
             where = symbols.resolve(pid, answer.image, glibc_says.COPY_SYMBOLS)
             arenas = tuple(item.state.address for item in answer.reading.arenas)
-            said = glibc_says.ask(gdb, snapshot, where, arenas, "both")
-            says, caveats = glibc_says.join(said, memory, answer, passive)
+            said = glibc_says.ask(gdb, taken.snapshot, where, arenas, "both")
+            says, caveats = glibc_says.join(said, taken.memory, answer, passive)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     procfs.same(target.process)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps, glibc_says=says)
@@ -77,7 +119,7 @@ def arenas_frozen(
         libc=answer.libc,
         allocator=allocator,
         method=Method(
-            "snapshot", snapshot.pause_ns, time.monotonic_ns() - started, answer.consistency
+            "snapshot", taken.pause_ns, time.monotonic_ns() - started, answer.consistency
         ),
         data=data,
         caveats=allocator_caveats + smaps_caveats + heap.caveats(answer, data) + caveats,

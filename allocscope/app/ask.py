@@ -58,23 +58,37 @@ _Asked = tuple[Answer, Libc, tuple[Caveat, ...]]
 
 def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:
     pid = target.process.pid
-    with frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as snapshot:
-        located, image, arenas = _arenas_of_copy(snapshot, target)
-        where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
-        answer = glibc_says.ask(gdb, snapshot, where, arenas, what)
-    return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
+    pause_ns = 0
+    for _ in range(glibc_says.MOST_SNAPSHOTS):
+        with frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as snapshot:
+            pause_ns += snapshot.pause_ns
+            located, image, arenas, torn = _arenas_of_copy(snapshot, target)
+            if torn:
+                continue
+            where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
+            said = glibc_says.ask(gdb, snapshot, where, arenas, what)
+        answer = dataclasses.replace(said, pause_ns=pause_ns)
+        return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
+    raise glibc_says.always_torn(pid)
 
 
 def _arenas_of_copy(
     snapshot: Snapshot, target: Target
-) -> tuple[Located | None, LibcImage, tuple[int, ...]]:
+) -> tuple[Located | None, LibcImage, tuple[int, ...], bool]:
+    """The malloc of the copy, its arenas' addresses, and whether one has a list that glibc could
+    not follow. An operation is under way where a lock is held; a single thread takes none."""
     copied = dataclasses.replace(target, mappings=procfs.mappings(snapshot.pid))
     with ProcessMemory(snapshot.pid) as memory:
         try:
             located, image = find_malloc(memory, copied)
         except NoGlibcHeap:
-            return None, target.images[0], ()
-        return located, image, _ring(memory, located)
+            return None, target.images[0], (), False
+        layout = located.layout.state
+        ring = read_ring(memory, located.main_arena, layout)
+        alone = len(target.threads) == 1
+        in_flight = [arena for arena in ring if arena.lock_word or alone]
+        torn = glibc_says.torn(memory, in_flight, layout)
+        return located, image, tuple(arena.address for arena in ring), torn
 
 
 def _ask_live(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:

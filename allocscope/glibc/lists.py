@@ -4,11 +4,14 @@ int_mallinfo follow them, the one by fd and the other by bk.
 Where an arena's lists hold exactly what the walk found
 (:func:`allocscope.glibc.validate.lists_match`), the walk's sums are these counts. Where an
 operation was under way at the instant of a snapshot they are not, and then the lists themselves are
-followed, so that glibc and we look at the same thing. Source: malloc/malloc.c, ``__malloc_info``,
-``int_mallinfo``.
+followed, so that glibc and we look at the same thing. A list into which a chunk is just being
+linked may lead nowhere, or round in a circle; glibc, following it, would crash or never come back,
+so :func:`closed` is asked first. Source: malloc/malloc.c, ``__malloc_info``, ``int_mallinfo``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from allocscope.glibc.layouts import WORD, StateLayout
 from allocscope.glibc.marks import longest_list
@@ -31,17 +34,30 @@ def _sizes(memory: Memory, chunks: list[int]) -> list[int]:
     return [word & ~CHUNK_FLAGS for word in _size_words(memory, chunks)]
 
 
-def _binned(memory: Memory, state: ArenaState, layout: StateLayout, link: int) -> list[int]:
-    """The size words of the chunks in all bins, followed by ``link`` (FD or BK)."""
+def _chased(
+    memory: Memory, state: ArenaState, layout: StateLayout, link: int
+) -> list[tuple[Sequence[int], bool]]:
+    """Every bin's chunks, followed by ``link`` (FD or BK), and whether they lead back to it."""
     heads = state.bin_heads(layout)
-    lists = memory.chase(
+    return memory.chase(
         [fd if link == FD else bk for _, fd, bk in heads],
         link_offset=link,
         mangled=False,
         limit=longest_list([state]),
         ends=[here for here, _, _ in heads],
     )
+
+
+def _binned(memory: Memory, state: ArenaState, layout: StateLayout, link: int) -> list[int]:
+    """The size words of the chunks in all bins, followed by ``link``."""
+    lists = _chased(memory, state, layout, link)
     return _size_words(memory, [chunk for found, _ in lists for chunk in found])
+
+
+def closed(memory: Memory, state: ArenaState, layout: StateLayout) -> bool:
+    """Do all bins' lists lead back to their bins, forward and backward? (A fastbin's next chunk is
+    linked before the bin leads to it, so fastbins are always whole.)"""
+    return all(whole for link in (FD, BK) for _, whole in _chased(memory, state, layout, link))
 
 
 def _fast(memory: Memory, state: ArenaState, safe_linking: bool) -> tuple[int, int]:
@@ -57,7 +73,7 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
     """One arena as glibc would count it."""
     state = item.state
     tallies = [piece.tally for piece in item.pieces]
-    if item.problems:
+    if item.problems or state.lock_word:  # the flags of a chunk that is being handed out may be set
         forward = _binned(memory, state, reading.layout.state, FD)
         backward = _binned(memory, state, reading.layout.state, BK)
         bin_count, bin_words = len(forward), sum(forward)

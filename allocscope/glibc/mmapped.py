@@ -128,8 +128,10 @@ def find_mmapped(
     found: dict[int, int] = {}
 
     def complete() -> bool:
+        if len(found) != count:
+            return False
         missing = total_bytes - sum(end - start for start, end in found.items())
-        return len(found) == count and 0 <= missing < (PAGE if size_is_usable else 1)
+        return 0 <= missing < (PAGE if size_is_usable else 1)
 
     for aligned in (False, True):
         if complete():

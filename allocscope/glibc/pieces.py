@@ -175,32 +175,6 @@ def _chunk_size(memory: Memory, chunk: int) -> int:
         return 0
 
 
-def _row_start(
-    around: Surroundings, low: int, high: int, limit: int, known: Sequence[int]
-) -> int | None:
-    """The first address in ``[low, high)`` from which chunks lead to a known one: where a row
-    begins behind foreign memory."""
-    targets = [address for address in known if address > low]
-    for run_start, run_end in around.memory.runs(low, high):
-        start = max(low, run_start)
-        try:
-            data = around.memory.read(start, min(high, run_end) - start)
-        except MemoryGap:
-            continue
-        words = memoryview(data)[: len(data) // WORD * WORD].cast("Q")
-        for i in range((-start % ALIGN) // WORD + 1, len(words), 2):
-            size = words[i] & ~CHUNK_FLAGS
-            address = start + (i - 1) * WORD
-            plausible = words[i] & CHUNK_FLAGS == 1 and MIN_CHUNK <= size <= limit - address
-            if (
-                plausible
-                and size % ALIGN == 0
-                and around.walker.chain_reaches(address, limit, targets)
-            ):
-                return address
-    return None
-
-
 def main_pieces(around: Surroundings, arena: ArenaState, marks: Marks) -> list[Piece]:
     """Walks all rows of the main arena; empty when it has obtained no memory yet."""
     if (
@@ -272,7 +246,8 @@ def _rows(
             break
         beyond = marks.within(end, limit).known
         high = beyond[0] + ALIGN if beyond else limit  # a free chunk may itself begin the row
-        following = _row_start(around, end, high, limit, beyond)
+        targets = [address for address in beyond if address > end]
+        following = around.walker.row_start(end, high, limit, targets)
         if following is None:
             break
         foreign = following - end

@@ -56,8 +56,12 @@ class Walker(Protocol):
         """Walks one row of chunks."""
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
-        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known`` or to
-        ``limit``?"""
+        """Does a row of plausible chunks lead from ``address`` exactly to one of ``known``, to
+        ``limit``, or to fenceposts that end a page?"""
+
+    def row_start(self, low: int, high: int, limit: int, known: Sequence[int]) -> int | None:
+        """The first address in ``[low, high)`` from which plausible chunks lead on like that: where
+        a row begins behind foreign memory. None where there is no such address."""
 
     def each(
         self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]

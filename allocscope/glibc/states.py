@@ -143,6 +143,7 @@ def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
 
     InvalidHeap when the chain does not end in the heap that holds the arena itself."""
     heaps: list[HeapInfo] = []
+    seen: set[int] = set()
     start = heap_of(arena.top)
     while start:
         try:
@@ -152,9 +153,10 @@ def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
                 f"heap {start:#x} of arena {arena.address:#x} is not in memory"
             ) from gap
         sane = heap.arena == arena.address and 0 < heap.size <= heap.mprotect_size <= HEAP_MAX_BYTES
-        if not sane or heap.previous % HEAP_MAX_BYTES or len(heaps) >= MAX_HEAPS:
+        if not sane or heap.previous % HEAP_MAX_BYTES or start in seen or len(heaps) >= MAX_HEAPS:
             raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} does not look like one")
         heaps.append(heap)
+        seen.add(start)
         start = heap.previous
     if not heaps or heaps[-1].start != heap_of(arena.address):
         raise InvalidHeap(f"the heaps of arena {arena.address:#x} do not lead back to it")

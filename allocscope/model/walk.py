@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from allocscope.model.fields import HEX
+from allocscope.model.heap import SizeClass
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,24 +39,6 @@ class Region:
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ClassTally:
-    """One size class as the walk counted it; ``index`` orders the classes."""
-
-    index: int
-    min_bytes: int
-    max_bytes: int
-    live_count: int
-    live_bytes: int
-    tcache_count: int
-    tcache_bytes: int
-    fastbin_count: int
-    fastbin_bytes: int
-    bin_count: int
-    bin_bytes: int
-    pages_held: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,4 +75,4 @@ class Tally:
     first_damage: int = dataclasses.field(metadata=HEX)
     stopped_at: int = dataclasses.field(metadata=HEX)
     stop_reason: int
-    classes: tuple[ClassTally, ...]
+    classes: tuple[SizeClass, ...]

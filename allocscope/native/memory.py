@@ -27,8 +27,9 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.model.heap import SizeClass
 from allocscope.model.recording import Words
-from allocscope.model.walk import ClassTally, Region, Residency, Tally
+from allocscope.model.walk import Region, Residency, Tally
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -258,6 +259,14 @@ class NativeMemory:
         self._check(code, "following chunks")
         return bool(reaches[0])
 
+    def row_start(self, low: int, high: int, limit: int, known: Sequence[int]) -> int | None:
+        start = ffi.new("uint64_t *")
+        where = array("Q", known)
+        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
+        code = lib.as_row_start(self._source, low, high, limit, view, len(where), start)
+        self._check(code, "looking for chunks")
+        return int(start[0]) or None
+
     def each(
         self, items: Sequence[Item], work: Callable[[Memory, Walker, Item], Result]
     ) -> list[Result]:
@@ -313,7 +322,7 @@ def _tally(tally: Any, classes: Any) -> Tally:
         if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
             figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
             low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(ClassTally(index=index, min_bytes=low, max_bytes=beyond - 16, **figures))
+            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - 16, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},

@@ -65,8 +65,13 @@ int as_walk(as_source *source, const as_region *region, as_tally *tally, as_clas
 uint64_t as_hash(uint64_t address);
 size_t as_class_of(uint64_t size);
 uint64_t as_class_min(size_t index);
-/* Is there a row of chunks from address that arrives exactly at one of known (or at limit)? 1 yes, 0 no. */
+/* Is there a row of chunks from address that arrives exactly at one of known, at limit, or at fenceposts that end a page? 1 yes, 0
+ * no. */
 int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
                      int *reaches);
+/* The first address in [low, high) that such a row begins at, as the first of its arena does: with PREV_INUSE set, and no other flag.
+ * 0 when there is none. */
+int as_row_start(as_source *source, uint64_t low, uint64_t high, uint64_t limit, const uint64_t *known,
+                 size_t known_count, uint64_t *start);
 
 #endif

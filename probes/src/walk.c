@@ -2,6 +2,7 @@
  * been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
+#include "sorted.h"
 #include "window.h"
 #include "words_private.h"
 
@@ -245,19 +246,6 @@ static void settle(walker *w, int in_use)
 
 /* ---- going on after damage ---- */
 
-static uint64_t next_after(const uint64_t *list, size_t count, uint64_t address)
-{
-    size_t low = 0, high = count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (list[middle] <= address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < count ? list[low] : UINT64_MAX;
-}
-
 static uint64_t next_known(const as_region *g, uint64_t address)
 {
     uint64_t best = g->top > address ? g->top : UINT64_MAX;
@@ -437,26 +425,4 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
 int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
 {
     return as_walk_words(source, region, NULL, tally, classes);
-}
-
-int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
-                     int *reaches)
-{
-    enum { MAX_STEPS = 1000000 };
-    *reaches = 0;
-    for (int i = 0; i < MAX_STEPS && address < limit; i++) {
-        uint64_t words[2];
-        if (as_read(source, address, words, sizeof words))
-            return 0;
-        uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
-        if (size < MIN_SIZE || size % 16 || size > limit - address)
-            return 0;
-        if (i > 0 && next_after(known, known_count, address - 1) == address) {
-            *reaches = 1;
-            return 0;
-        }
-        address += size;
-    }
-    *reaches = address == limit;
-    return 0;
 }

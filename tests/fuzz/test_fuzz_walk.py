@@ -128,6 +128,11 @@ def test_chains_anywhere(image: Image, address: int, limit: int, known: list[int
         reached = memory.chain_reaches(address, limit, known)
         if address > limit or (address < limit and not AT <= address < END):
             assert not reached
+        start = memory.row_start(AT, END, limit, known)
+        if start is not None:
+            assert AT <= start < min(END, limit)
+            assert start % 16 == 0
+            assert memory.chain_reaches(start, limit, known)
 
 
 @settings(FUZZ)

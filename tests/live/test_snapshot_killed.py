@@ -63,9 +63,9 @@ def moments(pid: int, log: Path) -> list[int]:
 
 
 def assert_unharmed(target: Steady, program: Path, condition: object, moment: str) -> None:
-    for copy in same_program(program) - {target.pid}:
+    counts = target.counts()  # every thread went round twice more: none is in its clone any more
+    for copy in {*same_program(program), *children(target.pid)} - {target.pid}:
         wait_end(copy)
-    counts = target.counts()  # every thread went round twice more
     assert counts["errors"] == 0, moment
     assert counts["sigchld"] == 0, moment
     assert target.condition() == condition, moment

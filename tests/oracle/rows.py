@@ -202,7 +202,6 @@ def _classes(chunks: Sequence[Chunk], pages: Pages) -> list[dict[str, int]]:
             held.setdefault(index, set()).update(n for n in touched if pages.is_resident(n))
     return [
         {
-            "index": index,
             "min_bytes": CLASSES[index],
             "max_bytes": CLASSES[index + 1] - 16,
             **rows[index],

@@ -103,6 +103,23 @@ def test_foreign_memory_twice_and_looking_like_chunks() -> None:
     assert len(reading.arenas[0].pieces) == 3
 
 
+@pytest.mark.parametrize("fencepost_count", [2, 3])
+def test_a_row_of_live_chunks_between_foreign_memory(fencepost_count: int) -> None:
+    """No list names a chunk of it; that it ends in fenceposts at the end of a page must do."""
+    malloc = Malloc()
+    ended_by_foreign(malloc, 0x1000)
+    for size in (0x40, 0x230, 0x40):
+        malloc.main.row.live(size)
+    malloc.main.row.live_up_to(malloc.main.row.first // PAGE * PAGE + PAGE - 16 * fencepost_count)
+    malloc.main.row.fenceposts(fencepost_count)
+    malloc.foreign_brk(0x2000)
+    main_of(malloc)
+    malloc.main.end_at_page()
+    reading = read(malloc)
+    assert_sound(malloc, reading)
+    assert len(reading.arenas[0].pieces) == 3
+
+
 def test_foreign_memory_at_the_end_keeps_top_from_going_back() -> None:
     def trimmable(**changes: int) -> int:
         malloc = Malloc()
@@ -228,3 +245,17 @@ def test_heaps_that_end_in_each_way(version: str, old_top: int) -> None:
     assert all(piece.reserved_bytes == 64 << 20 for piece in item.pieces)
     assert all(p.mprotect_bytes - (p.end - p.start) == 0x10000 for p in item.pieces)
     assert figures_of(reading, 1).fastbin_bytes == 0
+
+
+def test_every_page_counts_for_one_row_only() -> None:
+    malloc = Malloc()
+    for _ in range(3):
+        ended_by_foreign(malloc, 3 * PAGE)
+    main_of(malloc)
+    malloc.main.end_at_page(2)
+    reading = read(malloc)
+    pieces = reading.arenas[0].pieces
+    own = [(piece.end - piece.start) for piece in pieces]
+    assert len(own) == 4
+    assert [piece.tally.pages.resident_bytes for piece in pieces] == own
+    assert figures_of(reading, 0).resident_bytes == malloc.main.row.end - BRK - 9 * PAGE

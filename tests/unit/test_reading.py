@@ -60,6 +60,8 @@ def assert_figures(malloc: Malloc, arena: Arena, found: Figures) -> None:
     assert overhead.foreign_brk_bytes == (malloc.foreign_bytes if is_main else 0)
     assert found.unread_bytes == 0
     assert found.residue_bytes == 0
+    pages = sum(-(-row.end // PAGE) - row.first // PAGE for row in arena.rows)
+    assert found.resident_bytes == pages * PAGE
 
 
 @pytest.mark.parametrize("version", RELEASES)

@@ -68,6 +68,17 @@ def test_pages_that_are_not_there_are_left_alone_even_where_bytes_are_known() ->
         assert memory.read(AT + 4 * PAGE, 3 * PAGE) == bytes(range(256)) * 48
 
 
+def test_a_read_that_begins_on_a_page_that_is_not_there() -> None:
+    image = Image()
+    image.touch(AT, AT + 2 * PAGE)
+    image.state(AT, AT + PAGE, 0)
+    with image.memory() as memory:
+        with pytest.raises(MemoryGap):
+            memory.read(AT + PAGE - 4, 8)
+        for count in (1, 20):
+            assert memory.read_each([AT + PAGE - 4] * count, 8) == [None] * count
+
+
 @pytest.mark.parametrize("count", [3, 9, 2000])
 def test_many_reads_at_once(count: int) -> None:
     """Few are read one by one, more in batches."""
@@ -186,6 +197,9 @@ def test_only_touched_pages_are_there_and_reading_touches_none(own: ProcessMemor
             assert own.residency(start, start + pages * PAGE).resident_bytes == 667 * PAGE
             words = own.read_each([start + page * PAGE for page in range(pages)], 8)
             assert words == [None if page % 3 else struct.pack("<Q", page) for page in range(pages)]
+            across = [start + page * PAGE - 4 for page in range(3, pages, 3)]
+            for few in (across[:3], across):  # from a page that is not there to one that is
+                assert own.read_each(few, 8) == [None] * len(few)
             with own.hold(start, start + pages * PAGE):
                 assert own.read(start + 3 * PAGE, 8) == struct.pack("<Q", 3)
                 with pytest.raises(MemoryGap):

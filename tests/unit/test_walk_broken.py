@@ -312,5 +312,53 @@ def test_a_chain_reaches_what_it_leads_to_and_nothing_else() -> None:
         assert memory.chain_reaches(BASE, end, [BASE + 0x4000])
         assert memory.chain_reaches(BASE, end, [])
         assert not memory.chain_reaches(BASE + 0x10, end, [BASE + 0x4000])
+        assert memory.chain_reaches(BASE, end - 0x100, [BASE + 0x300])
+        assert not memory.chain_reaches(BASE, end - 0x100, [BASE])  # to arrive, it must go
         assert not memory.chain_reaches(BASE, end - 16, [BASE + 0x4010])
+        assert not memory.chain_reaches(end, end + PAGE, [])
         assert not memory.chain_reaches(end + PAGE, end + 2 * PAGE, [])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_chain_arrives_at_fenceposts_that_end_a_page(count: int) -> None:
+    row = Row(BASE)
+    row.live(0x200)
+    row.live_up_to(BASE + PAGE - 16 * count)
+    row.fenceposts(count)
+    limit = row.end + PAGE
+    image = row.image()
+    image.touch(BASE, limit)
+    with image.memory() as memory:
+        assert memory.chain_reaches(BASE, limit, [])
+        assert not memory.chain_reaches(BASE + PAGE - 16 * count, limit, [])
+    image.words(row.end - 8, 0x12)  # another flag
+    with image.memory() as memory:
+        assert not memory.chain_reaches(BASE, limit, [])
+    shorter = Row(BASE)
+    shorter.live_up_to(BASE + PAGE - 16 * count - 32)
+    shorter.fenceposts(count)
+    image = shorter.image()
+    with image.memory() as memory:
+        assert not memory.chain_reaches(BASE, limit, [])
+
+
+@pytest.mark.parametrize("gap", [0x10, 0x1000, 0xFFF0, 0x10000, 0x54320])
+@pytest.mark.parametrize("flags", [PRESENT, 0, SWAPPED])
+def test_the_first_row_behind_other_memory(gap: int, flags: int) -> None:
+    """Before it lie words that look like headers and lead nowhere."""
+    row = Row(BASE + gap)
+    row.live(0x60)
+    row.free(0x90)
+    row.live_up_to(BASE + gap // PAGE * PAGE + 3 * PAGE)
+    image = linked_image(row)
+    for address in range(BASE + gap % 0x20, BASE + gap, 0x20):
+        image.words(address, 0x51, 0x31)
+    image.state(BASE, BASE + gap // PAGE * PAGE, flags)
+    free = row.chunks[1].address
+    with image.memory() as memory:
+        assert memory.row_start(BASE, row.end, row.end, [free]) == row.first
+        assert memory.row_start(BASE + 5, row.first + 16, row.end, []) == row.first
+        assert memory.row_start(BASE, row.first, row.end, [free]) is None
+        assert memory.row_start(BASE, row.end, row.end - 16, [BASE + gap + 8]) is None
+        assert memory.row_start(row.end, BASE, row.end, [free]) is None
+        assert memory.row_start(row.first + 16, row.end, row.end, []) == free

@@ -1,0 +1,99 @@
+/* Where does a row of chunks begin? Told by where the chunks lead: garbage does not arrive at a place that is known. */
+#include "walk.h"
+#include "sorted.h"
+#include "source_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, PAGE = 4096, BLOCK_BYTES = 1 << 16, RUNS_AT_ONCE = 64 };
+
+/* Two fenceposts, or three, of which the last ends a page. */
+static int at_fenceposts(as_source *source, uint64_t address)
+{
+    for (int i = 0; i < 3; i++, address += FENCEPOST) {
+        uint64_t words[2];
+        if (as_read(source, address, words, sizeof words) || (words[1] & ~(uint64_t)PREV_INUSE) != FENCEPOST)
+            return 0;
+        if (i > 0 && (address + FENCEPOST) % PAGE == 0)
+            return 1;
+    }
+    return 0;
+}
+
+int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
+                     int *reaches)
+{
+    enum { MAX_STEPS = 1000000 };
+    *reaches = 0;
+    for (int i = 0; i < MAX_STEPS && address < limit; i++) {
+        uint64_t words[2];
+        if (as_read(source, address, words, sizeof words))
+            return 0;
+        uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
+        if (i > 0 && size == FENCEPOST) {
+            *reaches = at_fenceposts(source, address);
+            return 0;
+        }
+        if (size < MIN_SIZE || size % 16 || size > limit - address)
+            return 0;
+        if (i > 0 && next_after(known, known_count, address - 1) == address) {
+            *reaches = 1;
+            return 0;
+        }
+        address += size;
+    }
+    *reaches = address == limit;
+    return 0;
+}
+
+typedef struct search {
+    as_source *source;
+    uint64_t limit;
+    const uint64_t *known;
+    size_t known_count;
+    uint64_t *block;
+} search;
+
+/* The first row that begins in [start, end), pages that are there; 0 when there is none. */
+static uint64_t search_pages(const search *s, uint64_t start, uint64_t end)
+{
+    for (uint64_t at = start; at < end;) {
+        uint64_t size = end - at < BLOCK_BYTES ? end - at : BLOCK_BYTES;
+        size_t count = as_read_present(s->source, at, s->block, size) ? 0 : size / FENCEPOST;
+        for (size_t i = 0; i < count; i++) {
+            uint64_t chunk = at + i * FENCEPOST, length = s->block[2 * i + 1] - PREV_INUSE;
+            int reaches = 0;
+            if (length % 16 == 0 && length >= MIN_SIZE && length <= s->limit - chunk)
+                as_chain_reaches(s->source, chunk, s->limit, s->known, s->known_count, &reaches);
+            if (reaches)
+                return chunk;
+        }
+        at += size;
+    }
+    return 0;
+}
+
+int as_row_start(as_source *source, uint64_t low, uint64_t high, uint64_t limit, const uint64_t *known,
+                 size_t known_count, uint64_t *start)
+{
+    as_run runs[RUNS_AT_ONCE];
+    search s = {source, limit, known, known_count, malloc(BLOCK_BYTES)};
+    int error = s.block ? 0 : ENOMEM;
+    *start = 0;
+    low = (low + FENCEPOST - 1) / FENCEPOST * FENCEPOST;
+    high = high < limit ? high : limit;
+    while (!error && !*start && low < high) {
+        size_t count;
+        uint64_t resume;
+        error = as_runs(source, low, high, runs, RUNS_AT_ONCE, &count, &resume);
+        for (size_t i = 0; !error && !*start && i < count; i++) {
+            uint64_t from = runs[i].start > low ? runs[i].start : low, to = runs[i].end < high ? runs[i].end : high;
+            if (runs[i].flags & AS_PRESENT)
+                *start = search_pages(&s, from, to);
+        }
+        low = resume;
+    }
+    free(s.block);
+    return error;
+}
