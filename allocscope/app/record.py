@@ -122,6 +122,7 @@ def record(
         ),
         data=result,
         caveats=(*taken.caveats, *caveats),
+        captured_at=facts.captured_at,
     )
 
 
