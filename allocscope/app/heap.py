@@ -15,8 +15,7 @@ from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
-from allocscope.proc import cgroups, cpus
-from allocscope.proc.memory import ProcessMemory
+from allocscope.native.memory import NativeMemory
 
 if TYPE_CHECKING:
     from allocscope.model.glibc_says import GlibcSays
@@ -63,7 +62,7 @@ def _safe_linking_by_version(version: str | None) -> bool:
     return number is None or number >= SAFE_LINKING_SINCE
 
 
-def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
+def _parked_sizes(memory: NativeMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
     by_tid = reading.parked.by_tid
     sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
@@ -77,14 +76,16 @@ def _parked_sizes(memory: ProcessMemory, reading: HeapReading) -> dict[int, tupl
 
 
 def read(
-    memory: ProcessMemory,
+    memory: NativeMemory,
     target: Target,
     *,
     sort: str,
     deadline_ns: int,
     max_rounds: int = MAX_ROUNDS,
+    recorded: bool = False,
 ) -> HeapAnswer:
-    """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC.
+    """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
+    memory cannot change, whatever ``sort`` says of the time when it was taken.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
@@ -103,7 +104,7 @@ def read(
         version=image.version,
         expired=lambda: time.monotonic_ns() > deadline_ns,
         max_rounds=max_rounds,
-        frozen=sort == FROZEN,
+        frozen=recorded or sort == FROZEN,
     )
     resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
     return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
@@ -126,8 +127,8 @@ def present(
         len(arenas),
         account_settings.Surroundings(
             environ=target.environ,
-            cpus_online=cpus.online(),
-            cpus_cgroup=cgroups.cpu_quota(target.process.pid),
+            cpus_online=target.cpus.online,
+            cpus_cgroup=target.cpus.cgroup,
             version=answer.image.version,
         ),
     )

@@ -1,4 +1,4 @@
-"""``allocscope arenas``: the table of arenas of one process or several.
+"""``allocscope arenas``: the table of arenas of one process or several, running or recorded.
 
 One target: its error is the command's error. Several: each gets its answer or its error in its own
 row, the deadline is for all of them together, and the exit status is the worst.
@@ -37,18 +37,11 @@ class Wish:
     frozen: bool
     ask_glibc: bool
     max_pause_ns: int
-
-
-def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "all":
-        return None
-    if value.isdecimal() and int(value) > 0:
-        return int(value)
-    raise click.BadParameter("give a number above 0, or all")
+    sample: int | None
 
 
 @click.command("arenas", short_help="Per arena: what is resident, live, free, trimmable, pinned.")
-@click.argument("targets", nargs=-1, metavar="[PID]...")
+@click.argument("targets", nargs=-1, metavar="[PID|FILE]...")
 @click.option("--name", metavar="RE", help="All processes whose name or executable matches.")
 @click.option("--cgroup", metavar="PATH", help="All processes of this cgroup and those below it.")
 @click.option(
@@ -61,13 +54,14 @@ def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> i
     "--rows",
     default="20",
     show_default=True,
-    callback=_rows,
+    callback=options.rows,
     metavar="N|all",
     help="Rows of the table; the rest is summed.",
 )
 @click.option("--exact", is_flag=True, help="Read smaps also where RSS is above 1 GiB.")
 @click.option("--snapshot", is_flag=True, help="Read a frozen copy: for a process that is busy.")
 @click.option("--ask-glibc", is_flag=True, help="Let glibc itself answer in a frozen copy too.")
+@options.sample_option
 @options.max_pause_option
 @options.deadline_option
 @options.table_options
@@ -81,6 +75,7 @@ def command(
     exact: bool,
     snapshot: bool,
     ask_glibc: bool,
+    sample: int | None,
     max_pause_ms: float,
     deadline_s: float,
     no_color: bool,
@@ -88,25 +83,29 @@ def command(
     as_json: bool,
     output: Path | None,
 ) -> int:
-    """Shows the malloc arenas of running processes: what each obtained from the kernel, how much of
-    it is resident, live, free but resident, and what malloc_trim would release.
+    """Shows the malloc arenas of processes, running or recorded: what each obtained from the
+    kernel, how much of it is resident, live, free but resident, and what malloc_trim would release.
 
-    Reads only: the process is not stopped, unless --snapshot or --ask-glibc asks for a frozen copy.
+    Reads only: a process is not stopped, unless --snapshot or --ask-glibc asks for a frozen copy.
     """
-    pids = [options.pid_of(target) for target in targets]
+    wanted = [options.target_of(target) for target in targets]
     chosen = _chosen(name, cgroup)
-    pids += [pid for pid in chosen or () if pid not in pids]
-    if not pids:
-        raise WrongUsage("nothing to look at", "Give a PID, --name RE or --cgroup PATH.")
+    wanted += [pid for pid in chosen or () if pid not in wanted]
+    if not wanted:
+        raise WrongUsage("nothing to look at", "Give a PID, a FILE, --name RE or --cgroup PATH.")
+    _fit_together(wanted, snapshot or ask_glibc or exact, sample)
     wish = Wish(
         exact=exact,
         deadline_s=deadline_s,
         frozen=snapshot or ask_glibc,
         ask_glibc=ask_glibc,
         max_pause_ns=options.nanoseconds(max_pause_ms),
+        sample=sample,
     )
-    several = chosen is not None or len(pids) > 1
-    answers = _each(pids, wish) if several else [(time.time(), _read(pids[0], wish, deadline_s))]
+    several = chosen is not None or len(wanted) > 1
+    answers = (
+        _each(wanted, wish) if several else [(time.time(), _read(wanted[0], wish, deadline_s))]
+    )
     outcomes = [outcome for _, outcome in answers]
     if as_json:
         deliver(_json(answers, several), output)
@@ -128,38 +127,62 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     return select.pids(name=name, cgroup=cgroup)
 
 
-def _read(pid: int, wish: Wish, deadline_s: float) -> Report[ArenasData]:
+def _fit_together(targets: Sequence[int | Path], of_processes: bool, sample: int | None) -> None:
+    """Options that mean nothing for a target are refused, not passed over."""
+    files = [target for target in targets if isinstance(target, Path)]
+    if files and of_processes:
+        raise WrongUsage(
+            f"{files[0]} is a file: --exact, --snapshot and --ask-glibc need a running process",
+            "Give them when recording: `allocscope record --snapshot`.",
+        )
+    if sample is not None and not files:
+        raise WrongUsage("--sample chooses a sample of a recording", "Give a FILE.")
+
+
+def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
+    if isinstance(target, Path):
+        from allocscope.app.arenas_file import arenas_of_file
+
+        return arenas_of_file(target, sample=wish.sample, deadline_s=deadline_s).report
     from allocscope.app.arenas import ArenasOptions, arenas
 
     wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
     if not wish.frozen:
-        return arenas(pid, wanted)
+        return arenas(target, wanted)
     from allocscope.app.arenas_frozen import arenas_frozen
 
-    return arenas_frozen(pid, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
+    return arenas_frozen(target, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
 
 
-def _each(pids: Sequence[int], wish: Wish) -> list[tuple[float, Outcome]]:
+def _each(targets: Sequence[int | Path], wish: Wish) -> list[tuple[float, Outcome]]:
     """Every target's answer or failure, with the time when it was taken."""
     from allocscope.model.failure import Failure
-    from allocscope.proc import select
 
     end = time.monotonic() + wish.deadline_s
     answers: list[tuple[float, Outcome]] = []
-    for pid in pids:
+    for target in targets:
         now, left = time.time(), end - time.monotonic()
+        pid, name = _named(target)
         if left <= 0:
             message = f"not read: the deadline of {wish.deadline_s:g} s had passed"
-            late = Failure(pid, select.comm(pid), message, "Raise --deadline.", EXIT_PARTIAL)
+            late = Failure(pid, name, message, "Raise --deadline.", EXIT_PARTIAL)
             answers.append((now, late))
             continue
-        comm = select.comm(pid)
         try:
-            answers.append((now, _read(pid, wish, left)))
+            answers.append((now, _read(target, wish, left)))
         except AllocscopeError as error:
-            failure = Failure(pid, comm, error.message, error.hint, error.exit_code)
+            failure = Failure(pid, name, error.message, error.hint, error.exit_code)
             answers.append((now, failure))
     return answers
+
+
+def _named(target: int | Path) -> tuple[int | None, str]:
+    """What stands in the row of a target that cannot be read."""
+    if isinstance(target, Path):
+        return None, target.name
+    from allocscope.proc import select
+
+    return target, select.comm(target)
 
 
 def _json(answers: Sequence[tuple[float, Outcome]], several: bool) -> str:

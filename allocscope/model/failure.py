@@ -7,12 +7,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
-    """What stands in the row of a target that could not be read. ``comm`` is "" where it was
-    never known; ``exit_code`` is what the command would have ended with, had this been the only
-    target.
+    """What stands in the row of a target that could not be read.
+
+    ``pid`` is None for a file; ``comm`` (for a file its name) is "" where it was never known;
+    ``exit_code`` is what the command would have ended with, had this been the only target.
     """
 
-    pid: int
+    pid: int | None
     comm: str
     message: str
     hint: str

@@ -119,7 +119,8 @@ def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
     page.table(fit(made, page.look.width))
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            page.line(f"{outcome.pid}: {_why(outcome)}", "red")
+            who = clean(outcome.comm) if outcome.pid is None else str(outcome.pid)
+            page.line(f"{who}: {_why(outcome)}", "red")
 
 
 def _why(failure: Failure) -> str:
@@ -129,7 +130,8 @@ def _why(failure: Failure) -> str:
 
 def _overview_row(outcome: Outcome, unit: Unit) -> tuple[str, ...]:
     if isinstance(outcome, Failure):
-        return (str(outcome.pid), clean(outcome.comm, 20) or "?", "?", "?", "?", "?", "?")
+        pid = "file" if outcome.pid is None else str(outcome.pid)
+        return (pid, clean(outcome.comm, 20) or "?", "?", "?", "?", "?", "?")
     data = outcome.data
     return (
         str(outcome.process.pid),
