@@ -18,6 +18,13 @@ from allocscope.proc.memory import ProcessMemory
 SMAPS_MAX_RSS_BYTES = 1 << 30
 """Above this smaps is left alone unless ``exact``: reading it holds the target's mmap lock for 10
 ms per GiB."""
+SMAPS_NOT_READ = Caveat(
+    "smaps-not-read",
+    "Private_Dirty and LazyFree are unknown: above 1 GiB of RSS smaps is read with --exact.",
+)
+OTHER_ALLOCATOR = (
+    "malloc is served by {name} here: glibc's arenas hold only what glibc itself uses."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,8 +42,7 @@ def read_smaps(
     """smaps, or None with the reason: it is read for small processes and on request."""
     if exact or rss_bytes <= SMAPS_MAX_RSS_BYTES:
         return procfs.smaps(pid), ()
-    text = "Private_Dirty and LazyFree are unknown: above 1 GiB of RSS smaps is read with --exact."
-    return None, (Caveat("smaps-not-read", text),)
+    return None, (SMAPS_NOT_READ,)
 
 
 def allocator_of(
@@ -47,10 +53,7 @@ def allocator_of(
     found = allocators.identify(pid, mappings, image)
     if found.name == "glibc":
         return found, ()
-    text = (
-        f"malloc is served by {found.name} here: glibc's arenas hold only what glibc itself uses."
-    )
-    return found, (Caveat("other-allocator", text),)
+    return found, (Caveat("other-allocator", OTHER_ALLOCATOR.format(name=found.name)),)
 
 
 def arenas(pid: int, options: ArenasOptions) -> Report[ArenasData]:

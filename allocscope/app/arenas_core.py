@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from allocscope.account.settings import Surroundings
 from allocscope.app import heap
 from allocscope.app.core_target import look_at
 from allocscope.files.core import Core
@@ -29,16 +28,15 @@ def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report
     deadline_ns = started + int(deadline_s * 1e9)
     with Core(path, deadline_ns=deadline_ns) as core:
         found = look_at(core, exe)
-        answer = heap.read_located(
+        answer = heap.read(
             core,
             found.target,
-            found.located,
-            found.image,
             sort=heap.FROZEN,
             deadline_ns=deadline_ns,
+            found=(found.located, found.image),
         )
-        surroundings = Surroundings(None, None, None, found.image.version)
-        data = _without_page_states(heap.present_in(surroundings, answer, rss_bytes=None))
+        data = heap.present(answer, found.target, rss_bytes=None, smaps=None)
+        data = _without_page_states(data)
         caveats = (
             *found.caveats,
             *_page_caveats(core),

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from allocscope.app.target import Target, first_malloc
+from allocscope.app.target import Cpus, Target, first_malloc
 from allocscope.errors import BadInput, MemoryGap, NoGlibcHeap
 from allocscope.files.core import Core
 from allocscope.files.unpack import open_plain
@@ -71,7 +71,7 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
         ThreadHead(t.tid, notes.comm if t.tid == notes.pid else "", 0, t.thread_pointer)
         for t in notes.threads
     )
-    target = Target(process, mappings, images, threads, None)
+    target = Target(process, mappings, images, threads, None, Cpus(None, None))
     return CoreTarget(target, located, _named(core, image), caveats)
 
 

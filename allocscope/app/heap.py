@@ -11,15 +11,12 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc
 from allocscope.glibc.locate import Located
-from allocscope.glibc.protocols import Memory
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
-from allocscope.proc import cgroups, cpus
-from allocscope.proc.memory import ProcessMemory
 
 if TYPE_CHECKING:
     from allocscope.model.glibc_says import GlibcSays
@@ -66,7 +63,7 @@ def _safe_linking_by_version(version: str | None) -> bool:
     return number is None or number >= SAFE_LINKING_SINCE
 
 
-def _parked_sizes(memory: Memory, reading: HeapReading) -> dict[int, tuple[int, int]]:
+def _parked_sizes(memory: NativeMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
     by_tid = reading.parked.by_tid
     sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
@@ -80,34 +77,22 @@ def _parked_sizes(memory: Memory, reading: HeapReading) -> dict[int, tuple[int, 
 
 
 def read(
-    memory: ProcessMemory,
+    memory: NativeMemory,
     target: Target,
     *,
     sort: str,
     deadline_ns: int,
     max_rounds: int = MAX_ROUNDS,
+    recorded: bool = False,
+    found: tuple[Located, LibcImage] | None = None,
 ) -> HeapAnswer:
-    """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC.
+    """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
+    memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
+    malloc lies, if that is known.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
-    located, image = find_malloc(memory, target)
-    return read_located(
-        memory, target, located, image, sort=sort, deadline_ns=deadline_ns, max_rounds=max_rounds
-    )
-
-
-def read_located(
-    memory: NativeMemory,
-    target: Target,
-    located: Located,
-    image: LibcImage,
-    *,
-    sort: str,
-    deadline_ns: int,
-    max_rounds: int = MAX_ROUNDS,
-) -> HeapAnswer:
-    """As :func:`read`, where malloc was found already: ``located``, in ``image``."""
+    located, image = found or find_malloc(memory, target)
     subject = Subject(
         memory=memory,
         walker=memory,
@@ -122,7 +107,7 @@ def read_located(
         version=image.version,
         expired=lambda: time.monotonic_ns() > deadline_ns,
         max_rounds=max_rounds,
-        frozen=sort == FROZEN,
+        frozen=recorded or sort == FROZEN,
     )
     resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
     return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
@@ -132,32 +117,24 @@ def present(
     answer: HeapAnswer,
     target: Target,
     *,
-    rss_bytes: int,
+    rss_bytes: int | None,
     smaps: Sequence[SmapsEntry] | None,
     glibc_says: GlibcSays | None = None,
 ) -> ArenasData:
     """The data of the contract. ``rss_bytes`` and ``smaps`` are those of the process itself, taken
-    before any copy of it."""
-    surroundings = account_settings.Surroundings(
-        environ=target.environ,
-        cpus_online=cpus.online(),
-        cpus_cgroup=cgroups.cpu_quota(target.process.pid),
-        version=answer.image.version,
-    )
-    return present_in(surroundings, answer, rss_bytes, smaps, glibc_says)
-
-
-def present_in(
-    surroundings: account_settings.Surroundings,
-    answer: HeapAnswer,
-    rss_bytes: int | None,
-    smaps: Sequence[SmapsEntry] | None = None,
-    glibc_says: GlibcSays | None = None,
-) -> ArenasData:
-    """As :func:`present`, for what is no process here and now."""
+    before any copy of it; None where nothing tells."""
     reading = answer.reading
     arenas = tuple(account.arena(item, smaps, answer.sort) for item in reading.arenas)
-    settings = account_settings.settings(reading.par, len(arenas), surroundings)
+    settings = account_settings.settings(
+        reading.par,
+        len(arenas),
+        account_settings.Surroundings(
+            environ=target.environ,
+            cpus_online=target.cpus.online,
+            cpus_cgroup=target.cpus.cgroup,
+            version=answer.image.version,
+        ),
+    )
     return ArenasData(
         rss_bytes=rss_bytes,
         arenas=arenas,

@@ -12,8 +12,17 @@ from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping, Process
-from allocscope.proc import libc, procfs
+from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import robust_list
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cpus:
+    """What glibc's limit of arenas, and who judges it, must know. ``cgroup``: CPU time per time,
+    None without a quota. ``online`` is None where nothing tells (a core)."""
+
+    online: int | None
+    cgroup: float | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +35,7 @@ class Target:
     images: tuple[LibcImage, ...]
     threads: tuple[ThreadHead, ...]
     environ: dict[str, str] | None
+    cpus: Cpus
 
     @property
     def anonymous_spans(self) -> tuple[tuple[int, int], ...]:
@@ -54,7 +64,8 @@ def look(pid: int) -> Target:
         environ: dict[str, str] | None = procfs.environ(pid)
     except PermissionRefused:
         environ = None
-    return Target(process, mappings, images, threads, environ)
+    machine = Cpus(cpus.online(), cgroups.cpu_quota(pid))
+    return Target(process, mappings, images, threads, environ, machine)
 
 
 def first_malloc(

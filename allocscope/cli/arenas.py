@@ -1,4 +1,4 @@
-"""``allocscope arenas``: the table of arenas of one process or several.
+"""``allocscope arenas``: the table of arenas of one process or several, running or recorded.
 
 One target: its error is the command's error. Several: each gets its answer or its error in its own
 row, the deadline is for all of them together, and the exit status is the worst.
@@ -30,27 +30,19 @@ SCHEMA = "arenas"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wish:
-    """What is wanted of each target. Times in the units of their names. ``exe``: the program of
-    the cores among them."""
+    """What is wanted of each target. Times in the units of their names."""
 
     exact: bool
     deadline_s: float
     frozen: bool
     ask_glibc: bool
     max_pause_ns: int
+    sample: int | None
     exe: Path | None
 
 
-def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == "all":
-        return None
-    if value.isdecimal() and int(value) > 0:
-        return int(value)
-    raise click.BadParameter("give a number above 0, or all")
-
-
 @click.command("arenas", short_help="Per arena: what is resident, live, free, trimmable, pinned.")
-@click.argument("targets", nargs=-1, metavar="[PID|CORE]...")
+@click.argument("targets", nargs=-1, metavar="[PID|FILE]...")
 @click.option("--name", metavar="RE", help="All processes whose name or executable matches.")
 @click.option("--cgroup", metavar="PATH", help="All processes of this cgroup and those below it.")
 @click.option(
@@ -63,7 +55,7 @@ def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> i
     "--rows",
     default="20",
     show_default=True,
-    callback=_rows,
+    callback=options.rows,
     metavar="N|all",
     help="Rows of the table; the rest is summed.",
 )
@@ -76,6 +68,7 @@ def _rows(_context: click.Context, _parameter: click.Parameter, value: str) -> i
     metavar="PROGRAM",
     help="The program that a core file is of.",
 )
+@options.sample_option
 @options.max_pause_option
 @options.deadline_option
 @options.table_options
@@ -89,6 +82,7 @@ def command(
     exact: bool,
     snapshot: bool,
     ask_glibc: bool,
+    sample: int | None,
     exe: Path | None,
     max_pause_ms: float,
     deadline_s: float,
@@ -97,31 +91,31 @@ def command(
     as_json: bool,
     output: Path | None,
 ) -> int:
-    """Shows the malloc arenas of running processes, or of those whose core files are given: what
-    each obtained from the kernel, how much of it is resident, live, free but resident, and what
+    """Shows the malloc arenas of processes, running, recorded or dead (a core file): what each
+    obtained from the kernel, how much of it is resident, live, free but resident, and what
     malloc_trim would release.
 
-    Reads only: the process is not stopped, unless --snapshot or --ask-glibc asks for a frozen copy.
+    Reads only: a process is not stopped, unless --snapshot or --ask-glibc asks for a frozen copy.
     """
-    wanted = [options.pid_or_file(target) for target in targets]
+    wanted = [options.target_of(target) for target in targets]
     chosen = _chosen(name, cgroup)
     wanted += [pid for pid in chosen or () if pid not in wanted]
     if not wanted:
-        raise WrongUsage("nothing to look at", "Give a PID, --name RE or --cgroup PATH.")
-    _require_fitting(wanted, exe, exact=exact, copied=snapshot or ask_glibc)
+        raise WrongUsage("nothing to look at", "Give a PID, a FILE, --name RE or --cgroup PATH.")
+    _fit_together(wanted, snapshot or ask_glibc or exact, sample, exe)
     wish = Wish(
         exact=exact,
         deadline_s=deadline_s,
         frozen=snapshot or ask_glibc,
         ask_glibc=ask_glibc,
         max_pause_ns=options.nanoseconds(max_pause_ms),
+        sample=sample,
         exe=exe,
     )
     several = chosen is not None or len(wanted) > 1
-    if several:
-        answers = _each(wanted, wish)
-    else:
-        answers = [(time.time(), _read(wanted[0], wish, deadline_s))]
+    answers = (
+        _each(wanted, wish) if several else [(time.time(), _read(wanted[0], wish, deadline_s))]
+    )
     outcomes = [outcome for _, outcome in answers]
     if as_json:
         deliver(_json(answers, several), output)
@@ -134,24 +128,6 @@ def command(
     return exits.worst(map(_status, outcomes))
 
 
-def _require_fitting(
-    wanted: Sequence[int | Path], exe: Path | None, *, exact: bool, copied: bool
-) -> None:
-    """Options that only a live process, or only a core, can follow."""
-    files = [target for target in wanted if isinstance(target, Path)]
-    if files and copied:
-        raise WrongUsage(
-            f"{files[0]} is a file: --snapshot and --ask-glibc need a running process",
-            "Leave them out: a core is frozen anyway.",
-        )
-    if files and exact:
-        raise WrongUsage(
-            f"{files[0]} is a file: there is no smaps for --exact to read", "Leave --exact out."
-        )
-    if exe is not None and len(files) != 1:
-        raise WrongUsage("--exe names the program of one core file", "Give one core file with it.")
-
-
 def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     """The processes that --name and --cgroup select (both given: those that meet both)."""
     if name is None and cgroup is None:
@@ -161,11 +137,25 @@ def _chosen(name: str | None, cgroup: str | None) -> list[int] | None:
     return select.pids(name=name, cgroup=cgroup)
 
 
+def _fit_together(
+    targets: Sequence[int | Path], of_processes: bool, sample: int | None, exe: Path | None
+) -> None:
+    """Options that mean nothing for a target are refused, not passed over."""
+    files = [target for target in targets if isinstance(target, Path)]
+    if files and of_processes:
+        raise WrongUsage(
+            f"{files[0]} is a file: --exact, --snapshot and --ask-glibc need a running process",
+            "Give them when recording: `allocscope record --snapshot`.",
+        )
+    if sample is not None and not files:
+        raise WrongUsage("--sample chooses a sample of a recording", "Give a FILE.")
+    if exe is not None and len(files) != 1:
+        raise WrongUsage("--exe names the program of one core file", "Give one core file with it.")
+
+
 def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
     if isinstance(target, Path):
-        from allocscope.app.arenas_core import arenas_of_core
-
-        return arenas_of_core(target, exe=wish.exe, deadline_s=deadline_s)
+        return _read_file(target, wish, deadline_s)
     from allocscope.app.arenas import ArenasOptions, arenas
 
     wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
@@ -176,30 +166,46 @@ def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasDat
     return arenas_frozen(target, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
 
 
-def _each(wanted: Sequence[int | Path], wish: Wish) -> list[tuple[float, Outcome]]:
+def _read_file(path: Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
+    from allocscope.files import CORE, kind_of
+
+    if kind_of(path) == CORE:
+        if wish.sample is not None:
+            raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
+        from allocscope.app.arenas_core import arenas_of_core
+
+        return arenas_of_core(path, exe=wish.exe, deadline_s=deadline_s)
+    if wish.exe is not None:
+        raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
+    from allocscope.app.arenas_file import arenas_of_file
+
+    return arenas_of_file(path, sample=wish.sample, deadline_s=deadline_s).report
+
+
+def _each(targets: Sequence[int | Path], wish: Wish) -> list[tuple[float, Outcome]]:
     """Every target's answer or failure, with the time when it was taken."""
     from allocscope.model.failure import Failure
 
     end = time.monotonic() + wish.deadline_s
     answers: list[tuple[float, Outcome]] = []
-    for target in wanted:
+    for target in targets:
         now, left = time.time(), end - time.monotonic()
+        pid, name = _named(target)
         if left <= 0:
             message = f"not read: the deadline of {wish.deadline_s:g} s had passed"
-            late = Failure(*_name(target), message, "Raise --deadline.", EXIT_PARTIAL)
+            late = Failure(pid, name, message, "Raise --deadline.", EXIT_PARTIAL)
             answers.append((now, late))
             continue
-        name = _name(target)
         try:
             answers.append((now, _read(target, wish, left)))
         except AllocscopeError as error:
-            failure = Failure(*name, error.message, error.hint, error.exit_code)
+            failure = Failure(pid, name, error.message, error.hint, error.exit_code)
             answers.append((now, failure))
     return answers
 
 
-def _name(target: int | Path) -> tuple[int | None, str]:
-    """Pid and name of a target that may have gone by the time it has failed."""
+def _named(target: int | Path) -> tuple[int | None, str]:
+    """What stands in the row of a target that cannot be read."""
     if isinstance(target, Path):
         return None, target.name
     from allocscope.proc import select

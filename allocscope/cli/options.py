@@ -38,14 +38,18 @@ def json_option(function: F) -> F:
     )(function)
 
 
-def output_options(function: F) -> F:
-    """--json, --output, --debug."""
-    function = click.option(
+def debug_option(function: F) -> F:
+    return click.option(
         "--debug",
         is_flag=True,
         expose_value=False,
         help="Print a traceback with every error (or set ALLOCSCOPE_DEBUG=1).",
     )(function)
+
+
+def output_options(function: F) -> F:
+    """--json, --output, --debug."""
+    function = debug_option(function)
     function = click.option(
         "--output",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -94,23 +98,34 @@ def nanoseconds(milliseconds: float) -> int:
 
 
 def pid_of(target: str) -> int:
-    """A TARGET as a pid. WrongUsage for everything else: only `arenas` reads files."""
-    if target.isascii() and target.isdigit():
-        return int(target)
+    """A TARGET that must be a process, as a pid. WrongUsage for everything else."""
+    found = target_of(target)
+    if isinstance(found, int):
+        return found
     raise WrongUsage(
-        f"{target} is not a pid", "Give a pid (digits); files are read by `allocscope arenas`."
+        f"{target} is not a pid, and this verb needs a running process",
+        "Give a pid (digits); files are read by `allocscope arenas` and `allocscope diff`.",
     )
 
 
-def pid_or_file(target: str) -> int | Path:
-    """A TARGET as a pid (digits) or as the file that it names. WrongUsage when there is none."""
-    if target.isascii() and target.isdigit():
-        return int(target)
-    path = Path(target)
-    if not path.exists():
-        raise WrongUsage(
-            f"{target} is neither a pid nor a file",
-            "Give a pid (digits) or a core file; to choose processes by name use "
-            "`arenas --name RE`.",
-        )
-    return path
+def target_of(target: str) -> int | Path:
+    """A TARGET: digits are a pid, anything else is a file."""
+    return int(target) if target.isascii() and target.isdigit() else Path(target)
+
+
+def sample_option(function: F) -> F:
+    return click.option(
+        "--sample",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Which sample of a recording, counted from 1; the last by default.",
+    )(function)
+
+
+def rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    """The callback of --rows: a number, or None for all."""
+    if value == "all":
+        return None
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter("give a number above 0, or all")

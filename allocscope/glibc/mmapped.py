@@ -45,13 +45,32 @@ def _length_at(memory: Memory, address: int, end: int, size_is_usable: bool) -> 
     return length if length <= end - address else 0
 
 
-def _aligned_length_at(memory: Memory, start: int, end: int, size_is_usable: bool) -> int:
-    """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned
-    address."""
+def header_of(memory: Memory, start: int, end: int, size_is_usable: bool) -> tuple[int, bytes]:
+    """Where the header of the chunk lies that has the mapping ``[start, end)``, and its bytes; none
+    where it is no longer there."""
+    for offsets in ([0], _aligned_offsets(start, end)):
+        found = memory.read_each([start + offset for offset in offsets], HEADER)
+        for offset, data in zip(offsets, found, strict=True):
+            if data is None:
+                continue
+            prev_size, size_word = struct.unpack("<2Q", data)
+            if chunk_length(prev_size, size_word, offset, size_is_usable) == end - start:
+                return start + offset, data
+    return start, b""
+
+
+def _aligned_offsets(start: int, end: int) -> list[int]:
     offsets = list(range(HEADER, PAGE, HEADER))
     offsets += [
         page * PAGE - HEADER for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end
     ]
+    return offsets
+
+
+def _aligned_length_at(memory: Memory, start: int, end: int, size_is_usable: bool) -> int:
+    """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned
+    address."""
+    offsets = _aligned_offsets(start, end)
     found = memory.read_each([start + offset for offset in offsets], HEADER)
     for offset, data in zip(offsets, found, strict=True):
         if data is None:

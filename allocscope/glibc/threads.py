@@ -140,7 +140,7 @@ def _read_tcache(
     return None if data is None else parse_tcache(tid, pointer, data, layout, fill)
 
 
-def _tls_words(memory: Memory, tcb: int) -> dict[int, int]:
+def tls_words(memory: Memory, tcb: int) -> dict[int, int]:
     """The words of static TLS below a thread pointer, by (negative) offset; shorter where a page is
     absent."""
     words: dict[int, int] = {}
@@ -172,7 +172,7 @@ def find_slots(
     by_name = {layout.name: layout for layout in layouts}
     parked: set[tuple[int, int]] = set()
     for tid, tcb in list(tcbs.items())[:SAMPLE_THREADS]:
-        for offset, word in _tls_words(memory, tcb).items():
+        for offset, word in tls_words(memory, tcb).items():
             if word in arenas:
                 arena_votes[offset] += 1
             elif in_heap(word):

@@ -7,9 +7,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Failure:
-    """What stands in the row of a target that could not be read. ``pid`` is None for a file, whose
-    name is then in ``comm``; ``comm`` is "" where it was never known; ``exit_code`` is what the
-    command would have ended with, had this been the only target.
+    """What stands in the row of a target that could not be read.
+
+    ``pid`` is None for a file; ``comm`` (for a file its name) is "" where it was never known;
+    ``exit_code`` is what the command would have ended with, had this been the only target.
     """
 
     pid: int | None

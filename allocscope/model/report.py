@@ -35,7 +35,8 @@ class Method:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report(Generic[D]):
-    """One answer about one process."""
+    """One answer about one process. ``captured_at``: when it was as told here, in seconds since
+    1970, where that is not now."""
 
     process: Process
     libc: Libc | None
@@ -43,6 +44,7 @@ class Report(Generic[D]):
     method: Method
     data: D
     caveats: tuple[Caveat, ...]
+    captured_at: float | None = None
 
     @property
     def partial(self) -> bool:

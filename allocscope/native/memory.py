@@ -28,6 +28,7 @@ from allocscope.errors import (
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.heap import SizeClass
+from allocscope.model.recording import Words
 from allocscope.model.walk import Region, Residency, Tally
 from allocscope.native import ffi, lib
 
@@ -68,7 +69,9 @@ class HoldBudget:
 class NativeMemory:
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
-    ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk."""
+    ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``kept``: None, or where each walk
+    leaves the words that it looked at, by the id of its tally (which is there too, so that the id
+    stays its own)."""
 
     def __init__(self, source: Any, label: str) -> None:
         """``source``: an open as_source, closed with this object; ``label`` names it in errors
@@ -76,6 +79,7 @@ class NativeMemory:
         self._source: Any = source
         self.label = label
         self.deadline_ns = 0
+        self.kept: dict[int, tuple[Tally, Words]] | None = None
         self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
         self._buffer_bytes = 0
 
@@ -162,6 +166,18 @@ class NativeMemory:
             start = resume[0]
         return found
 
+    def page_states(self, start: int, end: int) -> bytes:
+        """All page states of ``[start, end)``, as_run after as_run (probes/include/source.h)."""
+        parts: list[bytes] = []
+        out = ffi.new("as_run[]", RUN_BATCH)
+        count, resume = ffi.new("size_t *"), ffi.new("uint64_t *")
+        while start < end:
+            code = lib.as_runs(self._source, start, end, out, RUN_BATCH, count, resume)
+            self._check(code, "reading page states")
+            parts.append(bytes(ffi.buffer(out, count[0] * ffi.sizeof("as_run"))))
+            start = resume[0]
+        return b"".join(parts)
+
     def residency(self, start: int, end: int) -> Residency:
         out = ffi.new("as_residency *")
         code = lib.as_residency_of(self._source, _within(start), _within(end), out)
@@ -222,8 +238,18 @@ class NativeMemory:
         native.known, native.known_count = views[3], len(keep[3])
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
-        self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-        return _tally(tally, classes)
+        if self.kept is None:
+            self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
+            return _tally(tally, classes)
+        words = ffi.new("as_words *")
+        try:
+            code = lib.as_walk_words(self._source, native, words, tally, classes)
+            self._check(code, "walking the heap")
+            answer = _tally(tally, classes)
+            self.kept[id(answer)] = answer, _words(words)
+        finally:
+            lib.as_words_free(words)
+        return answer
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
         reaches = ffi.new("int *")
@@ -264,6 +290,14 @@ def _array_of(addresses: Sequence[int]) -> array[int]:
 
 def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
     return region.tcache, region.fastbin, region.tcache_struct, region.known
+
+
+def _words(native: Any) -> Words:
+    def copy(start: Any, size: int) -> bytes:
+        return bytes(ffi.buffer(start, size)) if size else b""
+
+    pages = copy(native.pages, native.page_count * ffi.sizeof("as_page"))
+    return Words(pages, copy(native.words, native.word_count * ffi.sizeof("uint64_t")))
 
 
 _CLASS_FIELDS = (

@@ -31,11 +31,12 @@ Object = dict[str, Any]
 def envelope(report: Report[Any], schema: str, captured_at: float) -> Object:
     """One answer about one process as the contract's envelope.
 
-    ``schema`` is the verb ("arenas"); ``captured_at`` is in seconds since 1970 (time.time).
+    ``schema`` is the verb ("arenas"); ``captured_at`` is in seconds since 1970 (time.time), for
+    reports that do not tell it themselves.
     """
     return wrap(
         schema,
-        captured_at,
+        captured_at if report.captured_at is None else report.captured_at,
         process=report.process,
         libc=report.libc,
         allocator=report.allocator,
@@ -82,7 +83,7 @@ def wrap(
         "schema": f"allocscope/{schema}",
         "schema_version": SCHEMA_VERSION,
         "tool_version": VERSION,
-        "captured_at": _utc(captured_at),
+        "captured_at": utc(captured_at),
         "process": plain(process),
         "libc": plain(libc),
         "allocator": plain(allocator),
@@ -157,7 +158,8 @@ def _valid_text(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """A time as the contract prints it; ``seconds`` since 1970."""
     whole = int(seconds)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
     return f"{stamp}.{int((seconds - whole) * 1000):03d}Z"

@@ -7,6 +7,7 @@ said briefly, what was set is said with its origin.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from allocscope.model.glibc_says import Difference, GlibcSays
@@ -53,8 +54,14 @@ def identity(report: Report[ArenasData]) -> tuple[str, ...]:
         "" if process.uptime_s is None else f"up {age(process.uptime_s)}",
         _libc(report.libc),
         _allocator(report.allocator),
+        "" if report.captured_at is None else as_of(report.captured_at),
     )
     return tuple(part for part in parts if part)
+
+
+def as_of(captured_at: float) -> str:
+    """When something was recorded; ``captured_at`` in seconds since 1970."""
+    return time.strftime("as of %Y-%m-%d %H:%M:%S UTC", time.gmtime(captured_at))
 
 
 def _libc(libc: Libc | None) -> str:

@@ -119,8 +119,8 @@ def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
     page.table(fit(made, page.look.width))
     for outcome in outcomes:
         if isinstance(outcome, Failure):
-            name = clean(outcome.comm) if outcome.pid is None else str(outcome.pid)
-            page.line(f"{name}: {_why(outcome)}", "red")
+            who = clean(outcome.comm) if outcome.pid is None else str(outcome.pid)
+            page.line(f"{who}: {_why(outcome)}", "red")
 
 
 def _why(failure: Failure) -> str:
@@ -130,7 +130,7 @@ def _why(failure: Failure) -> str:
 
 def _overview_row(outcome: Outcome, unit: Unit) -> tuple[str, ...]:
     if isinstance(outcome, Failure):
-        pid = "" if outcome.pid is None else str(outcome.pid)
+        pid = "file" if outcome.pid is None else str(outcome.pid)
         return (pid, clean(outcome.comm, 20) or "?", "?", "?", "?", "?", "?")
     data = outcome.data
     return (

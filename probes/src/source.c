@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "source.h"
 #include "source_private.h"
+#include "words_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -266,6 +267,7 @@ void as_source_close(as_source *s)
     if (s->pagemap >= 0)
         close(s->pagemap);
     as_hold_free(s);
+    as_word_index_free(s->words);
     free(s->spans);
     free(s->runs);
     free(s);
@@ -311,6 +313,8 @@ static int span_read(const as_source *s, uint64_t address, unsigned char *buffer
 
 int as_read_present(as_source *s, uint64_t address, void *buffer, size_t size)
 {
+    if (s->words)
+        return as_word_index_read(s->words, address, buffer, size);
     if (s->pid < 0)
         return span_read(s, address, buffer, size);
     struct iovec local = {buffer, size}, remote = {(void *)(uintptr_t)address, size};

@@ -4,6 +4,7 @@
 #include "walk.h"
 #include "sorted.h"
 #include "window.h"
+#include "words_private.h"
 
 #include <errno.h>
 #include <string.h>
@@ -48,8 +49,10 @@ typedef struct walker {
     size_t chunk_hint, row_hint, class_hint;
     marks tcache, fastbin, structs;
     free_row row;
+    as_words *words; /* where to keep what is looked at; NULL: nowhere */
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
+    int links_read;
 } walker;
 
 uint64_t as_hash(uint64_t x)
@@ -153,6 +156,28 @@ static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_
     }
 }
 
+/* ---- keeping words (see words.h) ---- */
+
+/* Out of the way of the walk that keeps nothing. */
+#define SELDOM __attribute__((noinline, cold))
+
+SELDOM static void keep_header(as_words *kept, uint64_t chunk, const uint64_t *words)
+{
+    if (!(words[1] & PREV_INUSE))
+        as_words_add(kept, chunk, words[0]);
+    as_words_add(kept, chunk + 8, words[1]);
+}
+
+/* A parked chunk has one link, a binned one two; what follows is payload. */
+SELDOM static void keep_links(const walker *w, int count)
+{
+    if (!w->links_read)
+        return;
+    as_words_add(w->words, w->chunk + 16, w->fd);
+    if (count > 1)
+        as_words_add(w->words, w->chunk + 24, w->bk);
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -184,6 +209,8 @@ static void settle(walker *w, int in_use)
         return;
     }
     uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
+    if (w->words)
+        keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
         row_close(w);
         t->tcache_bytes += size;
@@ -273,6 +300,8 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     int previous_in_use = words[1] & PREV_INUSE;
     int after_fencepost = w->size == FENCEPOST;
 
+    if (w->words)
+        keep_header(w->words, at, words);
     if (!previous_in_use && w->size && words[0] != w->size)
         w->tally->footer_mismatch_count++;
     if (at == g->top) {
@@ -307,6 +336,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     w->size = size;
     w->fd = link_there ? words[2] : 0;
     w->bk = link_there ? words[3] : 0;
+    w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
         row_close(w);
@@ -369,9 +399,9 @@ static uint64_t never_met(const marks *m, uint64_t stopped_at)
     return count;
 }
 
-int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
+int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
 {
-    walker w = {.region = region, .tally = tally, .classes = classes};
+    walker w = {.region = region, .tally = tally, .classes = classes, .words = words};
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
@@ -389,5 +419,10 @@ int as_walk(as_source *source, const as_region *region, as_tally *tally, as_clas
                                never_met(&w.structs, tally->stopped_at);
     window_close(&w.window);
     runs_free(&w.runs);
-    return error;
+    return !error && words ? words->error : error;
+}
+
+int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
+{
+    return as_walk_words(source, region, NULL, tally, classes);
 }

@@ -109,7 +109,7 @@ def test_several_targets_one_of_them_a_file_that_is_no_core(
     assert parts[2]["process"]["comm"] == "README.md"
     assert parts[2]["error"]["exit_code"] == 9
     shown = command("arenas", str(pid), "README.md")
-    assert "README.md: README.md cannot be read as an ELF file" in shown.stdout
+    assert "README.md: README.md is neither a recording" in shown.stdout
 
 
 def test_what_only_a_process_can_do() -> None:

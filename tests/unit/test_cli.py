@@ -205,7 +205,14 @@ def test_a_selection_is_a_list_even_of_one(shown: Shown, monkeypatch: pytest.Mon
     ("words", "says"),
     [
         (["arenas"], "--name RE"),
-        (["arenas", "core.1234"], "neither a pid nor a file"),
+        (["ask", "core.1234"], "is not a pid"),
+        (["arenas", "a.rec", "--snapshot"], "need a running process"),
+        (["arenas", "1", "--sample", "2"], "Give a FILE"),
+        (["record", "1"], "Missing option '-o'"),
+        (["record", "a.rec", "-o", "b.rec"], "is not a pid"),
+        (["record", "1", "-o", "b.rec", "--every", "1"], "belong together"),
+        (["diff", "1", "2"], "two running processes"),
+        (["diff", "a.rec", "2", "--samples", "1", "2"], "has no samples"),
         (["arenas", "-5"], "No such option"),
         (["arenas", "1", "--rows", "0"], "give a number above 0"),
         (["arenas", "1", "--deadline", "0"], "deadline"),
@@ -299,7 +306,10 @@ def test_help_and_version_of_the_real_command() -> None:
     command = [sys.executable, "-m", "allocscope"]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 0
-    assert all(f"\n  {verb} " in shown.stdout for verb in ("arenas", "ask", "doctor", "repro"))
+    assert all(
+        f"\n  {verb} " in shown.stdout
+        for verb in ("arenas", "ask", "diff", "doctor", "record", "repro")
+    )
     shown = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (shown.returncode, shown.stdout) == (0, "allocscope, version 0.1.0\n")
 

@@ -49,13 +49,12 @@ def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
 
 def answer_of(sample: Sample) -> heap.HeapAnswer:
     found = look_at(sample.core, None)
-    return heap.read_located(
+    return heap.read(
         sample.core,
         found.target,
-        found.located,
-        found.image,
         sort=heap.FROZEN,
         deadline_ns=time.monotonic_ns() + 60 * 10**9,
+        found=(found.located, found.image),
     )
 
 

@@ -1,0 +1,107 @@
+"""``arenas`` of a file: the same reading as of a process, from what was recorded of one.
+
+The layout is chosen anew, by the recorded memory, so that a recording may be read by an allocscope
+that knows more than the one that made it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from allocscope.app import heap
+from allocscope.app.arenas import OTHER_ALLOCATOR, SMAPS_NOT_READ
+from allocscope.app.target import Cpus, Target
+from allocscope.errors import BadInput, NoGlibcHeap
+from allocscope.files import RECORDING, kind_of
+from allocscope.files.recording import Sample, open_sample
+from allocscope.glibc.states import InvalidHeap
+from allocscope.glibc.threads import ThreadHead
+from allocscope.model.heap import ArenasData
+from allocscope.model.recording import Facts
+from allocscope.model.report import Caveat, Method, Report
+
+HELD_STILL = ("frozen", "quiescent")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """The report, from which sample (counted from 1), and what else the file says of the
+    process."""
+
+    report: Report[ArenasData]
+    sample: int
+    facts: Facts
+
+
+def arenas_of_file(path: Path, *, sample: int | None, deadline_s: float) -> FileAnswer:
+    """The arenas that a recording tells of. ``sample``: counted from 1, the last by default.
+
+    Raises BadInput (9), NoGlibcHeap (5)."""
+    if kind_of(path) != RECORDING:
+        raise BadInput(
+            f"{path} is a core file, and a recording is needed here",
+            "Record the process while it runs: `allocscope record PID -o FILE`.",
+        )
+    started = time.monotonic_ns()
+    found = open_sample(path, sample)
+    with found.memory:
+        return _arenas(found, path, started, started + int(deadline_s * 1e9))
+
+
+def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> FileAnswer:
+    facts = found.facts
+    target = _target(facts)
+    sort = heap.FROZEN if facts.consistency == heap.FROZEN else heap.VALIDATED
+    try:
+        answer = heap.read(found.memory, target, sort=sort, deadline_ns=deadline_ns, recorded=True)
+    except (NoGlibcHeap, InvalidHeap) as error:
+        raise NoGlibcHeap(
+            f"{path}: {error.message}", "A later version of allocscope may know this layout."
+        ) from error
+    if facts.consistency not in HELD_STILL:
+        answer = _in_motion(answer)
+    data = heap.present(answer, target, rss_bytes=facts.rss_bytes, smaps=facts.smaps)
+    consistency = answer.consistency if answer.consistency == "partial" else facts.consistency
+    report = Report(
+        process=facts.process,
+        libc=answer.libc,
+        allocator=facts.allocator,
+        method=Method("recording", facts.pause_ns, time.monotonic_ns() - started_ns, consistency),
+        data=data,
+        caveats=(*_caveats(facts), *heap.caveats(answer, data)),
+        captured_at=facts.captured_at,
+    )
+    return FileAnswer(report, found.number, facts)
+
+
+def _target(facts: Facts) -> Target:
+    """The process as it was. A control block lies where the recording says, so the thread pointer
+    stands for the robust list, from which it was once found."""
+    heads = tuple(ThreadHead(t.tid, t.name, t.thread_pointer) for t in facts.threads)
+    return Target(
+        process=facts.process,
+        mappings=facts.mappings,
+        images=(facts.image,),
+        threads=heads,
+        environ=facts.environ,
+        cpus=Cpus(facts.cpus_online, facts.cpus_cgroup),
+    )
+
+
+def _in_motion(answer: heap.HeapAnswer) -> heap.HeapAnswer:
+    """What does not fit together was recorded while it changed, not damaged."""
+    arenas = tuple(
+        dataclasses.replace(item, changed=bool(item.problems)) for item in answer.reading.arenas
+    )
+    return dataclasses.replace(answer, reading=dataclasses.replace(answer.reading, arenas=arenas))
+
+
+def _caveats(facts: Facts) -> tuple[Caveat, ...]:
+    found = []
+    if facts.allocator.name != "glibc":
+        found.append(Caveat("other-allocator", OTHER_ALLOCATOR.format(name=facts.allocator.name)))
+    if facts.smaps is None:
+        found.append(SMAPS_NOT_READ)
+    return tuple(found)

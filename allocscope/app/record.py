@@ -1,0 +1,218 @@
+"""``record``: a reading of a process, and what another reading needs to be made again, in a file.
+
+The words that a recording keeps are those that the reading's own walk looked at, so both say the
+same. Nothing is stopped or changed; app.record_frozen reads a frozen copy instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from allocscope.app import heap
+from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.target import Target, look
+from allocscope.errors import NoSuchProcess
+from allocscope.files.recording import RecordingWriter
+from allocscope.files.words import pack
+from allocscope.glibc import structure
+from allocscope.glibc.threads import find_tcbs
+from allocscope.model.process import Process
+from allocscope.model.recording import Facts, RecordedThread, RecordResult, Words
+from allocscope.model.report import Caveat, Method, Report
+from allocscope.native.memory import NativeMemory
+from allocscope.proc import procfs
+from allocscope.proc.memory import ProcessMemory
+from allocscope.version import VERSION
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """``deadline_s``: for each sample. ``every_s`` and ``for_s``: further samples at that interval
+    for that long. ``exact``: read smaps whatever it costs the target."""
+
+    with_contents: bool = False
+    exact: bool = False
+    deadline_s: float = 30.0
+    every_s: float | None = None
+    for_s: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """What is read: memory, and the target with the mappings of that memory. ``source`` and
+    ``sort`` as in Method and app.heap."""
+
+    memory: NativeMemory
+    target: Target
+    source: str
+    sort: str
+    pause_ns: int
+
+
+Opener = Callable[[Target, int], AbstractContextManager[Opened]]
+"""Opens the memory of a target, until a deadline (CLOCK_MONOTONIC, ns)."""
+
+
+@contextlib.contextmanager
+def passive(target: Target, _deadline_ns: int) -> Iterator[Opened]:
+    """The process itself, which goes on meanwhile."""
+    with ProcessMemory(target.process.pid) as memory:
+        yield Opened(memory, target, "passive", heap.VALIDATED, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Taken:
+    facts: Facts
+    answer: heap.HeapAnswer
+    caveats: tuple[Caveat, ...]
+
+
+def record(
+    pid: int,
+    path: Path,
+    options: RecordOptions,
+    opener: Opener = passive,
+) -> Report[RecordResult]:
+    """Records process ``pid`` into ``path``. A target that ends between two samples ends the
+    recording, with a caveat.
+
+    Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5), WrongUsage (the file cannot be
+    written)."""
+    started = time.monotonic_ns()
+    pause_ns = 0
+    caveats: list[Caveat] = []
+    with RecordingWriter(path, VERSION) as writer:
+        with writer.sample():
+            first = taken = _sample(pid, writer, options, opener)
+        for moment_ns in _moments(started, options):
+            time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
+            pause_ns += taken.facts.pause_ns
+            try:
+                with writer.sample():
+                    taken = _sample(pid, writer, options, opener, first.facts.process)
+            except NoSuchProcess as error:
+                text = f"{error.message}: the recording ends with sample {writer.sample_count}."
+                caveats.append(Caveat("target-ended", text))
+                break
+    facts = taken.facts
+    pages = [piece.tally.pages for item in taken.answer.reading.arenas for piece in item.pieces]
+    result = RecordResult(
+        path=str(path),
+        sample_count=writer.sample_count,
+        file_bytes=path.stat().st_size,
+        heap_bytes=sum(page.resident_bytes for page in pages),
+        recorded_page_count=writer.page_count,
+        recorded_word_count=writer.word_count,
+        with_contents=options.with_contents,
+    )
+    return Report(
+        process=facts.process,
+        libc=taken.answer.libc,
+        allocator=facts.allocator,
+        method=Method(
+            facts.source,
+            pause_ns + facts.pause_ns,
+            time.monotonic_ns() - started,
+            facts.consistency,
+        ),
+        data=result,
+        caveats=(*taken.caveats, *caveats),
+        captured_at=facts.captured_at,
+    )
+
+
+def _moments(started_ns: int, options: RecordOptions) -> Iterator[int]:
+    """When to take the samples after the first (CLOCK_MONOTONIC)."""
+    if options.every_s is None:
+        return
+    number = 1
+    while number * options.every_s <= options.for_s:
+        yield started_ns + int(number * options.every_s * 1e9)
+        number += 1
+
+
+def _sample(
+    pid: int,
+    writer: RecordingWriter,
+    options: RecordOptions,
+    opener: Opener,
+    same_as: Process | None = None,
+) -> _Taken:
+    """Takes one sample and writes it. ``same_as``: the process of the samples before."""
+    deadline_ns = time.monotonic_ns() + int(options.deadline_s * 1e9)
+    captured_at = time.time()
+    target = look(pid)
+    if same_as is not None and target.process.start_ticks != same_as.start_ticks:
+        raise NoSuchProcess(f"process {pid} went away meanwhile")
+    before = procfs.stillness(pid)
+    rss = procfs.rss_bytes(pid)
+    smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
+    with opener(target, deadline_ns) as opened:
+        memory, target = opened.memory, opened.target
+        memory.kept = {}
+        answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
+        pointers = find_tcbs(memory, target.threads)
+        runs = _page_states(memory, target, answer)
+        writer.memory(runs, _layers(memory, answer, pointers, options.with_contents))
+    allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
+    after = procfs.stillness(pid)
+    procfs.same(target.process)
+    consistency = answer.consistency
+    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
+        consistency = "quiescent"
+    facts = Facts(
+        captured_at=captured_at,
+        source=opened.source,
+        consistency=consistency,
+        pause_ns=opened.pause_ns,
+        with_contents=options.with_contents,
+        process=target.process,
+        image=answer.image,
+        allocator=allocator,
+        rss_bytes=rss,
+        mappings=target.mappings,
+        smaps=smaps,
+        environ=target.environ,
+        cpus_online=target.cpus.online,
+        cpus_cgroup=target.cpus.cgroup,
+        threads=tuple(
+            RecordedThread(thread.tid, thread.name, pointers.get(thread.tid, 0))
+            for thread in target.threads
+        ),
+    )
+    writer.facts(facts)
+    data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
+    return _Taken(facts, answer, allocator_caveats + smaps_caveats + heap.caveats(answer, data))
+
+
+def _data_spans(answer: heap.HeapAnswer) -> list[tuple[int, int]]:
+    return [(m.start, m.end) for m in answer.image.mappings if m.writable and m.private]
+
+
+def _page_states(memory: NativeMemory, target: Target, answer: heap.HeapAnswer) -> bytes:
+    """Of all memory that a heap can lie in, and of the library's data."""
+    spans = sorted({*target.anonymous_spans, *_data_spans(answer)})
+    return b"".join(memory.page_states(start, end) for start, end in spans)
+
+
+def _layers(
+    memory: NativeMemory,
+    answer: heap.HeapAnswer,
+    pointers: dict[int, int],
+    with_contents: bool,
+) -> Iterator[Words]:
+    """What is recorded; the validated structure comes last, so that it counts."""
+    reading = answer.reading
+    if with_contents:
+        yield from (pack([span]) for span in structure.contents(memory, reading))
+    for item in reading.arenas:
+        for piece in item.pieces:
+            yield (memory.kept or {})[id(piece.tally)][1]
+    static = answer.image.static
+    data_spans = [] if static else _data_spans(answer)
+    yield pack(structure.structure(memory, reading, pointers.values(), data_spans))

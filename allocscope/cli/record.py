@@ -1,0 +1,98 @@
+"""``allocscope record``: what a later reading of a process's heap needs, in a file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from allocscope.cli import options
+from allocscope.cli.output import deliver, width
+from allocscope.errors import EXIT_PARTIAL, WrongUsage
+
+SCHEMA = "record"
+
+
+@click.command("record", short_help="Write a process's heap structure to a file, to read later.")
+@click.argument("target", metavar="PID")
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The recording; readable for you only (mode 0600).",
+)
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Take further samples at this interval, with --for.",
+)
+@click.option(
+    "--for",
+    "for_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long to go on taking samples.",
+)
+@click.option(
+    "--with-contents",
+    is_flag=True,
+    help="Record whole heap pages: all that the program holds there, secrets too.",
+)
+@click.option("--exact", is_flag=True, help="Read smaps also where RSS is above 1 GiB.")
+@click.option("--snapshot", is_flag=True, help="Record a frozen copy: for a process that is busy.")
+@options.max_pause_option
+@options.deadline_option
+@options.json_option
+@options.debug_option
+def command(
+    target: str,
+    path: Path,
+    every_s: float | None,
+    for_s: float | None,
+    with_contents: bool,
+    exact: bool,
+    snapshot: bool,
+    max_pause_ms: float,
+    deadline_s: float,
+    as_json: bool,
+) -> int:
+    """Records the structure of a process's heap: arenas, chunk headers and links, page states,
+    mappings, settings; not what the program stored there, unless --with-contents asks for it.
+
+    `allocscope arenas FILE` and `allocscope diff` read it, on any machine.
+    """
+    pid = options.pid_of(target)
+    if (every_s is None) != (for_s is None):
+        raise WrongUsage("--every and --for belong together", "Give both or neither.")
+    from allocscope.app.record import Opener, RecordOptions, passive, record
+
+    opener: Opener = passive
+    if snapshot:
+        from allocscope.app.record_frozen import snapshot as frozen
+
+        opener = frozen(options.nanoseconds(max_pause_ms))
+    wanted = RecordOptions(
+        with_contents=with_contents,
+        exact=exact,
+        deadline_s=deadline_s,
+        every_s=every_s,
+        for_s=for_s or 0.0,
+    )
+    now = time.time()
+    report = record(pid, path, wanted, opener)
+    if as_json:
+        from allocscope.render import json
+
+        deliver(json.dumps(json.envelope(report, SCHEMA, now)), None)
+    else:
+        from allocscope.render.page import Look
+        from allocscope.render.record import record as text
+
+        deliver(text(report, Look(width(None))), None)
+    return EXIT_PARTIAL if report.partial else 0

@@ -1,0 +1,65 @@
+"""What a recording holds of one moment of a process."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from allocscope.model.fields import HEX
+from allocscope.model.libc import Allocator, LibcImage
+from allocscope.model.process import Mapping, Process, SmapsEntry
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Words:
+    """Words of memory, page by page, as the native helper lays them out (as_page and its words,
+    probes/include/words.h)."""
+
+    pages: bytes
+    words: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordedThread:
+    """A thread. ``thread_pointer``: where its control block lies, 0 when that was not found."""
+
+    tid: int
+    name: str
+    thread_pointer: int = dataclasses.field(metadata=HEX)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a recording knows beside memory and page states.
+
+    ``captured_at``: seconds since 1970. ``source`` (passive, snapshot), ``consistency`` and
+    ``pause_ns``: as in Method, when it was recorded. ``smaps`` is None where it was not read,
+    ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded."""
+
+    captured_at: float
+    source: str
+    consistency: str
+    pause_ns: int
+    with_contents: bool
+    process: Process
+    image: LibcImage
+    allocator: Allocator
+    rss_bytes: int
+    mappings: tuple[Mapping, ...]
+    smaps: tuple[SmapsEntry, ...] | None
+    environ: dict[str, str] | None
+    cpus_online: int | None
+    cpus_cgroup: float | None
+    threads: tuple[RecordedThread, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordResult:
+    """What ``record`` did. ``heap_bytes``: resident bytes of all arenas in the last sample."""
+
+    path: str
+    sample_count: int
+    file_bytes: int
+    heap_bytes: int
+    recorded_page_count: int
+    recorded_word_count: int
+    with_contents: bool
