@@ -158,7 +158,22 @@ def _named(indexes: Sequence[int]) -> str:
 
 def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> tuple[Caveat, ...]:
     """What the reader of this answer must know."""
-    return tuple(_validation_caveats(answer, of_core)) + tuple(_sum_caveats(answer, data))
+    return (
+        tuple(_layout_caveats(answer))
+        + tuple(_validation_caveats(answer, of_core))
+        + tuple(_sum_caveats(answer, data))
+    )
+
+
+def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    others = answer.reading.also_fit
+    if others:
+        text = (
+            f"The memory fits the layouts {', '.join(row.name for row in others)} as well as "
+            f"{answer.reading.layout.name}, which is used: they differ in nothing that this "
+            "process shows, and the library's version is not known or is another."
+        )
+        yield Caveat("layout-ambiguous", text)
 
 
 def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:

@@ -59,10 +59,12 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HeapReading:
-    """All of a process's malloc at (nearly) one moment. ``mmapped``: the mappings of chunks that
-    have one of their own."""
+    """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
+    fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
+    mappings of chunks that have one of their own."""
 
     layout: Layout
+    also_fit: tuple[Layout, ...]
     safe_linking: bool
     par: ParValues
     arenas: tuple[ArenaReading, ...]
@@ -101,7 +103,9 @@ class _Reader:
             _tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
-        self.layout = choose_layout(subject.located, self.slots, version)
+        rows = fitting_rows(subject.located, self.slots)
+        self.layout = next((row for row in rows if version in row.versions), rows[0])
+        self.also_fit = () if version in self.layout.versions else tuple(rows[1:])
 
     def ring(self) -> list[ArenaState]:
         """The ring of arenas; a new arena may be on its way in, so it is tried a few times."""
@@ -238,6 +242,7 @@ def read_heap(
     )
     return HeapReading(
         layout=reader.layout,
+        also_fit=reader.also_fit,
         safe_linking=now.safe_linking,
         par=par,
         arenas=arenas,
@@ -248,10 +253,9 @@ def read_heap(
     )
 
 
-def choose_layout(located: Located, slots: ThreadSlots, version: str | None) -> Layout:
-    """Of the rows that fit the memory: those with the tcache and the keys that were seen, and among
-    them the one of the release that the library names (they differ in nothing that this process
-    shows)."""
+def fitting_rows(located: Located, slots: ThreadSlots) -> list[Layout]:
+    """Of the rows that fit the memory: those with the tcache and the keys that were seen. Where
+    several are left, they differ in nothing that this process shows."""
     rows = list(located.layouts)
     if slots.tcache_offset is not None and slots.layout is not None:
         entries = slots.layout.entries
@@ -259,7 +263,7 @@ def choose_layout(located: Located, slots: ThreadSlots, version: str | None) -> 
     if slots.key_is_address is not None:
         keyed = slots.key_is_address
         rows = [row for row in rows if row.tcache and row.tcache.key_is_address == keyed] or rows
-    return next((row for row in rows if version in row.versions), rows[0])
+    return rows
 
 
 def _tcache_layouts(located: Located) -> list[TcacheLayout]:

@@ -361,3 +361,12 @@ def test_the_version_that_the_library_names_chooses_among_alike_layouts() -> Non
         with malloc.memory() as memory:
             reading = read_heap(malloc.subject(memory), version=version, expired=lambda: False)
         assert chosen in reading.layout.versions
+
+
+def test_rows_that_fit_alike_are_told_unless_the_version_decides() -> None:
+    """2.43 and 2.44 differ in a member of mp_ that nothing here depends on."""
+    malloc = furnished("2.44")
+    for version, others in ((None, ["D/heap48/T6/P6"]), ("2.44", []), ("2.43", [])):
+        reading = read(malloc, version=version)
+        assert [row.name for row in reading.also_fit] == others
+    assert read(furnished("2.36"), version=None).also_fit == ()
