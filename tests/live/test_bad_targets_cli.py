@@ -65,8 +65,9 @@ def test_no_pid_at_all(number: str) -> None:
 
 @pytest.mark.parametrize("word", ["-5", "ten", "1.5", "/etc/passwd", "12x", ""])
 def test_not_a_pid(word: str) -> None:
+    """Then it should be a file, and these are none that can be read."""
     done = command("arenas", "--", word)
-    assert_refused(done, 2, f"{word} is not a pid", "arenas --name RE")
+    assert_refused(done, 9, word, "A target is a pid (digits), or a file")
 
 
 def test_a_negative_pid_looks_like_an_option() -> None:
