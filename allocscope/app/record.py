@@ -22,8 +22,9 @@ from allocscope.files.words import pack
 from allocscope.glibc import structure
 from allocscope.glibc.threads import find_tcbs
 from allocscope.model.process import Process
-from allocscope.model.recording import Facts, RecordedThread, RecordResult, Words
+from allocscope.model.recording import Facts, RecordedThread, RecordResult
 from allocscope.model.report import Caveat, Method, Report
+from allocscope.model.walk import Words
 from allocscope.native.memory import NativeMemory
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
@@ -154,7 +155,7 @@ def _sample(
     smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
     with opener(target, deadline_ns) as opened:
         memory, target = opened.memory, opened.target
-        memory.kept = {}
+        memory.keeps_words = True
         answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
         pointers = find_tcbs(memory, target.threads)
         runs = _page_states(memory, target, answer)
@@ -212,7 +213,8 @@ def _layers(
         yield from (pack([span]) for span in structure.contents(memory, reading))
     for item in reading.arenas:
         for piece in item.pieces:
-            yield (memory.kept or {})[id(piece.tally)][1]
+            if piece.tally.words is not None:
+                yield piece.tally.words
     static = answer.image.static
     data_spans = [] if static else _data_spans(answer)
     yield pack(structure.structure(memory, reading, pointers.values(), data_spans))
