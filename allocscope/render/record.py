@@ -8,7 +8,6 @@ from allocscope.render import sentences
 from allocscope.render.page import Look, Page
 from allocscope.render.text import clean, plural, size
 
-
 WORTH_A_SHARE = 1 << 20
 """Beside less the facts and the library's data are most of the file."""
 
