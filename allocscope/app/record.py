@@ -80,26 +80,32 @@ def record(
     opener: Opener = passive,
 ) -> Report[RecordResult]:
     """Records process ``pid`` into ``path``. A target that ends between two samples ends the
-    recording, with a caveat.
+    recording, with a caveat; Ctrl-C ends it too, and what was taken until then is kept.
 
     Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5), WrongUsage (the file cannot be
     written)."""
     started = time.monotonic_ns()
     pause_ns = 0
+    interrupted = False
     caveats: list[Caveat] = []
     with RecordingWriter(path, VERSION) as writer:
         with writer.sample():
             first = taken = _sample(pid, writer, options, opener)
         for moment_ns in _moments(started, options):
-            time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
             pause_ns += taken.facts.pause_ns
             try:
+                time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
                 with writer.sample():
                     taken = _sample(pid, writer, options, opener, first.facts.process)
             except NoSuchProcess as error:
                 text = f"{error.message}: the recording ends with sample {writer.sample_count}."
                 caveats.append(Caveat("target-ended", text))
                 break
+            except KeyboardInterrupt:
+                interrupted = True
+                break
+    if interrupted:
+        raise KeyboardInterrupt
     facts = taken.facts
     pages = [piece.tally.pages for item in taken.answer.reading.arenas for piece in item.pieces]
     result = RecordResult(
