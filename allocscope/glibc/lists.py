@@ -48,7 +48,7 @@ def _chased(
     )
 
 
-def _binned(memory: Memory, state: ArenaState, layout: StateLayout, link: int) -> list[int]:
+def binned(memory: Memory, state: ArenaState, layout: StateLayout, link: int) -> list[int]:
     """The size words of the chunks in all bins, followed by ``link``."""
     lists = _chased(memory, state, layout, link)
     return _size_words(memory, [chunk for found, _ in lists for chunk in found])
@@ -74,8 +74,8 @@ def arena_lists(memory: Memory, item: ArenaReading, reading: HeapReading) -> Are
     state = item.state
     tallies = [piece.tally for piece in item.pieces]
     if item.problems or state.lock_word:  # the flags of a chunk that is being handed out may be set
-        forward = _binned(memory, state, reading.layout.state, FD)
-        backward = _binned(memory, state, reading.layout.state, BK)
+        forward = binned(memory, state, reading.layout.state, FD)
+        backward = binned(memory, state, reading.layout.state, BK)
         bin_count, bin_words = len(forward), sum(forward)
         bin_bytes = sum(word & ~CHUNK_FLAGS for word in forward)
         back_bytes = sum(word & ~CHUNK_FLAGS for word in backward)

@@ -92,30 +92,32 @@ def _fetch(address: tuple[str, int], path: str) -> bytes:
 def java_threads(directory: Path) -> Iterator[int]:
     """A Java program whose 20 threads compressed and inflated, which allocates from malloc, and
     then parked."""
-    java, javac = _installed("java"), _installed("javac")
+    java, javac = installed("java"), installed("javac")
     subprocess.run(
         [javac, "-d", str(directory), str(HERE / "Threads.java")], check=True, timeout=READY_SECONDS
     )
-    with _speaking([java, "-Xmx128m", "-cp", str(directory), "Threads", str(THREADS)]) as pid:
+    with speaking([java, "-Xmx128m", "-cp", str(directory), "Threads", str(THREADS)]) as pid:
         yield pid
 
 
 @contextlib.contextmanager
 def ruby_threads() -> Iterator[int]:
     """A Ruby program whose 20 threads built strings, dropped most of them, and then slept."""
-    with _speaking([_installed("ruby"), str(HERE / "threads.rb"), str(THREADS)]) as pid:
+    with speaking([installed("ruby"), str(HERE / "threads.rb"), str(THREADS)]) as pid:
         yield pid
 
 
 @contextlib.contextmanager
-def _speaking(command: list[str]) -> Iterator[int]:
+def speaking(command: list[str]) -> Iterator[int]:
+    """A program that says "ready"."""
     with child(command) as program:
         said = program.line(READY_SECONDS)
         assert said == "ready", said
         yield program.pid
 
 
-def _installed(program: str) -> str:
+def installed(program: str) -> str:
+    """Its path; NotInstalled where there is none."""
     path = shutil.which(program)
     if path is None:
         raise NotInstalled(f"{program} not installed")
