@@ -16,7 +16,10 @@ RECORDING_MAGIC = b"\x93ASCOPE\n"
 _ELF_MAGIC = b"\x7fELF"
 _ELF_TYPE_OFFSET = 16
 _ET_CORE = (b"\x04\0", b"\0\x04")
-_HINT = "A target is a pid (digits), or a file made by `allocscope record`."
+_HINT = (
+    "A target is a pid (digits), or a file made by `allocscope record`; to choose processes by "
+    "name use `arenas --name RE`."
+)
 
 
 def kind_of(path: Path) -> str:
