@@ -22,8 +22,9 @@ from allocscope.files.words import pack
 from allocscope.glibc import structure
 from allocscope.glibc.threads import find_tcbs
 from allocscope.model.process import Process
-from allocscope.model.recording import Facts, RecordedThread, RecordResult, Words
+from allocscope.model.recording import Facts, RecordedThread, RecordResult
 from allocscope.model.report import Caveat, Method, Report
+from allocscope.model.walk import Words
 from allocscope.native.memory import NativeMemory
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
@@ -79,26 +80,32 @@ def record(
     opener: Opener = passive,
 ) -> Report[RecordResult]:
     """Records process ``pid`` into ``path``. A target that ends between two samples ends the
-    recording, with a caveat.
+    recording, with a caveat; Ctrl-C ends it too, and what was taken until then is kept.
 
     Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5), WrongUsage (the file cannot be
     written)."""
     started = time.monotonic_ns()
     pause_ns = 0
+    interrupted = False
     caveats: list[Caveat] = []
     with RecordingWriter(path, VERSION) as writer:
         with writer.sample():
             first = taken = _sample(pid, writer, options, opener)
         for moment_ns in _moments(started, options):
-            time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
             pause_ns += taken.facts.pause_ns
             try:
+                time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
                 with writer.sample():
                     taken = _sample(pid, writer, options, opener, first.facts.process)
             except NoSuchProcess as error:
                 text = f"{error.message}: the recording ends with sample {writer.sample_count}."
                 caveats.append(Caveat("target-ended", text))
                 break
+            except KeyboardInterrupt:
+                interrupted = True
+                break
+    if interrupted:
+        raise KeyboardInterrupt
     facts = taken.facts
     pages = [piece.tally.pages for item in taken.answer.reading.arenas for piece in item.pieces]
     result = RecordResult(
@@ -154,7 +161,7 @@ def _sample(
     smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
     with opener(target, deadline_ns) as opened:
         memory, target = opened.memory, opened.target
-        memory.kept = {}
+        memory.keeps_words = True
         answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
         pointers = find_tcbs(memory, target.threads)
         runs = _page_states(memory, target, answer)
@@ -212,7 +219,8 @@ def _layers(
         yield from (pack([span]) for span in structure.contents(memory, reading))
     for item in reading.arenas:
         for piece in item.pieces:
-            yield (memory.kept or {})[id(piece.tally)][1]
+            if piece.tally.words is not None:
+                yield piece.tally.words
     static = answer.image.static
     data_spans = [] if static else _data_spans(answer)
     yield pack(structure.structure(memory, reading, pointers.values(), data_spans))

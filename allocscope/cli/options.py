@@ -109,7 +109,11 @@ def pid_of(target: str) -> int:
 
 
 def target_of(target: str) -> int | Path:
-    """A TARGET: digits are a pid, anything else is a file."""
+    """A TARGET: digits are a pid, anything else is a file. WrongUsage for nothing at all."""
+    if not target:
+        raise WrongUsage(
+            "a target is empty", "Give a pid or a FILE, or choose by name: `arenas --name RE`."
+        )
     return int(target) if target.isascii() and target.isdigit() else Path(target)
 
 

@@ -7,7 +7,6 @@ stays that of the answer; what the encoding of stdout cannot show is replaced, n
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -50,6 +49,8 @@ def width(output: Path | None) -> int:
     """Columns of the page: those of the terminal (or COLUMNS), 100 elsewhere."""
     if output is not None:
         return WIDTH_ELSEWHERE
+    import shutil  # here, because --json needs no width, and this loads much
+
     return shutil.get_terminal_size((WIDTH_ELSEWHERE, 24)).columns
 
 

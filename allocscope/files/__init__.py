@@ -18,7 +18,10 @@ PACKED_MAGIC = (b"\xfd7zXZ\0", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\
 _ELF_MAGIC = b"\x7fELF"
 _ELF_TYPE_OFFSET = 16
 _ET_CORE = (b"\x04\0", b"\0\x04")
-_HINT = "A target is a pid (digits), a file made by `allocscope record`, or a core file."
+_HINT = (
+    "A target is a pid (digits), a file made by `allocscope record`, or a core file; to choose "
+    "processes by name use `arenas --name RE`."
+)
 
 
 def kind_of(path: Path) -> str:

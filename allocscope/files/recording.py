@@ -23,7 +23,8 @@ from typing import Self
 from allocscope.errors import WrongUsage
 from allocscope.files.container import SECTION_BYTES, Reader, Section, Writer
 from allocscope.files.words import PAGE_STRUCT, WORD, WordMemory
-from allocscope.model.recording import Facts, Words
+from allocscope.model.recording import Facts
+from allocscope.model.walk import Words
 from allocscope.parse import facts as facts_text
 
 RUNS, PAGE, WORDS, FACT = b"RUNS", b"PAGE", b"WORD", b"FACT"

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import BadInput
-from allocscope.model.recording import Words
+from allocscope.model.walk import Words
 from allocscope.native import ffi, lib
 from allocscope.native.memory import NativeMemory, failure
 

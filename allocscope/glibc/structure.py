@@ -20,7 +20,7 @@ from allocscope.glibc.locate import read_areas
 from allocscope.glibc.mmapped import header_of
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.reading import HeapReading
-from allocscope.glibc.threads import STATIC_TLS_BYTES, tls_words
+from allocscope.glibc.threads import STATIC_TLS_BYTES, Tcache, tls_words
 
 Span = tuple[int, bytes]
 PAGE = 4096
@@ -81,11 +81,22 @@ def _tcaches(memory: Memory, reading: HeapReading) -> Iterator[Span]:
             tcache = thread.tcache
             yield from _read(memory, tcache.address - WORD, WORD)
             yield tcache.address, tcache.raw.ljust(_words(len(tcache.raw)), b"\0")
+            yield from _keys(memory, tcache)
     pieces = sorted((p.start, p.end) for item in reading.arenas for p in item.pieces)
     for chunk in reading.parked.chunks:
         index = bisect_right(pieces, (chunk, 1 << 64)) - 1
         if index < 0 or chunk >= pieces[index][1]:
             yield from _read(memory, chunk + WORD, 2 * WORD)
+
+
+def _keys(memory: Memory, tcache: Tcache) -> Iterator[Span]:
+    """The second words of the first chunks of a tcache's lists, where they are its address: they
+    tell its layout. Others may be what the program wrote."""
+    places = [head + WORD for head in tcache.heads if head]
+    address = tcache.address.to_bytes(WORD, "little")
+    for place, key in zip(places, memory.read_each(places, WORD), strict=True):
+        if key == address:
+            yield place, key
 
 
 def _thread_words(

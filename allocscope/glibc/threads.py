@@ -193,13 +193,13 @@ def find_slots(
 
 def _key_is_address(memory: Memory, parked: Sequence[tuple[int, int]]) -> bool | None:
     """Is the second word of parked chunks the address of the tcache that holds them? Each a user
-    pointer and that address; a chunk from before the program's last write may say anything, so the
-    majority counts."""
+    pointer and that address. What is there may be the program's last words, so the majority counts;
+    zeros show nothing (a recording has no such words)."""
     keys = memory.read_each([head + WORD for head, _ in parked], WORD)
     alike = [
         int.from_bytes(key, "little") == address
         for key, (_, address) in zip(keys, parked, strict=True)
-        if key is not None
+        if key is not None and any(key)
     ]
     return 2 * sum(alike) > len(alike) if alike else None
 

@@ -10,15 +10,6 @@ from allocscope.model.process import Mapping, Process, SmapsEntry
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Words:
-    """Words of memory, page by page, as the native helper lays them out (as_page and its words,
-    probes/include/words.h)."""
-
-    pages: bytes
-    words: bytes
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class RecordedThread:
     """A thread. ``thread_pointer``: where its control block lies, 0 when that was not found."""
 

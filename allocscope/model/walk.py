@@ -42,8 +42,18 @@ STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TO
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Words:
+    """Words of memory, page by page, as the native helper lays them out (as_page and its words,
+    probes/include/words.h)."""
+
+    pages: bytes
+    words: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Tally:
-    """The sums over one region; the meaning of each field is in probes/include/walk.h."""
+    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
+    what the walk looked at, where it was asked to keep that."""
 
     live_bytes: int
     live_count: int
@@ -76,3 +86,4 @@ class Tally:
     stopped_at: int = dataclasses.field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
+    words: Words | None = dataclasses.field(default=None, compare=False, repr=False)

@@ -28,8 +28,7 @@ from allocscope.errors import (
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.heap import SizeClass
-from allocscope.model.recording import Words
-from allocscope.model.walk import Region, Residency, Tally
+from allocscope.model.walk import Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -69,9 +68,8 @@ class HoldBudget:
 class NativeMemory:
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
-    ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``kept``: None, or where each walk
-    leaves the words that it looked at, by the id of its tally (which is there too, so that the id
-    stays its own)."""
+    ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``keeps_words``: a walk keeps what it
+    looks at, in its tally."""
 
     def __init__(self, source: Any, label: str) -> None:
         """``source``: an open as_source, closed with this object; ``label`` names it in errors
@@ -79,7 +77,7 @@ class NativeMemory:
         self._source: Any = source
         self.label = label
         self.deadline_ns = 0
-        self.kept: dict[int, tuple[Tally, Words]] | None = None
+        self.keeps_words = False
         self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
         self._buffer_bytes = 0
 
@@ -238,18 +236,16 @@ class NativeMemory:
         native.known, native.known_count = views[3], len(keep[3])
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
-        if self.kept is None:
+        if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             return _tally(tally, classes)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
             self._check(code, "walking the heap")
-            answer = _tally(tally, classes)
-            self.kept[id(answer)] = answer, _words(words)
+            return _tally(tally, classes, _words(words))
         finally:
             lib.as_words_free(words)
-        return answer
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
         reaches = ffi.new("int *")
@@ -311,11 +307,11 @@ _CLASS_FIELDS = (
     "bin_bytes",
     "pages_held",
 )
-_OWN_FIELDS = frozenset({"pages", "classes"})
+_OWN_FIELDS = frozenset({"pages", "classes", "words"})
 _TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
 
 
-def _tally(tally: Any, classes: Any) -> Tally:
+def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
     rows = []
     for index in range(lib.AS_CLASSES):
         row = classes[index]
@@ -333,4 +329,5 @@ def _tally(tally: Any, classes: Any) -> Tally:
             int(pages.zero_bytes),
         ),
         classes=tuple(rows),
+        words=words,
     )

@@ -44,7 +44,7 @@ class ProcessMemory(NativeMemory):
         twin = ProcessMemory(self._pid, use_pagemap_scan=self._use_pagemap_scan)
         twin.deadline_ns = self.deadline_ns
         twin._budget = self._budget
-        twin.kept = self.kept
+        twin.keeps_words = self.keeps_words
         return twin
 
     def each(

@@ -8,12 +8,15 @@ from allocscope.render import sentences
 from allocscope.render.page import Look, Page
 from allocscope.render.text import clean, plural, size
 
+WORTH_A_SHARE = 1 << 20
+"""Beside less the facts and the library's data are most of the file."""
+
 
 def record(report: Report[RecordResult], look: Look) -> str:
     """Three lines and the caveats."""
     page, data = Page(look), report.data
     share = ""
-    if data.heap_bytes:
+    if data.heap_bytes > WORTH_A_SHARE:
         each = data.file_bytes / data.sample_count
         share = f", {100 * each / data.heap_bytes:.2g} % of the resident heap for each sample"
     samples = plural(data.sample_count, "sample")

@@ -7,6 +7,8 @@ from live.core_files import kernels_core
 
 from allocscope import observe
 from allocscope.app.arenas_core import arenas_of_core
+from allocscope.app.arenas_file import arenas_of_file
+from allocscope.app.record import RecordOptions, record
 from glibcs import fetch, judge, programs
 
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
@@ -46,17 +48,30 @@ def test_a_core_is_read_exactly(tree, stress, tmp_path, monkeypatch):
     assert judge.stress_differences(report, ready["truth"]) == []
 
 
+def test_a_recording_says_the_same(tree, stress, tmp_path):
+    with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS)) as ready:
+        record(ready["pid"], tmp_path / "a.rec", RecordOptions())
+        live = observe(ready["pid"])
+    found = arenas_of_file(tmp_path / "a.rec", sample=None, deadline_s=30).report
+    assert (found.data, found.libc) == (live.data, live.libc)
+    assert judge.stress_differences(found, ready["truth"]) == []
+
+
 @pytest.fixture(scope="session")
 def realigned(tmp_path_factory):
     source, directory = programs.HERE / "realigned.c", tmp_path_factory.mktemp("bin")
     return programs.build([source], directory / "realigned")
 
 
-def test_aligned_mappings_that_were_resized(tree, realigned):
+def test_aligned_mappings_that_were_resized(tree, realigned, tmp_path):
+    path = tmp_path / "a.rec"
     with programs.running(tree, realigned) as ready:
         mmapped, truth = observe(ready["pid"]).data.mmapped, ready["truth"]
+        record(ready["pid"], path, RecordOptions())
     assert (mmapped.found_count, mmapped.found_bytes) == (
         truth["mmapped_count"],
         truth["mmapped_bytes"],
     )
     assert (mmapped.count, mmapped.bytes) == (truth["hblks"], truth["hblkhd"])
+    recorded = arenas_of_file(path, sample=None, deadline_s=30).report.data
+    assert recorded.mmapped == mmapped

@@ -63,10 +63,24 @@ def test_no_pid_at_all(number: str) -> None:
     assert_refused(command("arenas", number), 3, f"no process {number}", "")
 
 
-@pytest.mark.parametrize("word", ["-5", "ten", "1.5", "/etc/passwd", "12x", ""])
-def test_not_a_pid(word: str) -> None:
+@pytest.mark.parametrize("word", ["-5", "ten", "1.5", "12x", "/"])
+def test_not_a_pid_and_not_a_file(word: str) -> None:
     done = command("arenas", "--", word)
-    assert_refused(done, 2, f"{word} is not a pid", "arenas --name RE")
+    assert_refused(done, 9, f"{word} cannot be read", "arenas --name RE")
+
+
+def test_a_file_of_another_kind() -> None:
+    done = command("arenas", "/etc/passwd")
+    assert_refused(done, 9, "/etc/passwd is neither a recording", "arenas --name RE")
+
+
+def test_an_empty_word() -> None:
+    assert_refused(command("arenas", ""), 2, "a target is empty", "arenas --name RE")
+
+
+@pytest.mark.parametrize("word", ["ten", "/etc/passwd"])
+def test_a_verb_that_needs_a_process(word: str) -> None:
+    assert_refused(command("ask", word), 2, f"{word} is not a pid", "arenas")
 
 
 def test_a_negative_pid_looks_like_an_option() -> None:

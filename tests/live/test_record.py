@@ -3,6 +3,7 @@ the program stored; and what diff says of a process that tells what it did."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,8 @@ from live.test_contract import answer, command
 from allocscope.app.arenas import ArenasOptions, arenas
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.app.diff import DiffOptions, diff
-from allocscope.app.record import RecordOptions, record
+from allocscope.app.record import Opened, RecordOptions, passive, record
+from allocscope.app.target import Target
 from allocscope.errors import AllocscopeError
 from allocscope.files.container import Reader, Writer
 from allocscope.files.recording import Recording, open_sample
@@ -89,6 +91,35 @@ def test_samples_at_an_interval(running: Callable[..., RunningFixture], tmp_path
         times = [recording.sample(number).facts.captured_at for number in (1, 2, 3)]
     assert times == sorted(times)
     assert diff(path, path, DiffOptions(1, 3)).data.growth == "none"
+
+
+def test_what_was_taken_before_the_end_is_kept(
+    running: Callable[..., RunningFixture], tmp_path: Path
+) -> None:
+    path, wanted = tmp_path / "a.asrec", RecordOptions(every_s=0.01, for_s=60)
+    target = running("scattered", scale=0.1)
+    taken = 0
+
+    @contextlib.contextmanager
+    def until_it_ends(looked_at: Target, deadline_ns: int) -> Iterator[Opened]:
+        nonlocal taken
+        taken += 1
+        if taken == 4:
+            raise KeyboardInterrupt
+        if taken == 7:
+            target.process.kill()
+            target.process.wait()
+        with passive(looked_at, deadline_ns) as opened:
+            yield opened
+
+    with pytest.raises(KeyboardInterrupt):
+        record(target.pid, path, wanted, until_it_ends)
+    with Recording(path) as recording:
+        assert recording.sample_count == 3
+    written = record(target.pid, path, wanted, until_it_ends)
+    assert written.data.sample_count == 2
+    assert [caveat.code for caveat in written.caveats] == ["target-ended"]
+    assert replay(path, 1).data == replay(path, 2).data
 
 
 # ---- a program that tells what it did ----

@@ -12,8 +12,7 @@ from unit.heaps import USER_BYTES, Image
 
 from allocscope.errors import BadInput, MemoryGap
 from allocscope.files.words import PAGE, WordMemory, pack
-from allocscope.model.recording import Words
-from allocscope.model.walk import Tally
+from allocscope.model.walk import Tally, Words
 
 SLOW_TO_MAKE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 PRESENT = 1
@@ -26,9 +25,10 @@ def runs_of(image: Image) -> bytes:
 def kept(made: rows.Made) -> tuple[Tally, Words]:
     """A walk and the words that it kept."""
     with made.image.memory() as memory:
-        memory.kept = {}
+        memory.keeps_words = True
         tally = memory.walk(made.region)
-        return memory.kept[id(tally)]
+        assert tally.words is not None
+        return tally, tally.words
 
 
 def replayed(made: rows.Made, words: Words) -> Tally:

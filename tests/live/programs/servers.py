@@ -29,9 +29,11 @@ def node(directory: Path) -> Iterator[int]:
     script = (
         "const zlib = require('zlib'); let left = 40;"
         "for (let i = 0; i < 40; i++) zlib.gzip(Buffer.alloc(200000 + i * 1000, 'x' + i),"
-        " () => { if (!--left) { process.stdout.write('ready\\n'); process.stdin.resume(); } });"
+        " () => { if (!--left) { process.stdin.resume();"
+        " setImmediate(() => process.stdout.write('ready\\n')); } });"
     )
     with speaking([installed("node"), "-e", script]) as pid:
+        wait_until("node sleeps", lambda: set(thread_states(pid)) == {"S"})
         yield pid
 
 
