@@ -27,6 +27,8 @@ static inline size_t runs_seek(const run_list *list, size_t hint, uint64_t addre
 static inline uint64_t runs_resident(const run_list *list, size_t *hint, uint64_t start, uint64_t end)
 {
     uint64_t sum = 0;
+    if (*hint < list->count && list->runs[*hint].start <= start && end <= list->runs[*hint].end)
+        return as_resident(list->runs[*hint].flags) ? end - start : 0; /* nearly always */
     size_t i = *hint = runs_seek(list, *hint, start);
     for (; i < list->count && list->runs[i].start < end; i++) {
         if (!as_resident(list->runs[i].flags))

@@ -377,8 +377,9 @@ static int walk_chunks(walker *w)
             win->end = at; /* the links lie in the next block: read it from here */
             continue;
         }
-        for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
-            __builtin_prefetch(win->bytes + ahead);
+        if (win->there != win->own_there) /* held memory is cold, a block just read is not */
+            for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
+                __builtin_prefetch(win->bytes + ahead);
         at = step(w, at, win->bytes + offset, link_there);
     }
     return 0;
