@@ -67,6 +67,8 @@ _KEPT = ("State", "TracerPid", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
 def _thread(task: Path) -> tuple[str, ...]:
     lines = (task / "status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
+    if fields["State"].strip()[0] in "RSDI":
+        fields["State"] = "goes on"  # whether it sleeps at this moment is its own affair
     return tuple(fields[name].strip() for name in _KEPT if name in fields)
 
 
