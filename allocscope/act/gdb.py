@@ -25,11 +25,11 @@ import select
 import signal
 import subprocess
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pygdbmi.IoManager import IoManager
 
+from allocscope.closing import Closing
 from allocscope.errors import AllocscopeError, MissingPart, NoSuchProcess, PermissionRefused, Unsafe
 from allocscope.proc import procfs, refusal
 
@@ -59,7 +59,7 @@ class CallRefused(Unsafe):
     """gdb could not make a call, or it was broken off; the process is as it was before the call."""
 
 
-class Gdb:
+class Gdb(Closing):
     """A gdb of our own, in ``with``. ``deadline_ns`` (monotonic clock) bounds every wait in it.
 
     Starting it does not wait for gdb to be ready: the first answer does.
@@ -83,17 +83,6 @@ class Gdb:
         self._io = IoManager(self._process.stdin, self._process.stdout, None)
         self._poll = select.poll()
         self._poll.register(self._process.stdout, select.POLLIN)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def process_id(self) -> int:

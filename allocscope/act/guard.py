@@ -31,11 +31,11 @@ import signal
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from allocscope.act import task
 from allocscope.act.symbols import ALLOCATOR, RESTORER
+from allocscope.closing import Closing
 from allocscope.errors import MemoryGap
 from allocscope.glibc.states import InvalidHeap
 from allocscope.model.process import Mapping as MemoryMapping
@@ -70,7 +70,7 @@ class _Place(NamedTuple):
     pc: int
 
 
-class Guard:
+class Guard(Closing):
     """Looks at process ``pid``, in ``with``. ``arenas_of`` tells the addresses of all
     malloc_states, main_arena first; it is asked anew at each look, because arenas are added.
 
@@ -93,15 +93,7 @@ class Guard:
         except OSError as error:
             raise refusal.translate(pid, "the memory", error) from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         os.close(self._memory)
 
     def reasons(self, stopped: bool) -> tuple[str, ...]:

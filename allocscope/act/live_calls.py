@@ -23,11 +23,11 @@ import os
 import signal
 import struct
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from allocscope.act import task
 from allocscope.act.gdb import Gdb
+from allocscope.closing import Closing
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import What
 from allocscope.proc import refusal
@@ -103,7 +103,7 @@ def make(
     return xml, text
 
 
-class _Calls:
+class _Calls(Closing):
     """Calls in the stopped process, and reads and writes of its memory."""
 
     def __init__(self, gdb: Gdb, pid: int, symbols: Mapping[str, int]) -> None:
@@ -115,15 +115,7 @@ class _Calls:
         except OSError as error:
             raise refusal.translate(pid, "the memory", error) from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         os.close(self._memory)
 
     def call(self, name: str, prototype: str, *arguments: int) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from allocscope.closing import Closing
 from allocscope.errors import BadInput, WrongUsage
 from allocscope.files import RECORDING_MAGIC as MAGIC
 
@@ -101,7 +102,7 @@ class Writer:
         self._unfinished.unlink()
 
 
-class Reader:
+class Reader(Closing):
     """The sections of a file. BadInput for what is no whole recording of a known version."""
 
     def __init__(self, path: Path) -> None:
@@ -168,14 +169,3 @@ class Reader:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from allocscope.closing import Closing
 from allocscope.errors import WrongUsage
 from allocscope.files.container import SECTION_BYTES, Reader, Section, Writer
 from allocscope.files.words import PAGE_STRUCT, WORD, WordMemory
@@ -93,7 +94,7 @@ class Sample:
     memory: WordMemory
 
 
-class Recording:
+class Recording(Closing):
     """A recording file, open for reading. BadInput when it is not one."""
 
     def __init__(self, path: Path) -> None:
@@ -146,15 +147,7 @@ class Recording:
         memory = WordMemory([words], b"".join(found[RUNS]), f"the recording {self.path}")
         return Sample(number, facts, memory)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._reader.close()
 
 

@@ -16,9 +16,9 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from allocscope.closing import Closing
 from allocscope.errors import (
     AllocscopeError,
     InternalError,
@@ -65,7 +65,7 @@ class HoldBudget:
             return granted
 
 
-class NativeMemory:
+class NativeMemory(Closing):
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
     ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``keeps_words``: a walk keeps what it
@@ -80,17 +80,6 @@ class NativeMemory:
         self.keeps_words = False
         self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
         self._buffer_bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._source:

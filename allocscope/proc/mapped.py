@@ -20,9 +20,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
+from allocscope.closing import Closing
 from allocscope.model.process import Mapping
 from allocscope.parse import maps
 
@@ -31,7 +30,7 @@ _DELETED = " (deleted)"
 _Comparison = Callable[[os.stat_result, Mapping], bool]
 
 
-class MappedFile:
+class MappedFile(Closing):
     """A mapped file, open for reading. Close it, or use it in ``with``.
 
     ``how`` says what proves that it is the mapped one: ``path`` (device and inode), ``map_files``,
@@ -53,17 +52,6 @@ class MappedFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_mapped_file(pid: int, mapping: Mapping) -> MappedFile | None:

@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
 FLOORS = {
     "errors": 0,
     "version": 0,
+    "closing": 0,
     "model": 0,
     "parse": 1,
     "glibc": 2,
