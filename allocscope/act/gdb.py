@@ -36,6 +36,8 @@ from allocscope.proc import procfs, refusal
 GRACE_NS = 5_000_000_000
 """How long letting a process go may take, after the deadline if need be."""
 
+_LOOK_AGAIN_NS = 10_000_000
+
 NOWHERE = "/nonexistent"
 SETTINGS = (
     "set auto-load off",
@@ -152,9 +154,8 @@ class Gdb(Closing):
         types = parameters.split(",") if arguments else []
         values = ", ".join(f"({t}) {v:#x}" for t, v in zip(types, arguments, strict=True))
         function = f"({result_type} (*)({parameters})) {address:#x}"
-        token = self.submit(f'-data-evaluate-expression "({function})({values})"')
-        self._calls.add(token)
-        return token
+        self._calls.add(self._token + 1)  # before it is sent: an interrupt may come right behind
+        return self.submit(f'-data-evaluate-expression "({function})({values})"')
 
     def returned(self, token: int) -> int:
         """The integer that a submitted call returned. Raises as :meth:`call` does."""
@@ -175,15 +176,32 @@ class Gdb(Closing):
     def break_off(self) -> None:
         """Ends the calls that were submitted and have not returned, and undoes the running one.
 
+        An interrupt may have come before, while or after a call was sent, so what gdb is at is
+        asked of gdb: it answers the question behind the calls when none is running any more.
         Raises Unsafe when gdb does not manage it within ``GRACE_NS``.
         """
         end_ns = time.monotonic_ns() + GRACE_NS
-        for token in sorted(self._calls):
-            if token not in self._results and self._attached is not None:
+        question = self.submit("-gdb-version")
+        asked_to_stop = False
+        while question not in self._results:
+            if self._attached is not None and not self._stands_still(self._attached):
                 # Nothing can block SIGSTOP, and only the thread that makes the call runs.
-                os.kill(self._attached, signal.SIGSTOP)
-            with contextlib.suppress(CallRefused):
-                self._answer(token, end_ns)
+                if not asked_to_stop:
+                    os.kill(self._attached, signal.SIGSTOP)
+                asked_to_stop = True
+            else:
+                asked_to_stop = False
+            self._pump(end_ns, _LOOK_AGAIN_NS)
+        for token in {question, *self._calls}:
+            self._calls.discard(token)
+            self._results.pop(token, None)
+        if self._attached is not None and _stop_is_pending(self._attached):
+            os.kill(self._attached, signal.SIGCONT)  # takes the SIGSTOP back that came too late
+
+    @staticmethod
+    def _stands_still(pid: int) -> bool:
+        """Does the thread that makes calls stand in a stop that gdb sees?"""
+        return procfs.stat(pid).state in "tZX"
 
     def grant_grace(self) -> None:
         """Moves the deadline to ``GRACE_NS`` from now, for what must be undone after it passed."""
@@ -201,8 +219,10 @@ class Gdb(Closing):
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         try:
             if self._attached is not None and not self._disposable:
+                if self._calls:
+                    with contextlib.suppress(AllocscopeError, OSError):
+                        self.break_off()
                 with contextlib.suppress(AllocscopeError, OSError):
-                    self.break_off()
                     self.release()
         finally:
             self._end()
@@ -231,10 +251,13 @@ class Gdb(Closing):
             raise CallRefused(f"gdb could not do it: {record['payload']['msg']}")
         return record["payload"]
 
-    def _pump(self, deadline_ns: int) -> None:
-        """Waits until gdb says something, and files it."""
+    def _pump(self, deadline_ns: int, look_again_ns: int | None = None) -> None:
+        """Waits until gdb says something, and files it; or until it is time to look again."""
         left_ns = deadline_ns - time.monotonic_ns()
-        events = self._poll.poll(max(left_ns / 1e6, 0))
+        wait_ns = left_ns if look_again_ns is None else min(left_ns, look_again_ns)
+        events = self._poll.poll(max(wait_ns / 1e6, 0))
+        if not events and wait_ns < left_ns:
+            return
         if not events:
             raise Unsafe(
                 "gdb did not answer before the deadline",
@@ -258,6 +281,13 @@ class Gdb(Closing):
         if self._spoke:
             return Unsafe(f"gdb ended in the middle of its work (exit status {status}){words}")
         return MissingPart(f"gdb does not start (exit status {status}){words}", INSTALL)
+
+
+def _stop_is_pending(pid: int) -> bool:
+    with open(f"/proc/{pid}/status") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return bool(pending >> (signal.SIGSTOP - 1) & 1)
 
 
 def _start(program: str) -> subprocess.Popen[bytes]:

@@ -133,6 +133,25 @@ def test_control_c_in_a_call(target: Target) -> None:
     assert is_gone(gdb.process_id)
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_control_c_around_the_sending_of_a_call(target: Target, sent: bool) -> None:
+    """It comes right behind the sending, or right before: the call that runs nevertheless is
+    undone, and one that was never made is not waited for."""
+
+    class Interrupted(Gdb):
+        def submit(self, command: str) -> int:
+            calls = command.startswith("-data-evaluate-expression")
+            token = super().submit(command) if sent or not calls else 0
+            if calls:
+                raise KeyboardInterrupt
+            return token
+
+    with Interrupted(in_seconds(30)) as gdb, pytest.raises(KeyboardInterrupt):
+        gdb.attach(target.pid)
+        gdb.call(target.symbols["syscall"], SYSCALL, (PAUSE,))
+    assert is_gone(gdb.process_id)
+
+
 def test_gdb_dies(target: Target) -> None:
     with Gdb(in_seconds(30)) as gdb:
         gdb.attach(target.pid)
