@@ -14,7 +14,7 @@ from allocscope.act import ask_live, symbols
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import glibc_says
-from allocscope.app.target import Target, find_malloc, look
+from allocscope.app.target import Target, find_malloc, libc_of, look
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.glibc.locate import Located
 from allocscope.glibc.states import read_ring
@@ -121,15 +121,7 @@ def _ring(memory: ProcessMemory, located: Located) -> tuple[int, ...]:
 
 
 def _libc(image: LibcImage, located: Located | None) -> Libc:
-    return Libc(
-        kind=image.kind,
-        version=image.version,
-        banner=image.banner,
-        path=image.path,
-        build_id=image.build_id,
-        layout=located.layout.name if located else None,
-        safe_linking=None,
-    )
+    return libc_of(image, located.layout.name if located else None, None)
 
 
 _LOCKS_UNKNOWN = Caveat(

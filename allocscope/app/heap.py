@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
-from allocscope.app.target import Target, find_malloc
+from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.model.heap import ArenasData
@@ -46,15 +46,7 @@ class HeapAnswer:
 
     @property
     def libc(self) -> Libc:
-        return Libc(
-            kind=self.image.kind,
-            version=self.image.version,
-            banner=self.image.banner,
-            path=self.image.path,
-            build_id=self.image.build_id,
-            layout=self.reading.layout.name,
-            safe_linking=self.reading.safe_linking,
-        )
+        return libc_of(self.image, self.reading.layout.name, self.reading.safe_linking)
 
 
 def _safe_linking_by_version(version: str | None) -> bool:

@@ -10,7 +10,7 @@ from allocscope.errors import NoGlibcHeap, PermissionRefused
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
-from allocscope.model.libc import LibcImage
+from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import robust_list
@@ -101,3 +101,16 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
             "If the process has only just started, its malloc may yet be set up: try again.",
         )
     return found
+
+
+def libc_of(image: LibcImage, layout: str | None, safe_linking: bool | None) -> Libc:
+    """What an answer says of the C library: its image, and what the memory showed of its malloc."""
+    return Libc(
+        kind=image.kind,
+        version=image.version,
+        banner=image.banner,
+        path=image.path,
+        build_id=image.build_id,
+        layout=layout,
+        safe_linking=safe_linking,
+    )

@@ -71,15 +71,6 @@ def open_mapped_file(pid: int, mapping: Mapping) -> MappedFile | None:
     return None
 
 
-def is_executable(pid: int, mapping: Mapping) -> bool:
-    """Is this a mapping of the program that ``pid`` runs? False too where that may not be seen."""
-    try:
-        found = os.stat(f"/proc/{pid}/exe")
-    except OSError:
-        return False
-    return _same_inode(found, mapping)
-
-
 def _same_device_and_inode(found: os.stat_result, mapping: Mapping) -> bool:
     device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
     return _same_inode(found, mapping) and device == mapping.device
