@@ -51,8 +51,8 @@ typedef struct as_tally {
     uint64_t trim_range_count;
     /* Where the resident bytes are that the four above leave: with them they sum to pages.resident_bytes. */
     uint64_t live_resident_bytes, tcache_struct_resident_bytes, fencepost_resident_bytes, unread_resident_bytes;
-    uint64_t before_resident_bytes; /* in [start, first) */
-    uint64_t beyond_resident_bytes; /* in [where the walk stopped, map_end) */
+    uint64_t before_resident_bytes; /* from start, down to a page, to first */
+    uint64_t beyond_resident_bytes; /* from where the walk stopped to map_end, up to a page */
     /* What malloc_trim would release of bins and of top; fastbins have the rest of trimmable_bytes. bin_whole_bytes: the same of
      * bins, resident or not. */
     uint64_t bin_trimmable_bytes, bin_whole_bytes, top_trimmable_bytes;

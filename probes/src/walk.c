@@ -443,8 +443,8 @@ static void count_sides(walker *w)
     as_tally *t = w->tally;
     int unread = t->stop_reason == AS_STOP_DAMAGE || t->stop_reason == AS_STOP_DEADLINE;
     uint64_t behind = unread ? g->limit : t->stopped_at;
-    t->before_resident_bytes = resident(w, g->start, g->first);
-    t->beyond_resident_bytes = resident(w, behind, g->map_end);
+    t->before_resident_bytes = resident(w, g->start & ~(g->page_size - 1), g->first);
+    t->beyond_resident_bytes = resident(w, behind, round_up(g->map_end, g->page_size));
 }
 
 /* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond belongs to

@@ -172,8 +172,8 @@ def sides(walked: Walked, pages: Pages, rules: Rules, first: int, limit: int) ->
     behind = limit if walked.stop_reason in (DAMAGE, DEADLINE) else walked.stopped_at
     return {
         "unread_resident_bytes": sum(pages.resident(start, end) for start, end in walked.unread),
-        "before_resident_bytes": pages.resident(rules.start, first),
-        "beyond_resident_bytes": pages.resident(behind, rules.map_end),
+        "before_resident_bytes": pages.resident(rules.start // PAGE * PAGE, first),
+        "beyond_resident_bytes": pages.resident(behind, -(-rules.map_end // PAGE) * PAGE),
     }
 
 
