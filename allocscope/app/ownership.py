@@ -22,7 +22,7 @@ from allocscope.owners.loader import loader_claims
 from allocscope.owners.mapped import files_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
-from allocscope.proc import mounts, procfs
+from allocscope.proc import hotspot, mounts, procfs
 from allocscope.proc.segments import bss_claims
 
 Span = tuple[int, int]
@@ -58,7 +58,9 @@ def _claims(
     claims += bss_claims(pid, mappings)
     left = unclaimed(spans, claims)
     claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
-    claims += runtime_claims(memory, unclaimed(spans, claims))
+    claims += hotspot.claims(pid, memory, mappings)
+    readable = [(m.start, m.end) for m in mappings if m.anonymous and m.readable]
+    claims += runtime_claims(memory, unclaimed(readable, claims))
     return claims
 
 

@@ -82,6 +82,8 @@ def _owner(mapping: Mapping, files: Files) -> tuple[OwnerKey, str, str]:
             return key, owner, f"named {path} by whoever mapped it"
     if path.startswith("anon_inode:"):
         return "file-shared", path, "a mapping of a kernel object"
+    if mapping.perms.startswith("---"):
+        return "loader-and-special", "reserved address space", "no access: it cannot hold anything"
     return "unexplained", "unexplained", UNNAMED
 
 

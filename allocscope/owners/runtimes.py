@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from allocscope.glibc.protocols import Memory
 from allocscope.model.owners import Claim
-from allocscope.owners import cpython
+from allocscope.owners import cpython, ruby, v8
 
-RECOGNISERS = (cpython.claims,)
+RECOGNISERS = (v8.claims, cpython.claims, ruby.claims)
 
 
 def runtime_claims(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterator[Claim]:
