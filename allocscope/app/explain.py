@@ -26,6 +26,7 @@ from allocscope.model.situation import ArenaResidence, Situation
 from allocscope.owners.divide import by_byte
 from allocscope.proc import cgroups, procfs
 from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.outside import outside_rss
 
 MOST_ROUNDS = 3
 
@@ -91,7 +92,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         rollup=rollup,
         status=status,
         limits=limits,
-        outside=(),
+        outside=outside_rss(pid, status, target.process.thread_count, best.entries),
     )
     consistency = best.answer.consistency
     if consistency == heap.VALIDATED and before == after and before.all_sleeping:

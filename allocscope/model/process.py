@@ -92,6 +92,7 @@ class ProcessStatus:
     tgid: int | None = None
     cpus_allowed: str | None = None
     effective_capabilities: int | None = None
+    hugetlb_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

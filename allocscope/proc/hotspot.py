@@ -25,7 +25,8 @@ from allocscope.proc.mapped import MappedFile, open_mapped_file
 
 LIBRARY = re.compile(r"/libjvm\.so( \(deleted\))?$")
 ENTRY = struct.Struct("<QQQi4xQQ")
-MOST_ENTRIES = 1 << 14
+BLOCK_BYTES = 32 * ENTRY.size
+MOST_BLOCKS = 512
 LONGEST_NAME = 128
 _SOUGHT = {
     "Universe::_collectedHeap",
@@ -35,6 +36,7 @@ _SOUGHT = {
     "CodeCache::_low_bound",
     "CodeCache::_high_bound",
 }
+_TYPES = {name.partition("::")[0] for name in _SOUGHT}
 
 
 class _Machine:
@@ -45,6 +47,7 @@ class _Machine:
         self.image = elf.from_file(file.read)
         loads = self.image.header.of_kind(elf.PT_LOAD)
         self.bias = base - min(load.address - load.offset for load in loads)
+        self._texts: dict[int, str] = {}
         self.fields = dict(self._fields())
 
     def word(self, address: int) -> int:
@@ -52,21 +55,26 @@ class _Machine:
 
     def text(self, address: int) -> str:
         """A constant of the library, from its file."""
-        data = self.image.read(address - self.bias, LONGEST_NAME) if address else b""
-        return data.split(b"\0", 1)[0].decode("ascii", "replace")
+        found = self._texts.get(address)
+        if found is None:
+            data = self.image.read(address - self.bias, LONGEST_NAME) if address else b""
+            found = data.split(b"\0", 1)[0].decode("ascii", "replace")
+            self._texts[address] = found
+        return found
 
     def _fields(self) -> Iterator[tuple[str, int]]:
         """``("Type::field", offset or address)`` of what is sought."""
         symbol = symbols.exported(self.image, b"gHotSpotVMStructs")
-        at = 0 if symbol is None else self.word(self.bias + symbol)
-        for _ in range(MOST_ENTRIES if at else 0):
-            owner, name, _, static, offset, address = ENTRY.unpack(self.memory.read(at, ENTRY.size))
-            if not owner:
-                return
-            full = f"{self.text(owner)}::{self.text(name)}"
-            if full in _SOUGHT:
-                yield full, address if static else offset
-            at += ENTRY.size
+        table = 0 if symbol is None else self.word(self.bias + symbol)
+        for number in range(MOST_BLOCKS if table else 0):
+            block = self.memory.read(table + number * BLOCK_BYTES, BLOCK_BYTES)
+            for owner, name, _, static, offset, address in ENTRY.iter_unpack(block):
+                if not owner:
+                    return
+                if self.text(owner) in _TYPES:
+                    full = f"{self.text(owner)}::{self.text(name)}"
+                    if full in _SOUGHT:
+                        yield full, address if static else offset
 
     def heap(self) -> tuple[int, int] | None:
         at = self.fields
