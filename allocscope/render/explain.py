@@ -83,9 +83,9 @@ def _ledger(page: Page, data: Explanation) -> None:
     page.blank()
     columns = [
         Column("", tuple(LETTERS[row.key] for row in rows), left=True),
-        Column("memory", tuple(row.label for row in rows), "RSS less drift", left=True),
+        Column("memory", tuple(row.label for row in rows), "all rows", left=True),
         Column(
-            f"resident ({unit.name})",
+            unit.name,
             tuple(unit.cell(row.resident_bytes) for row in rows),
             unit.cell(sum(row.resident_bytes for row in rows)),
         ),
