@@ -3,11 +3,11 @@ target."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 from allocscope.app import heap
 from allocscope.app.target import look
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, SmapsEntry
@@ -27,7 +27,7 @@ OTHER_ALLOCATOR = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenasOptions:
     """``exact``: read smaps whatever it costs the target. ``deadline_s``: seconds after which
     nothing more is started."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from allocscope.account import diff as account
 from allocscope.app.arenas import ArenasOptions, arenas, read_smaps
 from allocscope.app.arenas_file import arenas_of_file
+from allocscope.immutable import immutable
 from allocscope.model.diff import DiffData, Side
 from allocscope.model.heap import ArenasData
 from allocscope.model.process import SmapsEntry
@@ -17,7 +18,7 @@ from allocscope.model.report import Caveat, Method, Report
 Target = int | Path
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DiffOptions:
     """Samples are counted from 1, the last by default; the rest as in ArenasOptions."""
 
@@ -27,7 +28,7 @@ class DiffOptions:
     deadline_s: float = 30.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Read:
     report: Report[ArenasData]
     reading: account.Reading

@@ -8,7 +8,6 @@ way of ``arenas``.
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 
 from allocscope.app import doctor_target
 from allocscope.errors import MissingPart
+from allocscope.immutable import immutable
 from allocscope.lab import fixture
 from allocscope.model.checks import Check, DoctorData
 from allocscope.model.process import Process
@@ -28,7 +28,7 @@ NEEDED = frozenset({"native-helper", "read-permission", "glibc-heap"})
 GDB_SECONDS = 10.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Checkup:
     """What was found. ``process`` is None where no target was given."""
 

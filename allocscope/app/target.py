@@ -3,20 +3,20 @@ library, which threads."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from allocscope.errors import NoGlibcHeap, PermissionRefused
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
+from allocscope.immutable import immutable
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import robust_list
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Cpus:
     """What glibc's limit of arenas, and who judges it, must know. ``cgroup``: CPU time per time,
     None without a quota. ``online`` is None where nothing tells (a core)."""
@@ -25,7 +25,7 @@ class Cpus:
     cgroup: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Target:
     """A process, looked at without touching its memory. ``environ`` is None where it may not be
     read."""

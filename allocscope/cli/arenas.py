@@ -6,7 +6,6 @@ row, the deadline is for all of them together, and the exit status is the worst.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from allocscope.cli import exits, options
 from allocscope.cli.output import colour, deliver, width
 from allocscope.errors import EXIT_PARTIAL, AllocscopeError, WrongUsage
+from allocscope.immutable import immutable
 
 if TYPE_CHECKING:
     from allocscope.model.failure import Failure
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = "arenas"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Wish:
     """What is wanted of each target. Times in the units of their names."""
 

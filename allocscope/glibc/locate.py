@@ -12,7 +12,6 @@ So nothing is asked of the arena that an operation under way breaks.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -30,6 +29,7 @@ from allocscope.glibc.states import (
     read_heaps,
     read_ring,
 )
+from allocscope.immutable import immutable
 
 HEAP_INFO_BYTES = (32, 48)
 PAGE = 4096
@@ -38,7 +38,7 @@ MOST_TORN = 2
 it enters."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Located:
     """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first
     is used)."""

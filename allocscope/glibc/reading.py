@@ -36,6 +36,7 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
+from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
 FEW = 256
@@ -43,7 +44,7 @@ FEW = 256
 call, but the walk goes through memory that is not in the processor's caches."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
     (ascending) and the end of the break."""
@@ -57,7 +58,7 @@ class Subject:
     safe_linking_default: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapReading:
     """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
     fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
@@ -74,7 +75,7 @@ class HeapReading:
     rounds: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Round:
     """What one round has in common for all arenas, read at its beginning."""
 

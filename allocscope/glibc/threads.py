@@ -10,7 +10,6 @@ size whose contents fit.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from allocscope.glibc.layouts import WORD, TcacheLayout
 from allocscope.glibc.protocols import Memory
+from allocscope.immutable import immutable
 
 TCB_SEARCH_BYTES = 0x500
 STATIC_TLS_BYTES = 4096
@@ -26,7 +26,7 @@ ENOUGH_VOTES = 4
 MAX_DEFAULT_COUNT = 65535
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadHead:
     """A thread as the kernel knows it; ``robust_list`` is 0 when it has none. ``thread_pointer`` is
     known only where the thread's registers are (a core)."""
@@ -37,7 +37,7 @@ class ThreadHead:
     thread_pointer: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Tcache:
     """One thread's tcache. ``counts`` is what each bin holds, ``heads`` each bin's first element
     (user pointers)."""
@@ -54,7 +54,7 @@ class Tcache:
         return self.address - 2 * WORD
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadState:
     """A thread's malloc state. ``tcache`` is None where it has none yet (or no longer)."""
 
@@ -64,7 +64,7 @@ class ThreadState:
     tcache: Tcache | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadSlots:
     """Where libc's two variables lie, relative to the thread pointer; None where no thread shows
     it. ``layout`` is None too where there is no tcache. ``key_is_address``: what the parked chunks

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+from allocscope.immutable import immutable
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Check:
     """``status``: ok, degraded or missing. ``cure`` is "" when ok."""
 
@@ -15,6 +15,6 @@ class Check:
     cure: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DoctorData:
     checks: tuple[Check, ...]

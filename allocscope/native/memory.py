@@ -27,6 +27,7 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
@@ -297,7 +298,7 @@ _CLASS_FIELDS = (
     "pages_held",
 )
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
-_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+_TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
 def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
