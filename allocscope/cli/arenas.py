@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +18,8 @@ from allocscope.errors import EXIT_PARTIAL, AllocscopeError, WrongUsage
 from allocscope.immutable import immutable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from allocscope.model.failure import Failure
     from allocscope.model.heap import ArenasData
     from allocscope.model.report import Report
@@ -64,7 +65,7 @@ class Wish:
 @click.option("--ask-glibc", is_flag=True, help="Let glibc itself answer in a frozen copy too.")
 @click.option(
     "--exe",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.FilePath(exists=True, dir_okay=False),
     metavar="PROGRAM",
     help="The program that a core file is of.",
 )
@@ -141,7 +142,7 @@ def _fit_together(
     targets: Sequence[int | Path], of_processes: bool, sample: int | None, exe: Path | None
 ) -> None:
     """Options that mean nothing for a target are refused, not passed over."""
-    files = [target for target in targets if isinstance(target, Path)]
+    files = [target for target in targets if not isinstance(target, int)]
     if files and of_processes:
         raise WrongUsage(
             f"{files[0]} is a file: --exact, --snapshot and --ask-glibc need a running process",
@@ -154,7 +155,7 @@ def _fit_together(
 
 
 def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
-    if isinstance(target, Path):
+    if not isinstance(target, int):
         return _read_file(target, wish, deadline_s)
     from allocscope.app.arenas import ArenasOptions, arenas
 
@@ -206,7 +207,7 @@ def _each(targets: Sequence[int | Path], wish: Wish) -> list[tuple[float, Outcom
 
 def _named(target: int | Path) -> tuple[int | None, str]:
     """What stands in the row of a target that cannot be read."""
-    if isinstance(target, Path):
+    if not isinstance(target, int):
         return None, target.name
     from allocscope.proc import select
 

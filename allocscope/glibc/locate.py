@@ -205,12 +205,12 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    candidates = itertools.chain(_candidates(areas), _untouched(areas))
-    for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-        fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
-        found = [fit for fit in fits if fit is not None]
-        if len(found) > 1:
-            return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
-        if found:
-            return found[0][0]
+    for candidates in (_candidates(areas), _untouched(areas)):
+        for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
+            fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+            found = [fit for fit in fits if fit is not None]
+            if len(found) > 1:
+                return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
+            if found:
+                return found[0][0]
     return None
