@@ -75,6 +75,15 @@ class Tally:
     trimmable_bytes: int
     pinned_bytes: int
     trim_range_count: int
+    live_resident_bytes: int
+    tcache_struct_resident_bytes: int
+    fencepost_resident_bytes: int
+    unread_resident_bytes: int
+    before_resident_bytes: int
+    beyond_resident_bytes: int
+    bin_trimmable_bytes: int
+    bin_whole_bytes: int
+    top_trimmable_bytes: int
     pages: Residency
     bin_node_hash: int
     bin_fd_hash: int
@@ -88,3 +97,17 @@ class Tally:
     stop_reason: int
     classes: tuple[SizeClass, ...]
     words: Words | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def row_resident_bytes(self) -> int:
+        """Resident bytes of the row's chunks, header by header, and of what was left unread."""
+        return (
+            self.live_resident_bytes
+            + self.tcache_resident_bytes
+            + self.fastbin_resident_bytes
+            + self.bin_resident_bytes
+            + self.top_resident_bytes
+            + self.fencepost_resident_bytes
+            + self.tcache_struct_resident_bytes
+            + self.unread_resident_bytes
+        )
