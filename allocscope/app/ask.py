@@ -14,6 +14,7 @@ from allocscope.act import ask_live, symbols
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import glibc_says
+from allocscope.app.arenas_asked import LOCKS_UNKNOWN
 from allocscope.app.target import Target, find_malloc, libc_of, look
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.glibc.locate import Located
@@ -68,7 +69,7 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
             said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)
-        return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
+        return answer, _libc(image, located), () if located else (LOCKS_UNKNOWN,)
     raise glibc_says.always_torn(pid)
 
 
@@ -124,10 +125,6 @@ def _libc(image: LibcImage, located: Located | None) -> Libc:
     return libc_of(image, located.layout.name if located else None, None)
 
 
-_LOCKS_UNKNOWN = Caveat(
-    "locks-unknown",
-    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
-)
 _NOT_CRASH_ONLY = Caveat(
     "live-not-crash-only",
     "the process itself made the calls: killing gdb while it made them would have killed it.",
