@@ -33,10 +33,6 @@ ALONE = Caveat(
     "`doctor PID --layout` prints what a new row of the layout table needs.",
     partial=True,
 )
-LOCKS_UNKNOWN = Caveat(
-    "locks-unknown",
-    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
-)
 
 
 def arenas_asked(
@@ -86,5 +82,5 @@ def _alone(pid: int, max_pause_ns: int, deadline_ns: int, started_ns: int) -> Re
         allocator=allocator,
         method=Method("snapshot", said.pause_ns, time.monotonic_ns() - started_ns, "partial"),
         data=asked(info, says, rss_bytes),
-        caveats=(ALONE, LOCKS_UNKNOWN, *allocator_caveats),
+        caveats=(ALONE, glibc_says.LOCKS_UNKNOWN, *allocator_caveats),
     )

@@ -14,7 +14,6 @@ from allocscope.act import ask_live, symbols
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import glibc_says
-from allocscope.app.arenas_asked import LOCKS_UNKNOWN
 from allocscope.app.target import Target, find_malloc, libc_of, look
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.glibc.locate import Located
@@ -69,7 +68,7 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
             said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)
-        return answer, _libc(image, located), () if located else (LOCKS_UNKNOWN,)
+        return answer, _libc(image, located), () if located else (glibc_says.LOCKS_UNKNOWN,)
     raise glibc_says.always_torn(pid)
 
 
