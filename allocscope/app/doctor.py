@@ -2,8 +2,8 @@
 
 Each check says what the finding means for the reader's work, not only that something is absent.
 Rules: nothing is stopped or changed; a check never ends the examination. ``missing`` means that a
-verb cannot work, ``degraded`` that it works with a loss; only what is in ``NEEDED`` (model.checks) stands
-in the way of ``arenas``.
+verb cannot work, ``degraded`` that it works with a loss; only what model.checks calls ``NEEDED``
+stands in the way of ``arenas``.
 """
 
 from __future__ import annotations
