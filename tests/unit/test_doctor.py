@@ -14,9 +14,8 @@ from test_render_json import validate
 
 from allocscope.app import doctor as doctor_module
 from allocscope.app.doctor import doctor
-from allocscope.model.checks import NEEDED, Checkup
 from allocscope.cli.group import run
-from allocscope.model.checks import Check, DoctorData
+from allocscope.model.checks import NEEDED, Check, Checkup, DoctorData
 from allocscope.proc import features, refusal
 from allocscope.render.checks import checks
 from allocscope.render.page import Look
@@ -39,7 +38,6 @@ def test_every_finding_that_is_not_ok_has_a_cure() -> None:
 def test_this_process_can_be_examined_from_a_child() -> None:
     code = (
         "import sys, json; from allocscope.app.doctor import doctor\n"
-from allocscope.model.checks import 
         "found = doctor(int(sys.argv[1]))\n"
         "print(json.dumps({c.key: c.status for c in found.data.checks}))"
     )
