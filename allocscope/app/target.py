@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from allocscope.errors import NoGlibcHeap, PermissionRefused
+from allocscope.errors import PermissionRefused, UnknownLayout
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
@@ -87,18 +87,20 @@ def first_malloc(
 
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
-    """The malloc in use of a live process. NoGlibcHeap when there is none that can be read."""
+    """The malloc in use of a live process. UnknownLayout when there is none that can be read."""
     found = first_malloc(memory, target.images, target.brk_spans)
     if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"
             for image in target.images
         )
-        raise NoGlibcHeap(
+        raise UnknownLayout(
             f"process {target.process.pid} ({target.process.comm}) has {seen}, "
             "but none of the known malloc layouts fits its memory",
-            f"`allocscope ask {target.process.pid}` lets glibc itself answer, in a frozen copy. "
-            "If the process has only just started, its malloc may yet be set up: try again.",
+            f"`allocscope arenas {target.process.pid} --ask-glibc` lets glibc itself answer, in a "
+            f"frozen copy, and `allocscope doctor {target.process.pid} --layout` tells what does "
+            "not fit. If the process has only just started, its malloc may yet be set up: try "
+            "again.",
         )
     return found
 

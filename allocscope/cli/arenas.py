@@ -20,11 +20,13 @@ from allocscope.immutable import immutable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from allocscope.model.asked import AskedData
     from allocscope.model.failure import Failure
     from allocscope.model.heap import ArenasData
     from allocscope.model.report import Report
 
-    Outcome = Report[ArenasData] | Failure
+    Answer = Report[ArenasData] | Report[AskedData]
+    Outcome = Answer | Failure
 
 SCHEMA = "arenas"
 
@@ -154,17 +156,21 @@ def _fit_together(
         raise WrongUsage("--exe names the program of one core file", "Give one core file with it.")
 
 
-def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
-    if not isinstance(target, int):
+def _read(target: int | Path, wish: Wish, deadline_s: float) -> Answer:
+    if isinstance(target, Path):
         return _read_file(target, wish, deadline_s)
     from allocscope.app.arenas import ArenasOptions, arenas
 
     wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
     if not wish.frozen:
         return arenas(target, wanted)
+    if wish.ask_glibc:
+        from allocscope.app.arenas_asked import arenas_asked
+
+        return arenas_asked(target, wanted, max_pause_ns=wish.max_pause_ns)
     from allocscope.app.arenas_frozen import arenas_frozen
 
-    return arenas_frozen(target, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
+    return arenas_frozen(target, wanted, ask_glibc=False, max_pause_ns=wish.max_pause_ns)
 
 
 def _read_file(path: Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:

@@ -100,8 +100,8 @@ class _Reader:
             self.memory,
             self.tcbs,
             {arena.address for arena in arenas},
-            _in_spans(subject.spans),
-            _tcache_layouts(subject.located),
+            in_spans(subject.spans),
+            tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
         rows = fitting_rows(subject.located, self.slots)
@@ -267,11 +267,11 @@ def fitting_rows(located: Located, slots: ThreadSlots) -> list[Layout]:
     return rows
 
 
-def _tcache_layouts(located: Located) -> list[TcacheLayout]:
+def tcache_layouts(located: Located) -> list[TcacheLayout]:
     return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
-def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
+def in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
     low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
     return lambda address: low <= address < high and address % 16 == 0
 

@@ -10,14 +10,14 @@ from allocscope.model.fields import HEX
 
 @immutable
 class Side:
-    """One of the two. ``file`` and ``sample`` are None for a running process; ``captured_at_s``:
-    seconds since 1970."""
+    """One of the two. ``file`` and ``sample`` are None for a running process, ``sample`` for a core
+    too; ``captured_at_s``: seconds since 1970, None for a core, which does not tell."""
 
     file: str | None
     sample: int | None
     source: str
     consistency: str
-    captured_at_s: float
+    captured_at_s: float | None
     pid: int
     start_ticks: int | None
     comm: str
@@ -34,7 +34,8 @@ class Change:
 
 @immutable
 class Growth:
-    """How the figures of an arena, or of all, changed; the names are those of ``arenas``."""
+    """How the figures of an arena, or of all, changed; the names are those of ``arenas``. What a
+    core does not tell is None."""
 
     system_bytes: Change
     live_bytes: Change
@@ -43,7 +44,7 @@ class Growth:
     free_resident_bytes: Change
     trimmable_bytes: Change
     pinned_bytes: Change
-    swapped_bytes: Change
+    swapped_bytes: Change | None
 
 
 @immutable
@@ -85,16 +86,17 @@ class DiffData:
 
     ``live_bytes`` and ``free_resident_bytes`` decide it: those of all arenas, with live chunks
     that have mappings of their own. What is below ``noise_bytes`` counts as no growth.
-    Lists stand by falling change; what did not change is left out."""
+    Lists stand by falling change; what did not change is left out. With a core on a side RSS and
+    the time between the two are None."""
 
     before: Side
     after: Side
     same_process: bool
-    interval_s: float
+    interval_s: float | None
     growth: str
     verdict: str
     noise_bytes: int
-    rss_bytes: Change
+    rss_bytes: Change | None
     live_bytes: Change
     free_resident_bytes: Change
     totals: Growth

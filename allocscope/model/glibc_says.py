@@ -156,7 +156,7 @@ class Answer:
 @immutable
 class GlibcSays:
     """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented
-    inaccuracies of that version.
+    inaccuracies of that version; None where nothing could be compared.
     ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None
     without one."""
 
@@ -164,7 +164,7 @@ class GlibcSays:
     pause_ns: int
     malloc_info: MallocInfo | None
     malloc_stats: MallocStats | None
-    agrees: bool
+    agrees: bool | None
     differences: tuple[Difference, ...]
     locks_held: tuple[str, ...]
     drift_bytes: int | None
