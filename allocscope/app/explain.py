@@ -18,6 +18,7 @@ from allocscope.app.target import Target, look
 from allocscope.causes import explanation
 from allocscope.errors import MissingPart
 from allocscope.glibc.reading import MAX_ROUNDS
+from allocscope.immutable import immutable
 from allocscope.model.ledger import Explanation, Ledger
 from allocscope.model.owners import Holding
 from allocscope.model.process import SmapsEntry, SmapsRollup
@@ -31,14 +32,14 @@ from allocscope.proc.outside import outside_rss
 MOST_ROUNDS = 3
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ExplainOptions:
     """``deadline_s``: seconds after which nothing more is started."""
 
     deadline_s: float = 30.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Round:
     """One reading of smaps and the heap, and what they give together."""
 

@@ -7,9 +7,9 @@ takes them, so that no byte of the ledger counts twice in ``exclusive_bytes``.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
+from allocscope.immutable import immutable
 from allocscope.model.ledger import CauseKey, Confidence, LedgerKey, Remedy
 from allocscope.model.situation import ArenaResidence, Situation
 
@@ -17,7 +17,7 @@ Cell = tuple[LedgerKey, int | None]
 """A row of the ledger, and of which arena (None: not of an arena)."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Finding:
     """One cause. ``takes``: its bytes by cell; ``outside_bytes``: those that are not in RSS.
     ``headline`` follows "of which" in the verdict."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
+
+from allocscope.immutable import immutable
 
 LedgerKey = Literal[
     "glibc-live",
@@ -65,7 +66,7 @@ Confidence = Literal["measured", "inferred", "hint"]
 GainIs = Literal["measured", "forecast", "unknown"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LedgerRow:
     """One owner's share of RSS. ``resident_bytes`` is exact; ``virtual_bytes`` is the memory it
     spans, resident or not; the others are None where the kernel tells them only of a mapping that
@@ -80,7 +81,7 @@ class LedgerRow:
     evidence: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Ledger:
     """RSS, row by row: ``sum(resident_bytes) + drift_bytes == rss_bytes``, always.
 
@@ -99,7 +100,7 @@ class Ledger:
         return sum(row.resident_bytes for row in self.rows if row.key in keys)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class OutsideRss:
     """Memory that the process causes and that no RSS counts."""
 
@@ -108,7 +109,7 @@ class OutsideRss:
     evidence: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Remedy:
     """What can be done. ``gain_bytes``: what it would give back, None where that is unknown;
     ``cost``: what it takes, in words."""
@@ -120,7 +121,7 @@ class Remedy:
     cost: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Cause:
     """One reason why memory is held. ``bytes`` of several causes may overlap; ``exclusive_bytes``
     do not, and rank."""
@@ -135,7 +136,7 @@ class Cause:
     remedies: tuple[Remedy, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Explanation:
     """The data of the contract. ``peak_rss_bytes`` and ``footprint_bytes`` are None where nothing
     tells (a recording)."""

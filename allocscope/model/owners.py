@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 HeapKey = Literal["glibc-main-heap", "glibc-thread-heap"]
@@ -27,7 +28,7 @@ RowKey = Literal[
 OwnerKey = HeapKey | RowKey
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Claim:
     """``[start, end)`` belongs to ``owner`` ("main heap", "stack of thread 17", a library's path).
 
@@ -41,7 +42,7 @@ class Claim:
     evidence: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Holding:
     """A mapping, or the part of one that has the same owner, with its figures.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Ledger, OutsideRss
 from allocscope.model.libc import Allocator
@@ -17,7 +16,7 @@ from allocscope.model.process import (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaResidence:
     """The resident bytes of one arena by what they are used for, as in the ledger's rows; summed
     over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``."""
@@ -48,7 +47,7 @@ class ArenaResidence:
         return self.live_bytes + self.free_bytes + self.overhead_bytes + self.unread_bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Situation:
     """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
     nothing tells (a recording, an old kernel); ``exact`` heap figures are those of ``arenas``."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 from allocscope.model.heap import SizeClass
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Residency:
     """Page states of an address range, in bytes. The zero page counts as zero, not as resident."""
 
@@ -19,7 +20,7 @@ class Residency:
     zero_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Region:
     """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h.
     Address lists are sorted."""
@@ -41,7 +42,7 @@ class Region:
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Words:
     """Words of memory, page by page, as the native helper lays them out (as_page and its words,
     probes/include/words.h)."""
@@ -50,7 +51,7 @@ class Words:
     words: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Tally:
     """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
     what the walk looked at, where it was asked to keep that."""

@@ -9,9 +9,9 @@ is code, constants, or a file that somebody reads.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
+from allocscope.immutable import immutable
 from allocscope.model.owners import Claim, OwnerKey
 from allocscope.model.process import Mapping
 
@@ -45,7 +45,7 @@ _SHARED_MEMORY = ("/dev/zero", "/memfd:", "/SYSV", "/dev/shm/", "[anon_shmem:")
 UNNAMED = "anonymous memory in which no structure of a known owner was found"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Files:
     """What must be known of mapped files beside their names. ``programs``: paths with executable
     mappings; ``tmpfs_devices``: devices, as maps prints them, whose files are memory."""

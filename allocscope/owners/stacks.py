@@ -12,12 +12,12 @@ Rules: the three words must fit the block's own address; one that does not fit i
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory
+from allocscope.immutable import immutable
 from allocscope.model.owners import Claim
 
 PAGE = 4096
@@ -28,7 +28,7 @@ SEARCH_BYTES = 4 * PAGE
 EVIDENCE = "a thread control block at {tcb:#x} says so (stackblock, stackblock_size, guardsize)"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Stack:
     """``[start, end)``, guard included; ``tid`` is None where the thread has ended."""
 

@@ -10,12 +10,12 @@ Rules: sizes and places must fit each other, and a heap must have at least two c
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from allocscope.glibc.protocols import Memory
+from allocscope.immutable import immutable
 from allocscope.model.owners import Claim
 
 CHUNK_BYTES = 1 << 18
@@ -26,7 +26,7 @@ MOST_CHUNK_BYTES = 1 << 36
 FEWEST_CHUNKS = 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Chunk:
     start: int
     size: int

@@ -8,8 +8,9 @@ Documentation/gpu/drm-usage-stats.rst.
 
 from __future__ import annotations
 
-import dataclasses
 import re
+
+from allocscope.immutable import immutable
 
 _LINE = re.compile(r"^drm-(resident|memory|total)-([\w-]+):\s+(\d+)( [KM]iB)?\s*$", re.MULTILINE)
 _ID = re.compile(r"^(drm-driver|drm-pdev|drm-client-id):\s+(.+?)\s*$", re.MULTILINE)
@@ -18,7 +19,7 @@ _RANK = {"resident": 0, "memory": 1, "total": 2}
 SYSTEM_REGIONS = frozenset({"system", "system0", "gtt", "cpu", "smem"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DeviceClient:
     """One client of one device; several descriptors may be the same one. ``region_bytes``: by
     region of the device's memory."""

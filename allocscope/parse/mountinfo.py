@@ -6,12 +6,11 @@ page; ``show_mountinfo`` in fs/proc_namespace.c.
 
 from __future__ import annotations
 
-import dataclasses
-
 from allocscope.errors import BadInput
+from allocscope.immutable import immutable
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Mount:
     """One mount. ``point`` as the kernel prints it, octal escapes and all."""
 

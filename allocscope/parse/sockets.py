@@ -7,12 +7,11 @@ net/ipv4/tcp_ipv4.c, sockstat_seq_show in net/ipv4/proc.c.
 
 from __future__ import annotations
 
-import dataclasses
-
 from allocscope.errors import BadInput
+from allocscope.immutable import immutable
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Queues:
     """Unsent and unread bytes of one socket. ``listening``: what would be unread are connections
     that wait, not bytes."""

@@ -8,10 +8,10 @@ at most MOST are looked at, and how many there are is told all the same.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 
+from allocscope.immutable import immutable
 from allocscope.parse import fdinfo, sockets
 from allocscope.parse.fdinfo import DeviceClient
 from allocscope.proc import refusal
@@ -22,7 +22,7 @@ _DEVICE = "/dev/dri/"
 _NETWORKS = ("tcp", "tcp6", "udp", "udp6")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MemoryFile:
     """A file in memory that is held open. ``device`` as /proc/PID/maps prints it."""
 
@@ -32,7 +32,7 @@ class MemoryFile:
     allocated_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Descriptors:
     """``count``: all of them; the others are what was found behind them."""
 

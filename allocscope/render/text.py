@@ -7,14 +7,13 @@ string that came from a target never reaches a terminal unescaped.
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.units import GIB, KIB, MIB, TIB, plural, size
 
 __all__ = ["GIB", "KIB", "MIB", "TIB", "plural", "size"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Unit:
     """The unit of a table: ``cell`` prints without the unit's name, which the table says once."""
 
