@@ -11,7 +11,7 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
-from allocscope.glibc.pieces import Trim
+from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 SAFE_LINKING_SINCE = (2, 32)
 FROZEN = "frozen"
 VALIDATED = "validated"
-NO_PAD = Trim()
-"""malloc_trim(0), nothing mlocked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def read(
     max_rounds: int = MAX_ROUNDS,
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
-    trim: Trim = NO_PAD,
+    trim: Trim = PLAIN_TRIM,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where

@@ -54,6 +54,10 @@ class Trim:
     locked: Sequence[int] = ()
 
 
+PLAIN_TRIM = Trim()
+"""malloc_trim(0) where nothing is mlocked."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the cutting needs to know of the process: memory, the walk, and the writable anonymous

@@ -23,7 +23,14 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import Surroundings, Trim, main_pieces, span_to_hold, thread_pieces
+from allocscope.glibc.pieces import (
+    PLAIN_TRIM,
+    Surroundings,
+    Trim,
+    main_pieces,
+    span_to_hold,
+    thread_pieces,
+)
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
@@ -55,7 +62,7 @@ class Subject:
     spans: tuple[tuple[int, int], ...]
     brk_end: int
     safe_linking_default: bool
-    trim: Trim = Trim()
+    trim: Trim = PLAIN_TRIM
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -44,25 +44,34 @@ class ArenaForecast:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pace:
-    """What this machine needs for the kernel's part, measured on memory of allocscope's own:
-    nanoseconds for each call, for each page released, for each page faulted in again."""
+    """What the estimated times rest on, in nanoseconds. The kernel's part was measured just now, on
+    memory of allocscope's own: ``call_ns`` for each call, ``page_ns`` for each page released,
+    ``fault_ns`` for each page faulted in again. glibc's part is taken from docs/trim-forecast.md:
+    ``visit_ns`` for each binned chunk that it looks at, ``merge_ns`` for each fastbin chunk that it
+    merges with its neighbours."""
 
     call_ns: int
     page_ns: int
     fault_ns: int
+    visit_ns: int
+    merge_ns: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrimForecast:
     """What malloc_trim(``pad_bytes``) would do now. ``page_count``: pages that would leave RSS, and
-    so the most that can be faulted in again. ``estimated_ns``: the time of its system calls at
-    ``pace``; ``estimated_refault_ns``: that of faulting all those pages in again."""
+    so the most that can be faulted in again. ``visit_count``, ``merge_count``: chunks in bins, all
+    of which it looks at, and in fastbins that it empties (up to 2.42). ``estimated_ns``: the time
+    that all this takes at ``pace``; ``estimated_refault_ns``: that of faulting all those pages in
+    again."""
 
     pad_bytes: int
     bytes: int
     page_count: int
     madvise_count: int
     brk_count: int
+    visit_count: int
+    merge_count: int
     stays: Stays
     pace: Pace
     estimated_ns: int
@@ -131,9 +140,14 @@ class Applied:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrimData:
-    """The answer of ``trim``. ``error_bytes``: what was released by ``applied`` (else by
+    """The answer of ``trim``. ``rss_bytes`` is that of the whole process, before.
+    ``free_resident_bytes``: what the arenas hold free and resident; the forecast's ``bytes`` and
+    all that ``stays`` add up to it. ``error_bytes``: what was released by ``applied`` (else by
     ``rehearsed``) minus the forecast; None where nothing was run."""
 
+    rss_bytes: int
+    resident_bytes: int
+    free_resident_bytes: int
     forecast: TrimForecast
     rehearsed: Rehearsed | None
     applied: Applied | None

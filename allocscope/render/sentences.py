@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from allocscope.model.glibc_says import Difference, GlibcSays
 from allocscope.model.heap import ArenasData, Mmapped, Setting, Settings
@@ -44,7 +45,7 @@ def headline(report: Report[ArenasData], exact: bool = False) -> str:
     return f"{free} malloc_trim(0) would release {size(totals.trimmable_bytes, exact)} now."
 
 
-def identity(report: Report[ArenasData]) -> tuple[str, ...]:
+def identity(report: Report[Any]) -> tuple[str, ...]:
     """Which process this is, item by item, so that nobody acts on the wrong one."""
     process = report.process
     parts = (
