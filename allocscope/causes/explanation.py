@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from allocscope.causes import elsewhere, outside, pages, parked, rank, retained, settings, spread
 from allocscope.causes.finding import Finding, Rule, share
-from allocscope.model.ledger import Cause, Explanation
+from allocscope.model.ledger import Cause, Explanation, healthy_bytes
 from allocscope.model.situation import Situation
 from allocscope.units import size
 
@@ -88,8 +88,8 @@ def _healthy(situation: Situation) -> Cause:
         share_of_rss_ratio=0.0,
         confidence="measured",
         evidence=(
-            f"no cause holds more than {size(rank.HEALTHY_BYTES)} or 10 % of RSS; "
-            f"{size(live)} of malloc's memory are in use",
+            f"no cause holds more than {size(healthy_bytes(situation.rss_bytes))} (16 MiB, or 10 % "
+            f"of RSS where that is more); {size(live)} of malloc's memory are in use",
         ),
         remedies=(),
     )

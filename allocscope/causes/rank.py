@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from allocscope.causes.finding import Cell, Finding
-from allocscope.model.ledger import Cause
+from allocscope.model.ledger import Cause, healthy_bytes
 from allocscope.model.situation import Situation
 from allocscope.units import MIB
 
-HEALTHY_BYTES = 16 * MIB
-HEALTHY_RATIO = 0.10
 LEAST_BYTES = 64 << 10
 LEAST_RATIO = 0.01
 WITHOUT_BYTES = frozenset({"setting-without-effect", "descriptor-growth"})
@@ -63,7 +61,7 @@ def _worth_telling(finding: Finding, exclusive: int, rss_bytes: int) -> bool:
 
 def matters(exclusive_bytes: int, rss_bytes: int) -> bool:
     """Is it more than a healthy process has?"""
-    return exclusive_bytes > max(HEALTHY_BYTES, HEALTHY_RATIO * rss_bytes)
+    return exclusive_bytes > healthy_bytes(rss_bytes)
 
 
 def cause(finding: Finding, exclusive_bytes: int, rss_bytes: int) -> Cause:
@@ -75,5 +73,5 @@ def cause(finding: Finding, exclusive_bytes: int, rss_bytes: int) -> Cause:
         share_of_rss_ratio=finding.bytes / rss_bytes if rss_bytes else 0.0,
         confidence=finding.confidence,
         evidence=finding.evidence,
-        remedies=finding.remedies,
+        remedies=tuple(remedy for remedy in finding.remedies if remedy.gain_bytes != 0),
     )

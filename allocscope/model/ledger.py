@@ -136,6 +136,11 @@ class Cause:
     remedies: tuple[Remedy, ...]
 
 
+def healthy_bytes(rss_bytes: int) -> int:
+    """What a cause may hold in a process that is called healthy: 16 MiB, or 10 % of RSS."""
+    return max(16 << 20, rss_bytes // 10)
+
+
 @immutable
 class Explanation:
     """The data of the contract. ``peak_rss_bytes`` and ``footprint_bytes`` are None where nothing

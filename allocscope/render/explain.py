@@ -8,7 +8,14 @@ known, every remedy what it would give back and what it costs.
 
 from __future__ import annotations
 
-from allocscope.model.ledger import Cause, Explanation, LedgerKey, LedgerRow, Remedy
+from allocscope.model.ledger import (
+    Cause,
+    Explanation,
+    LedgerKey,
+    LedgerRow,
+    Remedy,
+    healthy_bytes,
+)
 from allocscope.model.report import Report
 from allocscope.render import sentences
 from allocscope.render.bar import stacked
@@ -110,7 +117,13 @@ def _share(part: int, whole: int) -> str:
 
 
 def _short(row: LedgerRow, width: int) -> str:
-    return clean(row.evidence[0], width) if row.evidence else ""
+    """The weightiest evidence, of a path only the file's name."""
+    if not row.evidence:
+        return ""
+    owner, colon, said = row.evidence[0].partition(": ")
+    if colon and owner.startswith("/"):
+        owner = owner.rpartition("/")[2]
+    return clean(f"{owner}{colon}{said}", width)
 
 
 def _outside(page: Page, data: Explanation) -> None:
@@ -127,20 +140,41 @@ def _outside(page: Page, data: Explanation) -> None:
 
 
 def _causes(page: Page, data: Explanation) -> None:
+    """The causes that matter at length, the others in a line each."""
     page.blank()
     page.heading("Causes")
-    for number, cause in enumerate(data.causes, start=1):
+    told = [cause for cause in data.causes if _matters(cause, data.rss_bytes)]
+    for number, cause in enumerate(told, start=1):
         _cause(page, number, cause)
+    smaller = [cause for cause in data.causes if cause not in told]
+    if smaller:
+        page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
+    for cause in smaller:
+        page.line(f"   - {_head(cause, page.look.exact_bytes)}", hanging=5)
+
+
+def _matters(cause: Cause, rss_bytes: int) -> bool:
+    if not cause.bytes:
+        return True
+    return cause.exclusive_bytes > healthy_bytes(rss_bytes)
+
+
+def _head(cause: Cause, exact: bool) -> str:
+    if not cause.bytes:
+        return cause.title
+    head = f"{cause.title}: {size(cause.bytes, exact)}, {_share_of_rss(cause)}"
+    if cause.exclusive_bytes != cause.bytes:
+        head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
+    return head
+
+
+def _share_of_rss(cause: Cause) -> str:
+    return f"{100 * cause.share_of_rss_ratio:.0f} % of RSS"
 
 
 def _cause(page: Page, number: int, cause: Cause) -> None:
     exact = page.look.exact_bytes
-    head = f"{number}. {cause.title}"
-    if cause.bytes:
-        head += f": {size(cause.bytes, exact)}, {100 * cause.share_of_rss_ratio:.0f} % of RSS"
-        if cause.exclusive_bytes != cause.bytes:
-            head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
-    page.line(head, "bold", hanging=3)
+    page.line(f"{number}. {_head(cause, exact)}", "bold", hanging=3)
     for text in cause.evidence:
         page.line(f"   - {clean(text)}", hanging=5)
     if cause.confidence != "measured":
@@ -150,8 +184,7 @@ def _cause(page: Page, number: int, cause: Cause) -> None:
 
 
 def _remedy(remedy: Remedy, exact: bool) -> str:
-    gain = "gives back nobody knows how much"
+    gain = "Gain: unknown"
     if remedy.gain_bytes is not None:
-        word = "gives back" if remedy.gain_is == "measured" else "would give back about"
-        gain = f"{word} {size(remedy.gain_bytes, exact)}"
-    return f"{clean(remedy.action)}. {gain[0].upper()}{gain[1:]}; cost: {clean(remedy.cost)}."
+        gain = f"Gain: {size(remedy.gain_bytes, exact)} ({remedy.gain_is})"
+    return f"{clean(remedy.action)}. {gain}; cost: {clean(remedy.cost)}."
