@@ -66,7 +66,7 @@ def fastbin_hoard(situation: Situation) -> Finding | None:
             f"merged, {size(gain)} of them would be whole pages that malloc_trim releases",
         ),
         remedies=(
-            remedies.trim(gain),
+            remedies.trim(situation),
             advice(
                 "no-fastbins",
                 "mallopt(M_MXFAST, 0) or GLIBC_TUNABLES=glibc.malloc.mxfast=0: chunks are merged "

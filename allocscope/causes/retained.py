@@ -37,7 +37,7 @@ def top_pinned(situation: Situation) -> Finding | None:
             f"{size(main.live_bytes)} are live and {size(held)} are whole free pages below top",
             f"top, the only part that free() can give back, has {size(arena.figures.top_bytes)}",
         ),
-        remedies=(remedies.trim(held + main.top_trimmable_bytes), remedies.look_at_pins()),
+        remedies=(remedies.trim(situation), remedies.look_at_pins()),
     )
 
 
@@ -63,7 +63,7 @@ def untrimmed_free(situation: Situation) -> Finding | None:
             f"malloc holds {size(totals.free_resident_bytes)} free but resident, of which "
             f"malloc_trim(0) would release {size(totals.trimmable_bytes)}",
         ),
-        remedies=(remedies.trim(totals.trimmable_bytes),),
+        remedies=(remedies.trim(situation),),
     )
 
 

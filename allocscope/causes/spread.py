@@ -42,7 +42,6 @@ def arena_spread(situation: Situation) -> Finding | None:
     total = sum(taken for _, taken in takes)
     resident = sum(arena.resident_bytes for arena in empty)
     gain = sum(sorted(map(reusable, empty))[: len(empty) - FEW_ARENAS])
-    whole_pages = sum(arena.whole_pages_bytes for arena in empty)
     return Finding(
         key="arena-spread",
         title="Many arenas, most of them nearly empty",
@@ -56,7 +55,7 @@ def arena_spread(situation: Situation) -> Finding | None:
             *_limits(situation),
             *_threads(situation),
         ),
-        remedies=(remedies.trim(whole_pages), remedies.fewer_arenas(gain, FEW_ARENAS)),
+        remedies=(remedies.trim(situation), remedies.fewer_arenas(gain, FEW_ARENAS)),
     )
 
 
