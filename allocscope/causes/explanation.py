@@ -7,9 +7,19 @@ with what it would give back.
 
 from __future__ import annotations
 
-from allocscope.causes import elsewhere, outside, pages, parked, rank, retained, settings, spread
+from allocscope.causes import (
+    elsewhere,
+    outside,
+    pages,
+    parked,
+    rank,
+    retained,
+    settings,
+    slabs,
+    spread,
+)
 from allocscope.causes.finding import Finding, Rule, share
-from allocscope.model.ledger import Cause, Explanation, healthy_bytes
+from allocscope.model.ledger import Cause, Explanation, LedgerKey, healthy_bytes
 from allocscope.model.situation import Situation
 from allocscope.units import size
 
@@ -24,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     spread.thread_top,
     retained.untrimmed_free,
     retained.scattered_live,
+    slabs.slab_growth,
     elsewhere.large_live,
     elsewhere.runtime_heap,
     elsewhere.other_allocator,
@@ -98,6 +109,9 @@ def _healthy(situation: Situation) -> Cause:
 def _verdict(situation: Situation, weighty: list[Finding]) -> str:
     rss = situation.rss_bytes
     start = f"{situation.process.comm} (pid {situation.process.pid}) has {size(rss)} resident"
+    unknown = situation.ledger.resident("unexplained")
+    if not weighty and rank.matters(unknown, rss):
+        return f"{start}; what malloc holds is healthy, but {_unexplained(unknown, rss)}."
     if not weighty:
         return f"{start} and holds nothing worth a remedy: healthy."
     first = weighty[0]
@@ -106,4 +120,14 @@ def _verdict(situation: Situation, weighty: list[Finding]) -> str:
     if gains and gains[0].gain_bytes:
         name = {"trim": "malloc_trim(0)"}.get(gains[0].key, gains[0].key)
         said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
+    if rank.matters(unknown - _taken(first, "unexplained"), rss):
+        said += f"; {_unexplained(unknown, rss)}"
     return f"{said}."
+
+
+def _taken(finding: Finding, key: LedgerKey) -> int:
+    return sum(taken for (row, _), taken in finding.takes if row == key)
+
+
+def _unexplained(bytes_: int, rss: int) -> str:
+    return f"{size(bytes_)} ({share(bytes_, rss)}) belong to no owner that was recognised"

@@ -20,7 +20,7 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "explain", "record", "repro", "trim")
+VERBS = ("arenas", "ask", "diff", "doctor", "explain", "map", "record", "repro", "trim")
 DEFAULT_VERB = "explain"
 INTERRUPTED = 130
 DEBUG = "ALLOCSCOPE_DEBUG"
