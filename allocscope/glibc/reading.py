@@ -23,7 +23,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import Surroundings, main_pieces, span_to_hold, thread_pieces
+from allocscope.glibc.pieces import Surroundings, main_pieces, rows_of, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
@@ -40,8 +40,8 @@ from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
 FEW = 256
-"""Fastbins that are longer are followed with the arena's memory held: then a link costs no system
-call, but the walk goes through memory that is not in the processor's caches."""
+"""Fastbins that are longer are followed through the arena's headers, kept from one reading: then a
+link costs no system call."""
 
 
 @immutable
@@ -157,8 +157,8 @@ class _Reader:
             fast, whole = fast_chunks(memory, arena, now.safe_linking, FEW)
             with contextlib.ExitStack() as stack:
                 if not whole:
-                    span = span_to_hold(around, arena, heaps)
-                    stack.enter_context(memory.hold(*span))
+                    rows = rows_of(around, arena, heaps)
+                    stack.enter_context(memory.keeping(rows, arena.top))
                     fast, whole = fast_chunks(memory, arena, now.safe_linking)
                 known = known_chunks(arena, self.layout.state)
                 marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
