@@ -47,8 +47,10 @@ from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
 FEW = 256
-"""Fastbins that are longer are followed through the arena's headers, kept from one reading: then a
-link costs no system call."""
+BYTES_FOR_A_LINK = 1 << 16
+"""Fastbins longer than FEW, or than one link for so many bytes of their arena, are followed through
+the arena's headers, kept from one reading: then a link costs no system call. A system call takes
+three microseconds for one link of each list; keeping takes as long as there are many chunks."""
 
 
 @immutable
@@ -168,7 +170,8 @@ class _Reader:
         try:
             if index:
                 heaps = tuple(read_heaps(memory, arena))
-            fast, whole = fast_chunks(memory, arena, now.safe_linking, FEW)
+            few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
+            fast, whole = fast_chunks(memory, arena, now.safe_linking, few)
             with contextlib.ExitStack() as stack:
                 if not whole:
                     rows = rows_of(around, arena, heaps)

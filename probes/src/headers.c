@@ -8,30 +8,42 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { MIN_SIZE = 32, FENCEPOST = 16, FLAG_BITS = 7, PAGE = 4096, MAX_PAGES = 1 << 20 };
 
-/* Room for one more element of size bytes in a list that doubles. */
-static int grow(void *list, size_t *cap, size_t needed, size_t size)
+static const size_t WORDS_BYTES = (size_t)AS_HEADERS_MAX * HEADER_BYTES;
+
+/* A table with room for all that may be kept; what of it is never used costs nothing. */
+static struct header_table *make_table(void)
 {
-    if (needed <= *cap)
-        return 0;
-    size_t more = *cap ? *cap : 4096;
-    while (more < needed)
-        more *= 2;
-    void *bigger = realloc(*(void **)list, more * size);
-    if (!bigger)
-        return ENOMEM;
-    *(void **)list = bigger;
-    *cap = more;
+    struct header_table *t = calloc(1, sizeof *t);
+    if (!t)
+        return NULL;
+    t->words = mmap(NULL, WORDS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (t->words == MAP_FAILED) {
+        free(t);
+        return NULL;
+    }
+    madvise(t->words, WORDS_BYTES, MADV_HUGEPAGE); /* fewer faults; does no harm where refused */
+    return t;
+}
+
+static int add_pages(struct header_table *t, size_t count)
+{
+    if (t->page_count + count > t->page_cap) {
+        header_page *more = realloc(t->pages, (t->page_count + count) * sizeof *more);
+        if (!more)
+            return ENOMEM;
+        t->pages = more;
+        t->page_cap = t->page_count + count;
+    }
+    memset(t->pages + t->page_count, 0, count * sizeof *t->pages);
     return 0;
 }
 
-static int keep(struct header_table *t, header_row *row, uint64_t at, const unsigned char *bytes, int links_there)
+static void keep(struct header_table *t, header_row *row, uint64_t at, const unsigned char *bytes, int links_there)
 {
-    int error = grow(&t->words, &t->header_cap, t->header_count + 1, sizeof *t->words);
-    if (error)
-        return error;
     header_page *page = &t->pages[row->page + (size_t)(at / PAGE - row->first / PAGE)];
     uint64_t *words = t->words[t->header_count++];
     memset(words, 0, sizeof *t->words);
@@ -40,7 +52,6 @@ static int keep(struct header_table *t, header_row *row, uint64_t at, const unsi
         *page = (header_page){(uint32_t)t->header_count, (uint16_t)(at % PAGE), 1};
     if (links_there && at % PAGE + HEADER_BYTES > PAGE)
         page[1].there = 1;
-    return 0;
 }
 
 /* Where the row goes on behind a chunk; 0: it ends, or makes no sense. */
@@ -68,9 +79,7 @@ static int pass(struct header_table *t, header_row *row, window *win, uint64_t l
             break;
         uint64_t size_word;
         memcpy(&size_word, bytes + 8, sizeof size_word);
-        int error = keep(t, row, at, bytes, links_there);
-        if (error)
-            return error;
+        keep(t, row, at, bytes, links_there);
         row->end = at + HEADER_BYTES;
         row->header_end = t->header_count;
         at = behind(at, size_word, limit, top);
@@ -81,7 +90,7 @@ static int pass(struct header_table *t, header_row *row, window *win, uint64_t l
 int as_keep_headers(as_source *s, uint64_t first, uint64_t limit, uint64_t top)
 {
     if (!s->headers)
-        s->headers = calloc(1, sizeof *s->headers);
+        s->headers = make_table();
     struct header_table *t = s->headers;
     if (!t)
         return ENOMEM;
@@ -89,10 +98,9 @@ int as_keep_headers(as_source *s, uint64_t first, uint64_t limit, uint64_t top)
     if (t->row_count == HEADER_ROWS || first % 16 || first >= limit || limit / PAGE - first / PAGE + 2 > room)
         return 0;
     size_t pages = (size_t)(limit / PAGE - first / PAGE + 2);
-    int error = grow(&t->pages, &t->page_cap, t->page_count + pages, sizeof *t->pages);
+    int error = add_pages(t, pages);
     if (error)
         return error;
-    memset(t->pages + t->page_count, 0, pages * sizeof *t->pages);
     header_row *row = &t->rows[t->row_count];
     *row = (header_row){first, first, t->page_count, t->header_count, t->header_count};
     run_list runs;
@@ -124,7 +132,7 @@ void headers_free(struct header_table *t)
 {
     if (!t)
         return;
-    free(t->words);
+    munmap(t->words, WORDS_BYTES);
     free(t->pages);
     free(t);
 }

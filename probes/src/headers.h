@@ -26,7 +26,7 @@ struct header_table {
     size_t row_count;
     uint64_t (*words)[HEADER_WORDS];
     header_page *pages;
-    size_t header_count, header_cap, page_count, page_cap;
+    size_t header_count, page_count, page_cap;
 };
 
 /* The word at address, if it is one of a header that was kept. */
