@@ -28,7 +28,7 @@ from allocscope.glibc.pieces import (
     Surroundings,
     Trim,
     main_pieces,
-    span_to_hold,
+    rows_of,
     thread_pieces,
 )
 from allocscope.glibc.protocols import Memory, Walker
@@ -47,8 +47,10 @@ from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
 FEW = 256
-"""Fastbins that are longer are followed with the arena's memory held: then a link costs no system
-call, but the walk goes through memory that is not in the processor's caches."""
+BYTES_FOR_A_LINK = 1 << 16
+"""Fastbins longer than FEW, or than one link for so many bytes of their arena, are followed through
+the arena's headers, kept from one reading: then a link costs no system call. A system call takes
+three microseconds for one link of each list; keeping takes as long as there are many chunks."""
 
 
 @immutable
@@ -168,11 +170,12 @@ class _Reader:
         try:
             if index:
                 heaps = tuple(read_heaps(memory, arena))
-            fast, whole = fast_chunks(memory, arena, now.safe_linking, FEW)
+            few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
+            fast, whole = fast_chunks(memory, arena, now.safe_linking, few)
             with contextlib.ExitStack() as stack:
                 if not whole:
-                    span = span_to_hold(around, arena, heaps)
-                    stack.enter_context(memory.hold(*span))
+                    rows = rows_of(around, arena, heaps)
+                    stack.enter_context(memory.keeping(rows, arena.top))
                     fast, whole = fast_chunks(memory, arena, now.safe_linking)
                 known = known_chunks(arena, self.layout.state)
                 marks = Marks(now.parked.chunks, fast, now.parked.structs, known)

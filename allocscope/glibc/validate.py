@@ -71,7 +71,7 @@ def chunks_in_motion(
         if new is not None and new.raw == old.raw and new.address == old.address:
             continue
         moved.add(old.chunk)
-        moved.update(parked.by_tid.get(old.tid, ()))
+        moved.update(parked.of(old.tid))
         if new is not None:
             now[old.tid] = new
     for new in now.values():

@@ -13,10 +13,8 @@ import contextlib
 import errno
 import functools
 import os
-import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from allocscope.closing import Closing
@@ -52,21 +50,6 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     return InternalError(f"{doing} of {label} failed: {text}")
 
 
-class HoldBudget:
-    """How much memory may be held at once, over all sources that share this. A source keeps what it
-    took, because its buffer does."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._left = limit_bytes
-        self._lock = threading.Lock()
-
-    def take(self, size_bytes: int) -> bool:
-        with self._lock:
-            granted = size_bytes <= self._left
-            self._left -= size_bytes if granted else 0
-            return granted
-
-
 class NativeMemory(Closing):
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
@@ -80,8 +63,6 @@ class NativeMemory(Closing):
         self.label = label
         self.deadline_ns = 0
         self.keeps_words = False
-        self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
-        self._buffer_bytes = 0
 
     def close(self) -> None:
         if self._source:
@@ -118,22 +99,15 @@ class NativeMemory(Closing):
         view = ffi.buffer(data, count * size)
         return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
 
-    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
-        return self._holding(start, end)
-
     @contextlib.contextmanager
-    def _holding(self, start: int, end: int) -> Iterator[None]:
-        start, end = _within(start), _within(end)
-        more_bytes = max(0, end - start - self._buffer_bytes)
-        if start < end and self._budget.take(more_bytes):
-            self._buffer_bytes += more_bytes
-            code = lib.as_hold(self._source, start, end)
-            if code != errno.E2BIG:  # by its first and last page it may be too long
-                self._check(code, "reading the heap")
+    def keeping(self, rows: Iterable[tuple[int, int]], top: int) -> Iterator[None]:
         try:
+            for first, limit in rows:
+                code = lib.as_keep_headers(self._source, _within(first), _within(limit), top)
+                self._check(code, "reading the heap")
             yield
         finally:
-            lib.as_let_go(self._source)
+            lib.as_forget_headers(self._source)
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
