@@ -125,6 +125,7 @@ def _walk(
         tcache_struct=inside.tcache_struct,
         known=inside.known,
         locked=around.trim.locked,
+        pins=around.pins,
     )
     return around.walker.walk(region)
 

@@ -38,6 +38,8 @@ class Region:
     tcache_struct: Sequence[int]
     known: Sequence[int]
     locked: Sequence[int] = ()
+    pins: bool = False
+    """Whether to look for what holds free memory (probes/include/pins.h): slower."""
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -50,6 +52,36 @@ class Words:
 
     pages: bytes
     words: bytes
+
+
+@immutable
+class Pinning:
+    """Free bytes on resident pages on which all live chunks are of one size class, and how many
+    these chunks are."""
+
+    min_bytes: int
+    max_bytes: int
+    live_count: int
+    pinned_bytes: int
+
+
+HELD_NOTHING, HELD_LIVE, HELD_TCACHE, HELD_FASTBIN, HELD_STRUCT = range(5)
+
+
+@immutable
+class Pins:
+    """What holds free memory in a row of chunks; the meaning of each field is in
+    probes/include/pins.h."""
+
+    last: int = dataclasses.field(metadata=HEX)
+    last_size: int
+    last_kind: int
+    run_start: int = dataclasses.field(metadata=HEX)
+    run_count: int
+    below_start: int = dataclasses.field(metadata=HEX)
+    mixed_bytes: int
+    parked_bytes: int
+    classes: tuple[Pinning, ...]
 
 
 @immutable
@@ -100,6 +132,7 @@ class Tally:
     stop_reason: int
     classes: tuple[SizeClass, ...]
     words: Words | None = dataclasses.field(default=None, compare=False, repr=False)
+    pins: Pins | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def row_resident_bytes(self) -> int:

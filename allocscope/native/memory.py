@@ -28,7 +28,7 @@ from allocscope.errors import (
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
-from allocscope.model.walk import Region, Residency, Tally, Words
+from allocscope.model.walk import Pinning, Pins, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -202,6 +202,11 @@ class NativeMemory(Closing):
         native.locked, native.locked_count = views[4], len(keep[4])
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
+        if region.pins:
+            pins = ffi.new("as_pins *")
+            code = lib.as_walk_pins(self._source, native, pins, tally, classes)
+            self._check(code, "walking the heap")
+            return dataclasses.replace(_tally(tally, classes), pins=_pins(pins))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             return _tally(tally, classes)
@@ -254,6 +259,21 @@ def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
     return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
+def _pins(native: Any) -> Pins:
+    classes = [
+        Pinning(
+            int(lib.as_class_min(index)),
+            int(lib.as_class_min(index + 1)) - 16,
+            int(native.pinning_count[index]),
+            int(native.pinned_bytes[index]),
+        )
+        for index in range(lib.AS_CLASSES)
+        if native.pinned_bytes[index]
+    ]
+    single = {name: int(getattr(native, name)) for name in names_of(Pins) if name != "classes"}
+    return Pins(**single, classes=tuple(classes))
+
+
 def _words(native: Any) -> Words:
     def copy(start: Any, size: int) -> bytes:
         return bytes(ffi.buffer(start, size)) if size else b""
@@ -273,7 +293,7 @@ _CLASS_FIELDS = (
     "bin_bytes",
     "pages_held",
 )
-_OWN_FIELDS = frozenset({"pages", "classes", "words"})
+_OWN_FIELDS = frozenset({"pages", "classes", "words", "pins"})
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
