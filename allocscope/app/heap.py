@@ -66,6 +66,7 @@ def read(
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
     trim: Trim = PLAIN_TRIM,
+    pins: bool = False,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
@@ -83,6 +84,7 @@ def read(
         brk_end=max((end for _, end in target.brk_spans), default=0),
         safe_linking_default=_safe_linking_by_version(image.version),
         trim=trim,
+        pins=pins,
     )
     reading = read_heap(
         subject,

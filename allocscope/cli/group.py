@@ -21,7 +21,7 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "explain", "map", "record", "repro", "trim")
+VERBS = ("arenas", "ask", "diff", "doctor", "explain", "map", "pins", "record", "repro", "trim")
 DEFAULT_VERB = "explain"
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (

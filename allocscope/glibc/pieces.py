@@ -10,7 +10,6 @@ a remainder.
 
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -20,7 +19,7 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 PAGE = 4096
@@ -72,6 +71,8 @@ class Surroundings:
     brk_end: int
     """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
     trim: Trim
+    pins: bool = False
+    """Whether to look for what holds free memory."""
 
     @property
     def trim_unit(self) -> int:
@@ -255,7 +256,7 @@ def _rows(
         more = tally.stop_reason == STOP_FENCEPOST
         end = tally.stopped_at if more else limit
         if more or pieces:
-            tally = dataclasses.replace(tally, pages=_own_pages(around, pieces, start, end))
+            tally = replace(tally, pages=_own_pages(around, pieces, start, end))
         pieces.append(
             Piece(
                 start=start,

@@ -7,7 +7,6 @@ again, in rounds, as long as that gains anything and there is time; what still d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from allocscope.errors import MemoryGap
@@ -43,7 +42,7 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 
 MAX_ROUNDS = 5
 FEW = 256
@@ -66,6 +65,7 @@ class Subject:
     brk_end: int
     safe_linking_default: bool
     trim: Trim = PLAIN_TRIM
+    pins: bool = False
 
 
 @immutable
@@ -156,6 +156,7 @@ class _Reader:
             subject.spans,
             subject.brk_end,
             subject.trim,
+            subject.pins,
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 
@@ -163,7 +164,7 @@ class _Reader:
         self, memory: Memory, walker: Walker, now: _Round, index: int, arena: ArenaState
     ) -> ArenaReading:
         """One arena's chunks."""
-        around = dataclasses.replace(now.around, memory=memory, walker=walker)
+        around = replace(now.around, memory=memory, walker=walker)
         heaps: tuple[HeapInfo, ...] = ()
         problems: tuple[str, ...] = ()
         pieces = []
@@ -246,8 +247,7 @@ def read_heap(
         if frozen or not left or not gained or rounds >= max_rounds or expired():
             break
     arenas = tuple(
-        dataclasses.replace(best[arena.address], index=index)
-        for index, arena in enumerate(now.arenas)
+        replace(best[arena.address], index=index) for index, arena in enumerate(now.arenas)
     )
     par = now.around.par
     owned = [(piece.start, piece.end) for item in arenas for piece in item.pieces]

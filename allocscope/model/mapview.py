@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 from allocscope.model.owners import Holding, OwnerKey
 
@@ -42,8 +40,8 @@ class MapRow:
 
     key: OwnerKey
     owner: str
-    start: int = dataclasses.field(metadata=HEX)
-    end: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    end: int = field(metadata=HEX)
     part_count: int
     slab_bytes: int | None
     fill: Fill | None

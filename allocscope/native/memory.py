@@ -28,6 +28,7 @@ from allocscope.errors import (
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
+from allocscope.model.pins import Reference
 from allocscope.model.walk import Pinning, Pins, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
@@ -74,6 +75,35 @@ class NativeMemory(Closing):
             raise MemoryGap(f"a page of {self.label} is not in memory ({doing})")
         if code:
             raise failure(code, self.label, doing)
+
+    def references(
+        self, span: tuple[int, int], targets: Sequence[tuple[int, int]], most: int
+    ) -> tuple[list[Reference], list[int], int]:
+        """Words of ``span`` that point into one of ``targets`` (ascending, apart): of each target
+        the first ``most``, how many there are of each, and the bytes that were read."""
+        pieces = ffi.new("as_target[]", list(targets))
+        out = ffi.new("as_reference[]", len(targets) * most)
+        totals = ffi.new("uint64_t[]", len(targets))
+        count, scanned, done = (ffi.new("size_t *"), ffi.new("uint64_t *"), ffi.new("uint64_t *"))
+        code = lib.as_references(
+            self._source, span[0], span[1], pieces, len(targets), most, self.deadline_ns,
+            out, count, totals, scanned, done,
+        )  # fmt: skip
+        self._check(code, "looking for pointers")
+        found = [Reference(r.where, r.value, r.target) for r in out[0 : count[0]]]
+        return found, [int(total) for total in totals], int(scanned[0])
+
+    def chunks_at(self, first: int, limit: int, addresses: Sequence[int]) -> list[int]:
+        """Which chunk of the row ``[first, limit)`` each address (ascending) lies in: its start, 0
+        where headers do not lead there."""
+        where = _array_of(addresses)
+        chunks = ffi.new("uint64_t[]", max(len(where), 1))
+        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
+        code = lib.as_chunks_at(
+            self._source, first, limit, view, len(where), self.deadline_ns, chunks
+        )
+        self._check(code, "following chunks")
+        return [int(chunk) for chunk in chunks[0 : len(where)]]
 
     # ---- Memory ----
 
@@ -206,7 +236,7 @@ class NativeMemory(Closing):
             pins = ffi.new("as_pins *")
             code = lib.as_walk_pins(self._source, native, pins, tally, classes)
             self._check(code, "walking the heap")
-            return dataclasses.replace(_tally(tally, classes), pins=_pins(pins))
+            return _tally(tally, classes, pins=_pins(pins))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             return _tally(tally, classes)
@@ -303,7 +333,7 @@ def _class_bounds(index: int) -> tuple[int, int]:
     return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
-def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
+def _tally(tally: Any, classes: Any, words: Words | None = None, pins: Pins | None = None) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
     data, nothing = bytes(ffi.buffer(classes)), bytes(size)
@@ -324,4 +354,5 @@ def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
         ),
         classes=tuple(rows),
         words=words,
+        pins=pins,
     )

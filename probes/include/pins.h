@@ -22,5 +22,9 @@ typedef struct as_pins {
 
 /* as_walk, which fills in pins too. */
 int as_walk_pins(as_source *source, const as_region *region, as_pins *pins, as_tally *tally, as_class *classes);
+/* Which chunk of the row [first, limit) each address (ascending) lies in: its start goes to chunks, 0 where headers do not lead there.
+ * deadline_ns: CLOCK_MONOTONIC, 0: none. */
+int as_chunks_at(as_source *source, uint64_t first, uint64_t limit, const uint64_t *addresses, size_t count, uint64_t deadline_ns,
+                 uint64_t *chunks);
 
 #endif

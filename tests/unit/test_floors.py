@@ -286,7 +286,7 @@ def test_the_json_of_arenas_loads_only_what_it_needs(more):
 @pytest.mark.own_malloc
 def test_the_plainest_call_does_without_click():
     loaded = loaded_by_command("arenas", str(os.getpid()), "--json")
-    assert heavy(loaded, "click", "uuid", "datetime", "gettext", "allocscope.cli.group") == []
+    assert heavy(loaded, "click", "dataclasses", "inspect", "allocscope.cli.group") == []
     assert len(heavy(loaded, "allocscope")) <= MOST_MODULES
 
 

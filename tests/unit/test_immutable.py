@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from allocscope.immutable import immutable, names_of
+from allocscope.immutable import field, fields_of, immutable, names_of, replace
 
 T = TypeVar("T")
 HEX = {"hex": True}
@@ -19,10 +19,10 @@ HEX = {"hex": True}
 class Point:
     """Ours."""
 
-    x: int = dataclasses.field(metadata=HEX)
+    x: int = field(metadata=HEX)
     y: int
     label: str = "none"
-    note: str = dataclasses.field(default="", compare=False, repr=False)
+    note: str = field(default="", compare=False, repr=False)
 
     @property
     def sum(self) -> int:
@@ -113,7 +113,7 @@ def test_nothing_of_it_changes(name: str) -> None:
 def test_the_standard_library_knows_its_fields() -> None:
     assert names_of(Point) == ("x", "y", "label", "note")
     assert names_of(Inherited) == ("x", "y", "label", "note", "z")
-    assert [field.metadata.get("hex") for field in dataclasses.fields(Point)] == [True] + 3 * [None]
+    assert [f.metadata.get("hex") for f in dataclasses.fields(Point)] == [True] + 3 * [None]
     assert dataclasses.is_dataclass(Point)
     assert dataclasses.replace(Point(1, 2, note="why"), y=5) == Point(1, 5)
     assert dataclasses.replace(Point(1, 2, note="why"), y=5).note == "why"
@@ -133,7 +133,17 @@ def test_copies_are_equal() -> None:
             assert type(made) is type(original)
 
 
-def test_what_breaks_the_rules_is_refused_when_the_class_is_made() -> None:
-    for field in (dataclasses.field(default_factory=list), dataclasses.field(init=False)):
-        with pytest.raises(TypeError, match="Bad"):
-            immutable(type("Bad", (), {"__annotations__": {"a": "list[int]"}, "a": field}))
+def test_ours_for_fields_and_changes() -> None:
+    assert [f.metadata.get("hex") for f in fields_of(Point).values()] == [True, None, None, None]
+    assert list(fields_of(Twin)) == list(names_of(Point))
+    assert replace(Point(1, 2, note="why"), y=5).note == "why"
+    assert replace(Inherited(1, 2), z=7) == Inherited(1, 2, z=7)
+    with pytest.raises(TypeError, match="takes"):
+        replace(Point(1, 2), z=7)
+    with pytest.raises(TypeError, match="int is neither"):
+        fields_of(int)
+
+
+def test_the_standard_librarys_field_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Bad\.a: use"):
+        immutable(type("Bad", (), {"__annotations__": {"a": "int"}, "a": dataclasses.field()}))
