@@ -262,17 +262,7 @@ def _words(native: Any) -> Words:
     return Words(pages, copy(native.words, native.word_count * ffi.sizeof("uint64_t")))
 
 
-_CLASS_FIELDS = (
-    "live_count",
-    "live_bytes",
-    "tcache_count",
-    "tcache_bytes",
-    "fastbin_count",
-    "fastbin_bytes",
-    "bin_count",
-    "bin_bytes",
-    "pages_held",
-)
+_CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
@@ -290,9 +280,8 @@ def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
     for index in range(lib.AS_CLASSES):
         if data[index * size : (index + 1) * size] != nothing:
             row = classes[index]
-            low, high = _class_bounds(index)
-            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
-            rows.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
+            figures = [getattr(row, name) for name in _CLASS_FIELDS]
+            rows.append(SizeClass(*_class_bounds(index), *figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
