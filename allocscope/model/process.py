@@ -77,7 +77,7 @@ class ProcessStatus:
 
     ``state``: one letter. ``uid``: the effective one. ``ns_pid``: its pid in each pid namespace,
     outermost first. ``tgid``: the process that this task is a thread of. ``cpus_allowed``: a list
-    such as ``0-3,8``."""
+    such as ``0-3,8``. ``comm``: the name. ``ppid``: the parent, 0 outside of our pid namespace."""
 
     state: str
     tracer_pid: int
@@ -92,6 +92,8 @@ class ProcessStatus:
     tgid: int | None = None
     cpus_allowed: str | None = None
     effective_capabilities: int | None = None
+    comm: str = ""
+    ppid: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
