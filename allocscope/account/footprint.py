@@ -110,9 +110,12 @@ def tree(roots: Iterable[int], children: Mapping[int, Sequence[int]]) -> list[in
 
 
 def totals(rows: Sequence[Footprint]) -> Totals:
-    """Column by column, over the rows that could be read."""
+    """Column by column, over the rows that could be read; what is retained over those of them that
+    have a glibc heap."""
     read = [row for row in rows if row.pss_bytes is not None]
-    return Totals(**{name: total(getattr(row, name) for row in read) for name in SUMMED})
+    sums = {name: total(getattr(row, name) for row in read) for name in SUMMED}
+    retained = [row.retained_bytes for row in read if row.retained_bytes is not None]
+    return Totals(**{**sums, "retained_bytes": total(retained) if retained else None})
 
 
 def total(values: Iterable[int | None]) -> int | None:

@@ -38,7 +38,8 @@ class Footprint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the rows that could be read; None where one of them is unknown."""
+    """Sums over the rows that could be read; None where one of them is unknown.
+    ``retained_bytes``: over those that have a glibc heap."""
 
     rss_bytes: int | None
     peak_rss_bytes: int | None

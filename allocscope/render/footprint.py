@@ -31,7 +31,7 @@ KEYS: dict[str, Callable[[Footprint], int | None]] = {
 
 
 def _figures(retained: bool) -> tuple[Figure[Footprint], ...]:
-    free: Figure[Footprint] = Figure("retained", KEYS["retained"])
+    free: Figure[Footprint] = Figure("retained", KEYS["retained"], adds_up=False)
     kept = (free,) if retained else ()
     return (
         Figure("process", lambda row: f"{row.pid} {clean(row.comm, 16)}", "name"),
@@ -86,7 +86,7 @@ def headline(data: FootprintData, retained: bool, exact: bool = False) -> str:
     who = f"{most.pid} {clean(most.comm, 40)}"
     what = "retains" if retained else "holds"
     if held is None:
-        return f"{plural(len(data.rows), 'process', 'processes')}; how much each {what} is unknown."
+        return f"{who}: how much it {what} is unknown."
     if len(data.rows) == 1:
         return f"{who} {what} {size(held, exact)} of RSS {size(most.rss_bytes, exact)}."
     total = getattr(data.totals, f"{name}_bytes")

@@ -45,7 +45,9 @@ IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
 }  # fmt: skip
 TERMINAL_ROOMS = {"click": {"cli", "__main__"}, "rich": {"cli", "render", "__main__"}}
-ASKING = {"arenas_frozen", "ask", "doctor", "doctor_target", "glibc_says", "reclaim", "record_frozen"}
+ASKING = {
+    "arenas_frozen", "ask", "doctor", "doctor_target", "glibc_says", "reclaim", "record_frozen",
+}  # fmt: skip
 """The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
 and so may reach ``act``."""
 
