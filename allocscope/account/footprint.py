@@ -17,10 +17,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from allocscope.immutable import names_of
 from allocscope.model.footprint import Footprint, Totals
 from allocscope.model.process import ProcessStatus, SmapsRollup
 
-SUMMED = tuple(field.name for field in dataclasses.fields(Totals))
+SUMMED = names_of(Totals)
 
 
 def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprint:

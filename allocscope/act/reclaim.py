@@ -17,7 +17,6 @@ shrink_folio_list and try_to_unmap_one (the lazily freed case) in mm/vmscan.c an
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import time
@@ -30,6 +29,7 @@ from allocscope.errors import (
     NoSuchProcess,
     PermissionRefused,
 )
+from allocscope.immutable import immutable
 from allocscope.model.process import Process
 from allocscope.native import ffi, lib
 from allocscope.proc import procfs, refusal
@@ -40,7 +40,7 @@ CAP_SYS_NICE = 23
 _CURE = "Run it as root in the initial user namespace (a container: --cap-add SYS_NICE, SYS_ADMIN)."
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Taken:
     """In bytes. ``advised``: what was asked for; ``released``: gone afterwards; ``swapped``: in
     swap afterwards, because it had been written to just then."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from allocscope.account import footprint as account
 from allocscope.errors import AllocscopeError, NoSuchProcess, PermissionRefused
+from allocscope.immutable import immutable
 from allocscope.model.failure import Failure
 from allocscope.model.footprint import Footprint, FootprintAnswer, FootprintData
 from allocscope.model.report import Caveat
@@ -37,7 +38,7 @@ OLD_KERNEL = Caveat(
 Progress = Callable[[int, int], None]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Selection:
     """``pids``: asked for by number, errors matter. ``chosen``: found by a search; who of them is
     gone or is no process of user space is left out."""

@@ -9,13 +9,13 @@ nothing else tells (about 10 ms per resident GiB, during which the target cannot
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 
 from allocscope.app.target import find_malloc, look
 from allocscope.errors import AllocscopeError
 from allocscope.glibc.states import read_heaps, read_ring
+from allocscope.immutable import immutable
 from allocscope.model.lazyfree import LazyfreeData, LazyMapping, LazyOwner, Owner
 from allocscope.model.process import Mapping, Process, SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
@@ -35,7 +35,7 @@ CHANGED = Caveat(
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Reading:
     """``changed``: the frames showed fewer such pages than smaps had counted just before."""
 

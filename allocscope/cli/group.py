@@ -20,7 +20,9 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "footprint", "lazyfree", "record", "repro")
+VERBS = (
+    "arenas", "ask", "diff", "doctor", "footprint", "lazyfree", "record", "repro", "trim",
+)  # fmt: skip
 INTERRUPTED = 130
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (

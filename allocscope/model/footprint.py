@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.model.failure import Failure
 from allocscope.model.report import Caveat
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Footprint:
     """What one process holds, by every measure there is.
 
@@ -36,7 +35,7 @@ class Footprint:
     retained_bytes: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Totals:
     """Sums over the rows that could be read; None where one of them is unknown.
     ``retained_bytes``: over those that have a glibc heap."""
@@ -54,7 +53,7 @@ class Totals:
     retained_bytes: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class FootprintData:
     """``forbidden_count``: rows of which only status may be read. ``vanished_count``: selected
     processes that ended before they were read. ``failed``: processes asked for by pid that gave no
@@ -67,7 +66,7 @@ class FootprintData:
     failed: tuple[Failure, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class FootprintAnswer:
     """The data and what the reader must know. ``elapsed_ns``: how long it took."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Owner:
     """Whose memory a mapping is. ``evidence``: what in the process's memory ties the mapping to
     it; "" for an unknown owner."""
@@ -16,7 +17,7 @@ class Owner:
     evidence: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LazyMapping:
     """One mapping that holds such pages.
 
@@ -36,7 +37,7 @@ class LazyMapping:
     locked: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LazyOwner:
     """All that one owner holds."""
 
@@ -46,7 +47,7 @@ class LazyOwner:
     lazyfree_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Reclaimed:
     """What ``--reclaim`` did, measured.
 
@@ -66,7 +67,7 @@ class Reclaimed:
     lazyfree_after_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LazyfreeData:
     """``exact``: the pages are known one by one; else only how many each mapping has.
     ``mappings``: those that hold such pages, before any reclaim."""

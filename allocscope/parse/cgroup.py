@@ -11,16 +11,16 @@ cgroup-v2.rst of the kernel's documentation.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from allocscope.errors import BadInput
+from allocscope.immutable import immutable
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _NO_LIMIT = 1 << 62
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Membership:
     """One line of /proc/PID/cgroup. ``controllers`` is empty for version 2 (hierarchy 0)."""
 
@@ -29,7 +29,7 @@ class Membership:
     path: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Mount:
     """Where a hierarchy is mounted. ``root``: which of its groups is seen at ``point``."""
 
@@ -79,6 +79,12 @@ def limit_bytes(data: bytes) -> int | None:
 def usage_bytes(data: bytes) -> int:
     """``memory.current`` or ``memory.usage_in_bytes``. Raises BadInput."""
     return _number(data)
+
+
+def flat_keyed(data: bytes) -> dict[str, int]:
+    """A file of names with numbers, such as ``memory.stat``. Raises BadInput."""
+    pairs = (line.partition(b" ") for line in data.splitlines() if line)
+    return {name.decode("utf-8", "replace"): _number(value) for name, _, value in pairs}
 
 
 def cpu_list(text: str) -> int:
