@@ -204,8 +204,8 @@ class CgroupLimits:
     ``cpus``: CPU time per time, None without a quota. ``memory_limit_bytes``: None without a
     limit. ``memory_usage_bytes``: of its own group, page cache included.
     ``memory_headroom_bytes``: the least that any of those groups can still grow before the kernel
-    has to kill, page cache given up; None without a limit. ``cpu_path`` and ``memory_path``: the directory that
-    sets the tightest limit, or the process's own, None where it cannot be seen."""
+    has to kill, page cache given up; None without a limit. ``cpu_path`` and ``memory_path``: the
+    directory that sets the tightest limit, or the process's own, None where it cannot be seen."""
 
     cpus: float | None
     cpu_path: str | None

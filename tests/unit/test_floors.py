@@ -51,6 +51,7 @@ ASKING = {
     "arenas_frozen",
     "ask",
     "doctor",
+    "doctor_leftovers",
     "doctor_target",
     "frozen_heap",
     "glibc_says",
