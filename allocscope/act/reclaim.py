@@ -36,7 +36,6 @@ from allocscope.proc import procfs, refusal
 from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.pages import FrameFlags, Span, native_runs
 
-CAP_SYS_NICE = 23
 _CURE = "Run it as root in the initial user namespace (a container: --cap-add SYS_NICE, SYS_ADMIN)."
 
 
@@ -53,7 +52,7 @@ class Taken:
 
 def refuse_without_rights(pid: int) -> None:
     """Raises PermissionRefused, naming what is missing and the cure."""
-    missing = [] if refusal.holds(CAP_SYS_NICE) else ["CAP_SYS_NICE"]
+    missing = [] if refusal.holds(refusal.CAP_SYS_NICE) else ["CAP_SYS_NICE"]
     frames = FrameFlags.open_if_allowed()
     if frames is None:
         missing.append("CAP_SYS_ADMIN")

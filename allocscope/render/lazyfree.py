@@ -66,6 +66,8 @@ def headline(data: LazyfreeData, exact: bool = False) -> str:
 
 
 def _reclaimed(done: Reclaimed, exact: bool) -> str:
+    if not done.advised_bytes:
+        return "There was nothing to reclaim."
     before, after = size(done.rss_before_bytes, exact), size(done.rss_after_bytes, exact)
     return (
         f"Reclaimed {size(done.released_bytes, exact)} in {duration(done.duration_ns)}: RSS "

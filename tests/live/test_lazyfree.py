@@ -24,7 +24,6 @@ from live.targets import become_nobody, compile_c, in_fork, need_root, wait_unti
 from live.test_contract import answer
 from torture import lazyfree_race
 
-from allocscope.act.reclaim import CAP_SYS_NICE
 from allocscope.app.lazyfree import lazyfree
 from allocscope.app.reclaim import reclaim
 from allocscope.cli.group import run
@@ -75,7 +74,7 @@ def need_frames() -> None:
 
 def need_reclaim() -> None:
     need_frames()
-    if not refusal.holds(CAP_SYS_NICE):
+    if not refusal.holds(refusal.CAP_SYS_NICE):
         pytest.skip("needs CAP_SYS_NICE to reclaim")
 
 
