@@ -12,11 +12,13 @@ from typing import Any
 
 from allocscope.closing import Closing
 from allocscope.native import ffi, lib
-from allocscope.native.memory import RUN_BATCH, failure
+from allocscope.native.memory import failure
 from allocscope.proc import features
 from allocscope.proc.memory import ProcessMemory
 
 Span = tuple[int, int]
+RUNS = 1 << 15
+"""At most so many in one call: what a quarter of a GiB can have, every other page."""
 
 
 class FrameFlags(Closing):
@@ -44,11 +46,11 @@ class FrameFlags(Closing):
         fresh as its arrival.
 
         Raises NoSuchProcess, PermissionRefused."""
-        out = ffi.new("as_run[]", RUN_BATCH)
+        out = ffi.new("as_run[]", RUNS)
         count, resume = ffi.new("size_t *"), ffi.new("uint64_t *")
         while start < end:
             code = lib.as_lazy_runs(
-                memory.source, self._descriptor, start, end, out, RUN_BATCH, count, resume
+                memory.source, self._descriptor, start, end, out, RUNS, count, resume
             )
             if code:
                 raise failure(code, memory.label, "reading page frames")

@@ -18,7 +18,7 @@
 static const uint64_t PAGE = 4096;
 static const uint64_t ENTRY_PRESENT = 1ull << 63, ENTRY_FRAME = (1ull << 55) - 1;
 static const uint64_t KPF_DIRTY = 1u << 4, KPF_ANON = 1u << 12, KPF_SWAPBACKED = 1u << 14;
-static const uint64_t KPF_COMPOUND_HEAD = 1u << 15, KPF_COMPOUND_TAIL = 1u << 16;
+static const uint64_t KPF_COMPOUND_HEAD = 1u << 15, KPF_COMPOUND_TAIL = 1u << 16, KPF_HUGETLB = 1u << 17;
 
 /* INDEX_BITS of an item are its place in the batch, the others its frame. */
 enum { INDEX_BITS = 16, BATCH = 1 << INDEX_BITS, GAP = 8, READ_MOST = 4096, BLOCK = 512, IOVECS = 1024 };
@@ -54,7 +54,7 @@ static uint64_t head_flags(struct batch *b, uint64_t frame)
 
 static int is_lazy(uint64_t flags)
 {
-    return (flags & KPF_ANON) && !(flags & (KPF_SWAPBACKED | KPF_DIRTY));
+    return (flags & KPF_ANON) && !(flags & (KPF_SWAPBACKED | KPF_DIRTY | KPF_HUGETLB));
 }
 
 /* Sets lazy[] for the items, which are sorted by frame. */
@@ -102,8 +102,8 @@ static int fill(as_source *source, struct batch *b, uint64_t start, size_t pages
     return error;
 }
 
-int as_lazy_runs(as_source *source, int kpageflags, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
-                 uint64_t *resume)
+int as_lazy_runs(as_source *source, int kpageflags, uint64_t start, uint64_t end, as_run *out, size_t cap,
+                 size_t *count, uint64_t *resume)
 {
     *count = 0;
     *resume = start;
@@ -115,27 +115,27 @@ int as_lazy_runs(as_source *source, int kpageflags, uint64_t start, uint64_t end
     b->kpageflags = kpageflags;
     b->block_start = UINT64_MAX;
     int error = 0;
-    for (uint64_t at = start & ~(PAGE - 1); at < end;) {
-        size_t pages = (end - at + PAGE - 1) / PAGE, done = 0;
+    uint64_t at = start & ~(PAGE - 1);
+    while (at < end && *count <= cap / 2) { /* one run more than fills the half: enough for this call */
+        size_t pages = (end - at + PAGE - 1) / PAGE, most = 2 * (cap - *count), done = 0;
+        if (pages > most) /* so many cannot have more runs than there is room for */
+            pages = most;
         error = fill(source, b, at, pages < BATCH ? pages : BATCH, &done);
-        if (error || !done)
-            break; /* beyond the address space there is nothing */
+        if (error)
+            break;
+        if (!done) /* beyond the address space there is nothing */
+            at = end;
         for (size_t i = 0; i < done; i++, at += PAGE) {
             if (!b->lazy[i])
                 continue;
-            if (*count && out[*count - 1].end == at) {
+            if (*count && out[*count - 1].end == at)
                 out[*count - 1].end = at + PAGE;
-            } else if (*count < cap) {
+            else
                 out[(*count)++] = (as_run){at, at + PAGE, AS_PRESENT};
-            } else {
-                *resume = at;
-                free(b);
-                return 0;
-            }
         }
     }
+    *resume = at < end ? at : end;
     free(b);
-    *resume = error ? start : end;
     return error;
 }
 

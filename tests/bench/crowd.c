@@ -1,5 +1,5 @@
-/* Many processes: crowd COUNT MIB forks COUNT children that wait, each with MIB of memory shared with the others. Prints "ready";
- * all end with it, at EOF on standard input. */
+/* Many processes: crowd COUNT MIB forks COUNT children that wait, each with MIB of memory shared with the others.
+ * Prints "ready"; all end with it, at EOF on standard input. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,9 @@
-/* Threads that mark pages with MADV_FREE, write to them again, and look all the time whether each page holds what it must.
+/* Threads that mark pages with MADV_FREE, write to them again, and look all the time whether each page holds what it
+ * must.
  *
- * A page that was written to since it was marked must hold what was written; a marked page may hold that or zeros. A check
- * looks at WORDS words spread over one page. usage: lazyfree_race CHECKS THREADS. Prints "ready", at the end one JSON line. */
+ * A page that was written to since it was marked must hold what was written; a marked page may hold that or zeros. A
+ * check looks at WORDS words spread over one page. usage: lazyfree_race CHECKS THREADS. Prints "ready", at the end one
+ * JSON line. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -11,7 +13,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, PAGES = 2048, WORDS = 8, STEP = PAGE / 8 / WORDS, RUN_MOST = 64, FREE_EVERY = 64, THREADS_MOST = 16 };
+enum {
+    PAGE = 4096,
+    PAGES = 2048,
+    WORDS = 8,
+    STEP = PAGE / 8 / WORDS,
+    RUN_MOST = 64,
+    FREE_EVERY = 64,
+    THREADS_MOST = 16
+};
 
 struct worker {
     uint64_t checks_wanted, checks, wrong, marked, rewritten, vanished, random;
@@ -106,8 +116,9 @@ int main(int argc, char **argv)
         all.rewritten += workers[i].rewritten;
         all.vanished += workers[i].vanished;
     }
-    printf("{\"checks\": %lu, \"wrong\": %lu, \"marked_pages\": %lu, \"rewritten_pages\": %lu, \"vanished_pages\": %lu}\n",
-           all.checks, all.wrong, all.marked, all.rewritten, all.vanished);
+    printf(
+        "{\"checks\": %lu, \"wrong\": %lu, \"marked_pages\": %lu, \"rewritten_pages\": %lu, \"vanished_pages\": %lu}\n",
+        all.checks, all.wrong, all.marked, all.rewritten, all.vanished);
     fflush(stdout);
     for (char byte; read(STDIN_FILENO, &byte, 1) > 0;)
         ;

@@ -1,5 +1,6 @@
-/* Allocates, frees three quarters in one row, and then allocates and frees a little whenever a line comes, so that an allocator
- * which gives memory back later gets to do so. Prints a line when ready and after each round; ends at EOF on stdin. */
+/* Allocates, frees three quarters in one row, and then allocates and frees a little whenever a line comes, so that an
+ * allocator which gives memory back later gets to do so. Prints a line when ready and after each round; ends at EOF on
+ * stdin. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

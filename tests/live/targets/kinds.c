@@ -1,5 +1,5 @@
-/* One kind of memory at a time, SIZE bytes of it, made when the first line comes. Says ready before and made after; ends at
- * EOF.
+/* One kind of memory at a time, SIZE bytes of it, made when the first line comes. Says ready before and made after;
+ * ends at EOF.
  *
  * usage: kinds KIND DIRECTORY, where DIRECTORY is on a disk. */
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
-/* Memory marked with MADV_FREE in every situation that a reclaim can meet. Prints one JSON line when it is built, answers
- * every line on stdin, ends at EOF.
+/* Memory marked with MADV_FREE in every situation that a reclaim can meet. Prints one JSON line when it is built,
+ * answers every line on stdin, ends at EOF.
  *
  * usage: lazy rewritten | locked | forked | huge | holes */
 #define _GNU_SOURCE
@@ -75,8 +75,8 @@ int main(int argc, char **argv)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pause();
     }
-    printf("{\"pid\": %d, \"area\": %zu, \"area_bytes\": %d, \"marked_bytes\": %zu, \"rewritten_bytes\": %zu}\n", getpid(),
-           (size_t)area, AREA, marked, rewritten);
+    printf("{\"pid\": %d, \"area\": %zu, \"area_bytes\": %d, \"marked_bytes\": %zu, \"rewritten_bytes\": %zu}\n",
+           getpid(), (size_t)area, AREA, marked, rewritten);
     fflush(stdout);
     for (char byte; read(STDIN_FILENO, &byte, 1) > 0;) {
         size_t wrong = 0;

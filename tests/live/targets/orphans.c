@@ -1,9 +1,10 @@
-/* A process with one child that looks like a copy that allocscope makes, or lacks one of its marks. Prints the child's number,
- * ends at EOF on stdin.
+/* A process with one child that looks like a copy that allocscope makes, or lacks one of its marks. Prints the child's
+ * number, ends at EOF on stdin.
  *
  * usage: orphans own | copy | signal | handler | mask | seccomp
- * own: an ordinary zombie; copy: alive, all marks; signal, handler, mask: alive, but with an exit signal, with a handler, with
- * signals that are not blocked; seccomp: a zombie with all marks, below a process that runs under a filter. */
+ * own: an ordinary zombie; copy: alive, all marks; signal, handler, mask: alive, but with an exit signal, with a
+ * handler, with signals that are not blocked; seccomp: a zombie with all marks, below a process that runs under a
+ * filter. */
 #define _GNU_SOURCE
 #include <linux/filter.h>
 #include <linux/seccomp.h>
