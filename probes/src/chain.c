@@ -1,20 +1,12 @@
 /* Where does a row of chunks begin? Told by where the chunks lead: garbage does not arrive at a place that is known. */
+#include "walk.h"
 #include "sorted.h"
 #include "source_private.h"
-#include "walk.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-enum {
-    PREV_INUSE = 1,
-    FLAG_BITS = 7,
-    MIN_SIZE = 32,
-    FENCEPOST = 16,
-    PAGE = 4096,
-    BLOCK_BYTES = 1 << 16,
-    RUNS_AT_ONCE = 64
-};
+enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, PAGE = 4096, BLOCK_BYTES = 1 << 16, RUNS_AT_ONCE = 64 };
 
 /* Two fenceposts, or three, of which the last ends a page. */
 static int at_fenceposts(as_source *source, uint64_t address)

@@ -205,7 +205,8 @@ static void settle(walker *w, int in_use)
 static uint64_t next_known(const as_region *g, uint64_t address)
 {
     uint64_t best = g->top > address ? g->top : UINT64_MAX;
-    uint64_t found[] = {next_after(g->known, g->known_count, address), next_after(g->tcache, g->tcache_count, address),
+    uint64_t found[] = {next_after(g->known, g->known_count, address),
+                        next_after(g->tcache, g->tcache_count, address),
                         next_after(g->fastbin, g->fastbin_count, address),
                         next_after(g->tcache_struct, g->tcache_struct_count, address)};
     for (size_t i = 0; i < sizeof found / sizeof *found; i++)
@@ -271,8 +272,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
         return 0;
     }
     if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
-        if (w->size == MIN_SIZE &&
-            previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
+        if (w->size == MIN_SIZE && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
             take_fencepost(w, w->chunk, MIN_SIZE);
             w->size = 0;
         }
