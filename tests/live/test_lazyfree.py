@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live import pages
 from live.bad_targets import preloadable
-from live.cli import assert_refused, command
+from live.cli import assert_refused, command, unharmed
 from live.swap import swap
 from live.targets import become_nobody, compile_c, in_fork, need_root, wait_until
 from live.test_contract import answer
 from torture import lazyfree_race
 
+from allocscope.app.footprint import Selection, footprint
 from allocscope.app.lazyfree import lazyfree
 from allocscope.app.reclaim import reclaim
 from allocscope.cli.group import run
@@ -280,3 +282,16 @@ def test_where_there_is_swap_nothing_that_is_in_use_goes_there(program: Path, ki
         assert done.released_bytes == truth["marked_bytes"] - truth["rewritten_bytes"]
         assert smaps_sum(target.pid, "Swap") == 0
         assert wrong_bytes(target) == 0
+
+
+@pytest.mark.parametrize("library", ["", "libjemalloc.so.2", "libmimalloc.so.2"])
+def test_looking_changes_nothing(program: Path, library: str) -> None:
+    """No page of the process comes into memory or goes, and no thread of it is disturbed, though
+    its allocators' structures are read."""
+    preloaded = {"LD_PRELOAD": preloadable(library)} if library else {}
+    with lazy(program, "rewritten", preloaded) as (target, _):
+        before = pages.everything(target.pid)
+        with unharmed(target.pid):
+            lazyfree(target.pid)
+            assert footprint(Selection((target.pid,)), retained=True).data.rows
+        assert pages.everything(target.pid) == before

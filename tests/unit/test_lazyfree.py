@@ -10,6 +10,7 @@ import pytest
 import reports
 from test_render_json import validate
 
+from allocscope.app import lazyfree as app
 from allocscope.model.lazyfree import LazyfreeData, LazyMapping, LazyOwner, Owner, Reclaimed
 from allocscope.model.process import Mapping
 from allocscope.model.report import Caveat, Method, Report
@@ -66,6 +67,15 @@ def test_the_json_keeps_its_schema() -> None:
         answer = json.envelope(report(mapping(), done=done), "lazyfree", 1.0)
         validate(answer, "lazyfree")
         assert answer["data"]["mappings"][0]["start"] == f"{AREA:#x}"
+
+
+def test_figures_of_two_moments_are_called_partial() -> None:
+    data = report(mapping()).data
+    still = app.report(reports.process(), app.Reading(data, changed=False), 0)
+    assert (still.method.consistency, still.caveats) == ("validated", ())
+    moving = app.report(reports.process(), app.Reading(data, changed=True), 0)
+    assert moving.method.consistency == "partial"
+    assert [caveat.code for caveat in moving.caveats] == ["changed-meanwhile"]
 
 
 def anonymous(start: int, size: int, path: str = "") -> Mapping:
