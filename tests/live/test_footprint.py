@@ -20,6 +20,7 @@ from live.cli import ROOT, assert_refused, command
 from live.targets import become_nobody, compile_c, in_fork, need_root, only_child, wait_until
 from live.test_contract import answer
 
+from allocscope.app.arenas import ArenasOptions, arenas
 from allocscope.app.footprint import Selection, everyone, footprint, tree_of
 from allocscope.cli import footprint as cli_footprint
 from allocscope.cli.group import run
@@ -200,6 +201,17 @@ def test_retained_pages_that_were_given_back_do_not_count(
     fell = before - rows_retained(fixture.pid)
     touched = 64 * 4096  # the call itself may touch some pages of libc and of the stack
     assert released - came - touched <= fell <= released + touched
+
+
+@pytest.mark.parametrize("name", ["scattered", "pinned-top", "tcache-hoard", "fastbin-hoard"])
+def test_the_lists_and_the_walk_find_the_same(
+    name: str, running: Callable[..., RunningFixture]
+) -> None:
+    """What `arenas` counts chunk by chunk as free and resident, without what is parked."""
+    fixture = running(name)
+    walked = arenas(fixture.pid, ArenasOptions()).data.totals
+    parked = walked.tcache_bytes + walked.fastbin_bytes
+    assert rows_retained(fixture.pid) == walked.free_resident_bytes - parked
 
 
 def rows_retained(pid: int) -> int:

@@ -50,7 +50,8 @@ KINDS = {
     "cow-after-fork": "heap shared with a forked child",
     "madv-free": "given back with MADV_FREE",
     "madv-dontneed": "given back with MADV_DONTNEED",
-    "swapped": "swapped out",
+    "swapped": "heap, swapped out",
+    "shared-swapped": "shared anonymous memory, swapped out",
     "huge": "transparent huge pages",
     "mlocked": "locked with mlock, never touched",
     "untouched": "mapped, never touched",
@@ -74,7 +75,7 @@ def surroundings(kind: str) -> Iterator[None]:
     huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if kind == "huge" and (not huge.exists() or "[never]" in huge.read_text()):
         pytest.skip("this kernel has no transparent huge pages, or they are off")
-    with swap() if kind == "swapped" else contextlib.nullcontext():
+    with swap() if kind.endswith("swapped") else contextlib.nullcontext():
         yield
 
 

@@ -94,9 +94,8 @@ static void shared_with_a_child(void)
     }
 }
 
-static void advised(int advice)
+static void advised(char *memory, int advice)
 {
-    char *memory = anonymous();
     write_all(memory);
     check(madvise(memory, SIZE, advice), "madvise");
     check(madvise(memory, SIZE, advice), "madvise"); /* marked pages wait in a batch until the next call */
@@ -136,11 +135,13 @@ static void make(const char *kind, const char *directory)
     else if (!strcmp(kind, "cow-after-fork"))
         shared_with_a_child();
     else if (!strcmp(kind, "madv-free"))
-        advised(MADV_FREE);
+        advised(anonymous(), MADV_FREE);
     else if (!strcmp(kind, "madv-dontneed"))
-        advised(MADV_DONTNEED);
+        advised(anonymous(), MADV_DONTNEED);
     else if (!strcmp(kind, "swapped"))
-        advised(MADV_PAGEOUT);
+        advised(anonymous(), MADV_PAGEOUT);
+    else if (!strcmp(kind, "shared-swapped"))
+        advised(map(MAP_SHARED | MAP_ANONYMOUS, -1), MADV_PAGEOUT);
     else if (!strcmp(kind, "huge"))
         huge();
     else if (!strcmp(kind, "mlocked"))
