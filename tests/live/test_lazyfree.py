@@ -265,10 +265,14 @@ def test_the_schema_is_kept(program: Path) -> None:
         assert after["data"]["reclaimed"]["released_bytes"] == before["lazyfree_bytes"]
 
 
-def test_not_one_wrong_byte_in_ten_million_checks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("checks", "swapping"), [(10_000_000, False), (1_000_000, True)])
+def test_not_one_wrong_byte_while_a_program_frees_and_rewrites(
+    tmp_path: Path, checks: int, swapping: bool
+) -> None:
     need_reclaim()
-    result = lazyfree_race.race(lazyfree_race.build(tmp_path), 10_000_000)
-    assert result.checks >= 10_000_000
+    with swap() if swapping else contextlib.nullcontext():
+        result = lazyfree_race.race(lazyfree_race.build(tmp_path), checks)
+    assert result.checks >= checks
     assert result.wrong == 0
     assert result.released_bytes and result.vanished_pages and result.rewritten_pages
 
