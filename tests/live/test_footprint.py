@@ -125,6 +125,27 @@ def test_everyone_is_found(parent: int) -> None:
     assert all(row["rss_bytes"] for row in everybody["rows"])
 
 
+def test_a_cgroup_is_its_processes(parent: int) -> None:
+    need_root()
+    for mount in map(str.split, Path("/proc/mounts").read_text().splitlines()):
+        if mount[2] in ("cgroup", "cgroup2"):
+            group = Path(mount[1]) / f"allocscope-footprint-{os.getpid()}"
+            break
+    else:
+        pytest.skip("this kernel has no control groups mounted")
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("needs CAP_SYS_ADMIN to make a control group")
+    try:
+        (group / "cgroup.procs").write_text(str(parent))
+        found = answer("footprint", "--cgroup", str(group))["data"]["rows"]
+        assert [row["pid"] for row in found] == [parent]
+        (group.parent / "cgroup.procs").write_text(str(parent))
+    finally:
+        group.rmdir()
+
+
 @pytest.mark.parametrize(("sort", "key"), [("rss", "rss_bytes"), ("footprint", "footprint_bytes")])
 def test_the_largest_come_first(parent: int, sort: str, key: str) -> None:
     pids = [str(parent), str(only_child(parent)), str(os.getpid())]
