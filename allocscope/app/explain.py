@@ -1,7 +1,7 @@
 """``explain``: where every resident byte of a process is, and why. It only reads.
 
 The kernel's figures (smaps) and the heap are two readings of a process that runs on. They are made
-one right after the other, and again, a few times, as long as they do not agree to the byte.
+at the same time, and again, a few times, as long as they do not agree to the byte.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from allocscope.account import ledger as account
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
+from allocscope.app.meanwhile import meanwhile
 from allocscope.app.ownership import holdings
 from allocscope.app.target import Target, look
 from allocscope.causes import explanation
@@ -125,10 +126,11 @@ def _round(
     memory: ProcessMemory, target: Target, deadline_ns: int, max_rounds: int = MAX_ROUNDS
 ) -> _Round:
     pid = target.process.pid
-    answer = heap.read(
-        memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
-    )
-    entries = procfs.smaps(pid)
+    with meanwhile(lambda: procfs.smaps(pid)) as smaps:
+        answer = heap.read(
+            memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
+        )
+        entries = smaps()
     parts = holdings(pid, memory, target, answer, entries)
 
     def resident(start: int, end: int) -> int:
