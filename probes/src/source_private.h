@@ -4,9 +4,12 @@
 
 #include "source.h"
 
+#include <sys/types.h>
+
 struct as_source {
     int pid; /* -1: spans in memory */
     int pagemap;
+    int memory; /* /proc/PID/mem */
     int no_scan, no_guard;
     as_span *spans;
     as_run *runs;
@@ -37,11 +40,18 @@ static inline void as_prefetch_held(const as_source *s, uint64_t address)
 /* Reads from what is held; ENODATA where a page was not there. */
 int as_read_held(const as_source *source, uint64_t address, void *buffer, size_t size);
 void as_hold_free(as_source *source);
+struct iovec;
 /* Reads every piece to the place that offset_of its address gives, and marks its pages in there; a piece that went away
  * meanwhile is left out. */
-struct iovec;
 int as_read_pieces(as_source *source, struct iovec *pieces, size_t count, uint64_t base, unsigned char *bytes,
                    unsigned char *there);
+
+/* Reads piece after piece to local, each as long as its remote one; how many bytes arrived before the first that failed. -1 and
+ * errno when that was none: EFAULT where memory cannot be read, ESRCH when the process is gone.
+ *
+ * Through /proc/PID/mem, and not process_vm_readv(2): that one pins pages (FOLL_PIN), and since Linux 5.19 the kernel gives the
+ * target a copy of its own of a page that it shares since fork before it lets it be pinned (gup_must_unshare in mm/gup.c). */
+ssize_t as_peek(as_source *source, const struct iovec *local, const struct iovec *remote, size_t count);
 
 void as_add_residency(const as_run *runs, size_t count, as_residency *out);
 /* Reads without asking first whether the pages are there: the caller knows. */

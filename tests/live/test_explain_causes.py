@@ -54,7 +54,7 @@ def test_a_memfd_that_is_held_and_not_mapped_is_in_nobodys_rss() -> None:
 
 def test_of_a_file_in_memory_only_what_is_not_mapped_is_outside() -> None:
     code = (
-        "fd = os.memfd_create('cache'); os.ftruncate(fd, 40 * MIB); os.write(fd, b'x' * (40 * MIB))\n"
+        "fd = os.memfd_create('cache'); os.write(fd, b'x' * (40 * MIB))\n"
         "part = mmap.mmap(fd, 24 * MIB); part.write(b'y' * (24 * MIB))"
     )
     with running(code) as pid:
@@ -80,7 +80,11 @@ def test_unread_bytes_in_a_socket_are_counted() -> None:
 
 
 def test_relatives_share_until_they_write() -> None:
-    code = "held = [touched(90000) for _ in range(600)]\nif os.fork() == 0:\n    sys.stdin.read(); os._exit(0)"
+    code = (
+        "held = [touched(90000) for _ in range(600)]\n"
+        "if os.fork() == 0:\n"
+        "    sys.stdin.read(); os._exit(0)"
+    )
     with running(code) as pid:
         data = explained(pid).data
         assert data.causes[0].key == "fork-sharing", data.verdict
@@ -122,7 +126,7 @@ def test_a_shared_anonymous_area_is_shared_memory() -> None:
 
 def test_a_mapped_file_is_the_page_caches() -> None:
     code = (
-        "file = tempfile.NamedTemporaryFile(dir=os.environ.get('TEST_DISK'))\n"
+        "file = tempfile.NamedTemporaryFile()\n"
         "file.write(b'x' * (40 * MIB)); file.flush()\n"
         "area = mmap.mmap(file.fileno(), 40 * MIB, prot=mmap.PROT_READ)\n"
         "total = sum(area[i] for i in range(0, 40 * MIB, 4096))"
