@@ -18,6 +18,7 @@ from allocscope.app.ownership import holdings
 from allocscope.app.target import Target, look
 from allocscope.causes import explanation
 from allocscope.errors import MissingPart
+from allocscope.glibc.contention import contention
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
 from allocscope.model.ledger import Explanation, Ledger
@@ -75,6 +76,8 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
     before = procfs.stillness(pid)
     with ProcessMemory(pid) as memory:
         best = _best_round(memory, target, deadline_ns)
+        arenas = [item.state.address for item in best.answer.reading.arenas]
+        locks = contention(memory, arenas)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
@@ -94,6 +97,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         rollup=rollup,
         status=status,
         limits=limits,
+        contention=locks,
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
     )
     consistency = best.answer.consistency

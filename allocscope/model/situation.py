@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from allocscope.immutable import immutable
+from allocscope.model.fields import HEX
 from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Ledger, OutsideRss
 from allocscope.model.libc import Allocator
@@ -19,7 +22,8 @@ from allocscope.model.process import (
 @immutable
 class ArenaResidence:
     """The resident bytes of one arena by what they are used for, as in the ledger's rows; summed
-    over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``."""
+    over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``;
+    ``last_live`` is the live chunk nearest to top, None without one."""
 
     index: int
     live_bytes: int
@@ -31,6 +35,8 @@ class ArenaResidence:
     top_trimmable_bytes: int
     overhead_bytes: int
     unread_bytes: int
+    last_live: int | None = dataclasses.field(metadata=HEX)
+    last_live_bytes: int
 
     @property
     def free_bytes(self) -> int:
@@ -45,6 +51,16 @@ class ArenaResidence:
     @property
     def resident_bytes(self) -> int:
         return self.live_bytes + self.free_bytes + self.overhead_bytes + self.unread_bytes
+
+
+@immutable
+class Contention:
+    """How often the arenas' lock words were found taken, and taken while others waited for it, in
+    so many looks at a word."""
+
+    look_count: int
+    locked_count: int
+    waited_for_count: int
 
 
 @immutable
@@ -63,6 +79,7 @@ class Situation:
     status: ProcessStatus | None
     limits: CgroupLimits | None
     outside: tuple[OutsideRss, ...]
+    contention: Contention | None
 
     @property
     def rss_bytes(self) -> int:

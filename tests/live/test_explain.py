@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from live.programs import READY_SECONDS
 
-from allocscope.app.explain import ExplainOptions, explain
+from allocscope.app.explain import ExplainOptions, explain, survey
 from allocscope.lab import fixture
 from allocscope.lab.child import child
 from allocscope.lab.fixture import RunningFixture
@@ -112,6 +112,20 @@ def test_a_trim_releases_what_the_remedy_forecasts(name: str, running: Running) 
     assert [released] == pytest.approx(list(gains), rel=0.05)
     after = explained(target.pid).data
     assert resident(after, "glibc-free-whole-pages") == 0
+
+
+def test_the_chunk_that_pins_the_heap_is_named(running: Running) -> None:
+    cause = explained(running("pinned-top").pid).data.causes[0]
+    assert cause.key == "top-pinned"
+    assert any("one of 112 bytes at 0x" in text for text in cause.evidence)
+
+
+@pytest.mark.parametrize("name", ["busy", "healthy"])
+def test_locks_are_found_taken_where_threads_allocate(name: str, running: Running) -> None:
+    seen = survey(running(name).pid, ExplainOptions()).data.contention
+    assert seen is not None
+    assert seen.look_count >= 64
+    assert (seen.locked_count > 0) == (name == "busy")
 
 
 def test_a_server_that_has_just_started_is_healthy(tmp_path: Path) -> None:

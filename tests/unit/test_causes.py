@@ -10,7 +10,7 @@ from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, s
 from allocscope.causes.explanation import RULES, explain, footprint_bytes
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.process import ProcessStatus, SmapsRollup
-from allocscope.model.situation import Situation
+from allocscope.model.situation import Contention, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
 RAISED = dataclasses.replace(SETTINGS, trim_threshold_bytes=setting(64 * MIB, "dynamic"))
@@ -141,6 +141,22 @@ def test_healthy_up_to_16_mib_or_a_tenth_of_rss(live: int, free: int, healthy: b
     assert (found.causes[0].key == "healthy") == healthy
     assert found.verdict.endswith("healthy.") == healthy
     assert [c.key for c in found.causes if c.key != "healthy"] == ["scattered-live"]
+
+
+def test_the_chunk_that_pins_is_named() -> None:
+    main = dataclasses.replace(
+        arena(0, live=1, whole_pages=50), last_live=0x55D0_0300_0010, last_live_bytes=112
+    )
+    evidence = explain(situation(main)).causes[0].evidence
+    assert evidence[-1] == "the live chunk nearest to top is one of 112 bytes at 0x55d003000010"
+
+
+def test_contention_is_told_where_arenas_are_judged() -> None:
+    made = situation(arena(0, live=1), *SPREAD, contention=Contention(200, 50, 2))
+    assert (
+        "in 200 looks at the arenas' locks 25 % were taken, 1 % with others waiting"
+        in explain(made).causes[0].evidence
+    )
 
 
 def test_the_verdict_names_the_process_the_cause_and_the_gain() -> None:
