@@ -55,7 +55,7 @@ def arena_spread(situation: Situation) -> Finding | None:
             *_limits(situation),
             *_threads(situation),
         ),
-        remedies=(remedies.trim(situation), remedies.fewer_arenas(gain, FEW_ARENAS)),
+        remedies=(remedies.trim(situation), remedies.fewer_arenas(FEW_ARENAS, size(gain))),
     )
 
 
@@ -109,6 +109,6 @@ def thread_top(situation: Situation) -> Finding | None:
         ),
         remedies=(
             remedies.fixed_thresholds(None),
-            remedies.fewer_arenas(None, FEW_ARENAS),
+            remedies.fewer_arenas(FEW_ARENAS),
         ),
     )

@@ -168,7 +168,7 @@ def test_the_verdict_names_the_process_the_cause_and_the_gain() -> None:
     )
 
 
-def test_a_remedy_that_gives_nothing_back_is_not_offered() -> None:
+def test_a_trim_that_gives_nothing_back_is_not_offered() -> None:
     found = explain(situation(arena(0, live=1), *(arena(i, live=1, top=9) for i in range(1, 6))))
     assert found.causes[0].key == "arena-spread"
     assert [remedy.key for remedy in found.causes[0].remedies] == ["arena-max"]
