@@ -98,6 +98,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         status=status,
         limits=limits,
         contention=locks,
+        environ=target.environ,
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
     )
     consistency = best.answer.consistency

@@ -66,7 +66,8 @@ class Contention:
 @immutable
 class Situation:
     """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
-    nothing tells (a recording, an old kernel); ``exact`` heap figures are those of ``arenas``."""
+    nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
+    environment; ``heap`` is what ``arenas`` says."""
 
     process: Process
     allocator: Allocator | None
@@ -80,6 +81,7 @@ class Situation:
     limits: CgroupLimits | None
     outside: tuple[OutsideRss, ...]
     contention: Contention | None
+    environ: dict[str, str] | None
 
     @property
     def rss_bytes(self) -> int:

@@ -117,6 +117,7 @@ def situation(
             "limits": None,
             "outside": (),
             "contention": None,
+            "environ": None,
             **changes,
         }
     )

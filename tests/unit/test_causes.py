@@ -143,6 +143,22 @@ def test_healthy_up_to_16_mib_or_a_tenth_of_rss(live: int, free: int, healthy: b
     assert [c.key for c in found.causes if c.key != "healthy"] == ["scattered-live"]
 
 
+def test_names_that_no_glibc_reads_are_told() -> None:
+    environ = {
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD": "100000",
+        "MALLOC_MAX_ARENAS": "2",
+        "MALLOC_CONF": "narenas:2",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.arenas=2:glibc.cpu.x=1",
+    }
+    causes = {cause.key: cause for cause in explain(situation(environ=environ)).causes}
+    assert causes["setting-without-effect"].evidence == (
+        "no glibc reads MALLOC_TRIM_THRESHOLD; the name is MALLOC_TRIM_THRESHOLD_",
+        "no glibc reads MALLOC_MAX_ARENAS",
+        "no glibc knows the tunable glibc.malloc.arenas",
+    )
+
+
 def test_the_chunk_that_pins_is_named() -> None:
     main = dataclasses.replace(
         arena(0, live=1, whole_pages=50), last_live=0x55D0_0300_0010, last_live_bytes=112
