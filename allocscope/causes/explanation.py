@@ -1,8 +1,8 @@
 """The explanation: every rule asked, causes ranked, one sentence that says it all.
 
 Rules: a process in which no cause holds more than max(16 MiB, 10 % of RSS) is healthy, and that is
-said first; the smaller things follow. The verdict names the process, its RSS, and the first cause
-with what it would give back.
+said first; the smaller things follow. It is not said where as much is unexplained. The verdict names
+the process, its RSS, and the first cause with what it would give back.
 """
 
 from __future__ import annotations
@@ -45,8 +45,11 @@ def explain(situation: Situation) -> Explanation:
     rss = situation.rss_bytes
     causes = tuple(rank.cause(found, exclusive, rss) for found, exclusive in ranked)
     weighty = [found for found, exclusive in ranked if rank.matters(exclusive, rss)]
-    if not weighty:
+    unexplained = situation.ledger.resident("unexplained")
+    healthy = not weighty and not rank.matters(unexplained, rss)
+    if healthy:
         causes = (_healthy(situation), *causes)
+    limits = situation.limits
     return Explanation(
         rss_bytes=rss,
         peak_rss_bytes=None if situation.status is None else situation.status.peak_rss_bytes,
@@ -55,7 +58,9 @@ def explain(situation: Situation) -> Explanation:
         drift_bytes=situation.ledger.drift_bytes,
         outside_rss=situation.outside,
         causes=causes,
-        verdict=_verdict(situation, weighty),
+        verdict=_verdict(situation, weighty, healthy),
+        memory_limit_bytes=limits.memory_limit_bytes if limits else None,
+        memory_headroom_bytes=limits.memory_headroom_bytes if limits else None,
     )
 
 
@@ -95,11 +100,17 @@ def _healthy(situation: Situation) -> Cause:
     )
 
 
-def _verdict(situation: Situation, weighty: list[Finding]) -> str:
+def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -> str:
     rss = situation.rss_bytes
     start = f"{situation.process.comm} (pid {situation.process.pid}) has {size(rss)} resident"
-    if not weighty:
+    if not weighty and causes_known:
         return f"{start} and holds nothing worth a remedy: healthy."
+    if not weighty:
+        unexplained = situation.ledger.resident("unexplained")
+        return (
+            f"{start}, of which {size(unexplained)} are unexplained: no structure of a known owner "
+            f"was found there ({share(unexplained, rss)})."
+        )
     first = weighty[0]
     said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]

@@ -4,6 +4,7 @@ they asked the kernel for."""
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import sys
 from collections.abc import Iterator
 
@@ -130,6 +131,7 @@ def test_memory_that_a_program_maps_for_itself_is_unexplained() -> None:
         data = explained(pid).data
         assert_the_ledger_closes(pid, data)
         assert resident(data, "unexplained") == 20 * MIB
+        assert "20.0 MiB are unexplained" in data.verdict
 
 
 def test_a_shared_anonymous_area_is_shared_memory() -> None:
@@ -160,6 +162,26 @@ def test_a_heap_of_cpython_is_the_runtimes() -> None:
         assert resident(data, "unexplained") == 0
         assert data.causes[0].key == "runtime-heap"
         assert "CPython" in data.causes[0].evidence[0]
+
+
+ALLOCATORS = ("libjemalloc.so.2", "libmimalloc.so.2", "libtcmalloc_minimal.so.4")
+
+
+@pytest.mark.parametrize("library", ALLOCATORS)
+def test_another_allocator_is_named_and_its_memory_stays_unexplained(library: str) -> None:
+    if ctypes.util.find_library(library.partition(".so")[0].removeprefix("lib")) is None:
+        pytest.skip(f"{library} not installed")
+    code = "held = [touched(50000) for _ in range(900)]"
+    words = [sys.executable, "-c", PRELUDE + code + WAIT]
+    with child(words, environment={"LD_PRELOAD": library}) as program:
+        assert program.line(READY_SECONDS) == "ready"
+        report = explained(program.pid)
+        assert_the_ledger_closes(program.pid, report.data)
+    first = report.data.causes[0]
+    assert (first.key, first.confidence) == ("other-allocator", "hint")
+    assert resident(report.data, "unexplained") > 40 * MIB
+    assert report.allocator is not None
+    assert report.allocator.name in first.title
 
 
 def test_a_setting_that_the_program_takes_back_has_no_effect() -> None:

@@ -9,6 +9,7 @@ from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, s
 
 from allocscope.causes.explanation import RULES, explain, footprint_bytes
 from allocscope.model.ledger import CauseKey, OutsideRss
+from allocscope.model.libc import Allocator
 from allocscope.model.process import ProcessStatus, SmapsRollup
 from allocscope.model.situation import Contention, Situation
 
@@ -173,6 +174,27 @@ def test_contention_is_told_where_arenas_are_judged() -> None:
         "in 200 looks at the arenas' locks 25 % were taken, 1 % with others waiting"
         in explain(made).causes[0].evidence
     )
+
+
+def test_what_is_unexplained_is_not_called_healthy() -> None:
+    found = explain(situation(arena(0, live=20), holdings=(holding("unexplained", 20),)))
+    assert found.causes == ()
+    assert found.verdict == (
+        "server (pid 4711) has 40.0 MiB resident, of which 20.0 MiB are unexplained: no structure "
+        "of a known owner was found there (50 %)."
+    )
+
+
+def test_where_another_allocator_serves_malloc_what_is_unexplained_is_a_hint_at_it() -> None:
+    made = situation(
+        arena(0, live=1),
+        holdings=(holding("unexplained", 50),),
+        allocator=Allocator("jemalloc", ()),
+    )
+    first = explain(made).causes[0]
+    assert (first.key, first.confidence) == ("other-allocator", "hint")
+    assert first.exclusive_bytes == 50 * MIB
+    assert "jemalloc" in first.title
 
 
 def test_the_verdict_names_the_process_the_cause_and_the_gain() -> None:
