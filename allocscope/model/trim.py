@@ -127,7 +127,8 @@ class LiveCall:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Applied:
-    """A trim of the process itself, audited."""
+    """A trim of the process itself, audited. The call as in LiveCall; ``rss_after_bytes``: of the
+    whole process; ``refaults`` is None where nobody watched for them."""
 
     released_bytes: int
     per_arena: tuple[ArenaReleased, ...]
@@ -135,6 +136,7 @@ class Applied:
     duration_ns: int
     pause_ns: int
     returned: int
+    rss_after_bytes: int
     refaults: Refaults | None
 
 
