@@ -36,6 +36,7 @@ class Region:
     fastbin: Sequence[int]
     tcache_struct: Sequence[int]
     known: Sequence[int]
+    locked: Sequence[int] = ()
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -74,6 +75,9 @@ class Tally:
     trimmable_bytes: int
     pinned_bytes: int
     trim_range_count: int
+    trim_break_bytes: int
+    trimmable_top_bytes: int
+    locked_trim_bytes: int
     pages: Residency
     bin_node_hash: int
     bin_fd_hash: int

@@ -37,7 +37,8 @@ static inline int marked(marks *m, uint64_t address)
 typedef struct free_row {
     uint64_t start; /* 0: none */
     uint64_t pages_start, pages_end;
-    uint64_t resident_bytes;
+    uint64_t locked_from; /* madvise(MADV_DONTNEED) goes no further than to the first mlocked page */
+    uint64_t resident_bytes, locked_bytes;
 } free_row;
 
 typedef struct walker {
@@ -47,6 +48,7 @@ typedef struct walker {
     run_list runs;
     window window;
     size_t chunk_hint, row_hint, class_hint;
+    const uint64_t *locked, *locked_end;
     marks tcache, fastbin, structs;
     free_row row;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
@@ -98,15 +100,31 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 
 /* ---- malloc_trim's rule ---- */
 
+/* Where mlocked memory next begins, or address itself if it lies in some. Rows ask in ascending order. */
+static uint64_t next_locked(walker *w, uint64_t address)
+{
+    while (w->locked < w->locked_end && w->locked[1] <= address)
+        w->locked += 2;
+    if (w->locked == w->locked_end)
+        return UINT64_MAX;
+    return w->locked[0] > address ? w->locked[0] : address;
+}
+
 static void row_extend(walker *w, uint64_t start, uint64_t end)
 {
     free_row *row = &w->row;
     uint64_t page = w->region->page_size;
-    if (!row->start)
-        *row = (free_row){start, round_up(start + CHUNK_STRUCT, page), round_up(start + CHUNK_STRUCT, page), 0};
+    if (!row->start) {
+        uint64_t first = round_up(start + CHUNK_STRUCT, page);
+        *row = (free_row){start, first, first, next_locked(w, first), 0, 0};
+    }
     uint64_t whole = end & ~(page - 1);
     if (whole > row->pages_end) {
-        row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
+        uint64_t stays = row->locked_from < row->pages_end ? row->pages_end : row->locked_from;
+        if (stays > whole)
+            stays = whole;
+        row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, stays);
+        row->locked_bytes += runs_resident(&w->runs, &w->row_hint, stays, whole);
         row->pages_end = whole;
     }
 }
@@ -117,7 +135,8 @@ static void row_close(walker *w)
     free_row *row = &w->row;
     if (row->start && row->pages_end > row->pages_start) {
         w->tally->trimmable_bytes += row->resident_bytes;
-        w->tally->pinned_bytes -= row->resident_bytes;
+        w->tally->locked_trim_bytes += row->locked_bytes;
+        w->tally->pinned_bytes -= row->resident_bytes + row->locked_bytes;
         w->tally->trim_range_count++;
     }
     row->start = 0;
@@ -135,11 +154,15 @@ static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
     uint64_t extra = (spare - g->trim_pad) / g->trim_unit * g->trim_unit;
     if (!extra)
         return;
-    uint64_t released = top_end - extra;
-    w->tally->trimmable_bytes += runs_resident(&w->runs, &w->row_hint, released, top_end);
-    w->tally->trim_range_count++;
+    uint64_t released = top_end - extra, of_row = 0;
     if (released < top)
-        w->tally->pinned_bytes -= runs_resident(&w->runs, &w->row_hint, released, top);
+        of_row = runs_resident(&w->runs, &w->row_hint, released, top);
+    uint64_t of_top = runs_resident(&w->runs, &w->row_hint, released < top ? top : released, top_end);
+    w->tally->trimmable_bytes += of_row + of_top;
+    w->tally->trimmable_top_bytes = of_top;
+    w->tally->trim_break_bytes = extra;
+    w->tally->trim_range_count++;
+    w->tally->pinned_bytes -= of_row;
 }
 
 /* ---- one chunk ---- */
@@ -406,6 +429,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
+    w.locked = region->locked;
+    w.locked_end = region->locked + region->locked_count / 2 * 2;
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);

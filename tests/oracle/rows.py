@@ -53,6 +53,7 @@ class Rules:
     trim_unit: int = 0
     trim_pad: int = 0
     merge_fastbins: bool = False
+    locked: Sequence[tuple[int, int]] = ()
 
 
 @dataclasses.dataclass
@@ -125,13 +126,24 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
     def resident(kind: str) -> int:
         return sum(pages.resident(chunk.address, chunk.end) for chunk in of[kind])
 
-    going = released(chunks, rules)
-    parts = [
-        (max(start, chunk.address), min(end, chunk.end))
-        for start, end in going
-        for chunk in of["bin"] + of["fastbin"]
-    ]
-    released_free = sum(pages.resident(low, high) for low, high in parts if low < high)
+    advised, lowered = trim_calls(chunks, rules)
+    gone, locked = [], []
+    for start, end in advised:
+        stays = min([max(low, start) for low, high in rules.locked if high > start] + [end])
+        gone.append((start, min(stays, end)))
+        locked.append((min(stays, end), end))
+    gone += lowered
+    tops = [chunk for chunk in chunks if chunk.kind == "top"]
+
+    def within(ranges: Iterable[tuple[int, int]], owners: Iterable[Chunk]) -> int:
+        parts = [
+            (max(start, chunk.address), min(end, chunk.end))
+            for start, end in ranges
+            for chunk in owners
+        ]
+        return sum(pages.resident(low, high) for low, high in parts if low < high)
+
+    free = of["bin"] + of["fastbin"]
     return {
         **{f"{kind}_count": len(of[kind]) for kind in ("live", "tcache", "fastbin", "bin")},
         **{
@@ -141,9 +153,12 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         **{
             f"{kind}_resident_bytes": resident(kind) for kind in ("tcache", "fastbin", "bin", "top")
         },
-        "trimmable_bytes": sum(pages.resident(start, end) for start, end in going),
-        "trim_range_count": len(going),
-        "pinned_bytes": resident("bin") + resident("fastbin") - released_free,
+        "trimmable_bytes": sum(pages.resident(start, end) for start, end in gone),
+        "trim_range_count": len(advised) + len(lowered),
+        "trim_break_bytes": sum(end - start for start, end in lowered),
+        "trimmable_top_bytes": within(lowered, tops),
+        "locked_trim_bytes": sum(pages.resident(start, end) for start, end in locked),
+        "pinned_bytes": resident("bin") + resident("fastbin") - within([*gone, *locked], free),
         "pages": pages.states(rules.start, rules.map_end),
         "bin_node_hash": sum(mixed(chunk.address) for chunk in of["bin"]) & MASK,
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
@@ -152,8 +167,12 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
     }
 
 
-def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
-    """The address ranges that malloc_trim would hand back, resident or not."""
+Ranges = list[tuple[int, int]]
+
+
+def trim_calls(chunks: Sequence[Chunk], rules: Rules) -> tuple[Ranges, Ranges]:
+    """The address ranges that malloc_trim would hand back, resident or not: those of its madvise
+    calls, and that by which it would lower the break, if any."""
     free = ("bin", "fastbin") if rules.merge_fastbins else ("bin",)
     runs: list[tuple[int, int]] = []
     for chunk in chunks:
@@ -162,7 +181,8 @@ def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
         elif chunk.kind in free:
             runs.append((chunk.address, chunk.end))
     top = next((chunk for chunk in chunks if chunk.kind == "top"), None)
-    going = []
+    going: Ranges = []
+    lowered: Ranges = []
     for start, end in runs:
         if top is not None and end == top.address:
             continue
@@ -176,8 +196,8 @@ def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
         spare = top.end - start - MINSIZE - 1 - rules.trim_pad
         extra = spare // rules.trim_unit * rules.trim_unit
         if extra > 0:
-            going.append((top.end - extra, top.end))
-    return going
+            lowered.append((top.end - extra, top.end))
+    return going, lowered
 
 
 def _classes(chunks: Sequence[Chunk], pages: Pages) -> list[dict[str, int]]:
