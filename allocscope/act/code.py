@@ -62,11 +62,24 @@ def find_links(pid: int, mappings: Iterable[Mapping]) -> Links:
         store = _STORE.search(text)
         if store and min(pops) >= 0:
             displacement = int.from_bytes(store["displacement"] or b"", "little", signed=True)
-            return Links(*(start + pop for pop in pops), start + store.start(), displacement)
+            rdi, rsi, rax = (start + pop for pop in pops)
+            return Links(rdi, rsi, rax, start + store.start(), displacement)
     raise MissingPart(
         f"process {pid} has no readable library with the code that a call is put together from",
         "Run as root if its files belong to somebody else.",
     )
+
+
+def text_at(pid: int, mappings: Iterable[Mapping], address: int, size: int) -> bytes:
+    """``size`` bytes of code as the file has them that is mapped at ``address``; fewer where it
+    ends, none where it cannot be read."""
+    for mapping in mappings:
+        if mapping.start <= address < mapping.end and mapping.inode:
+            file = open_mapped_file(pid, mapping)
+            if file is not None:
+                with file:
+                    return file.read(mapping.offset + address - mapping.start, size)
+    return b""
 
 
 def _texts(pid: int, mappings: Iterable[Mapping]) -> Iterator[tuple[int, bytes]]:
