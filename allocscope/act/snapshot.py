@@ -105,7 +105,6 @@ class Snapshot:
         finally:
             self._session.tracer.run(twin.end)
 
-
     @contextlib.contextmanager
     def stage(self, lock_words: tuple[int, ...], mlocked: Sequence[int]) -> Iterator[Stage]:
         """A copy of the copy that stays ours, to run a function in. ``mlocked``: start, end, start,

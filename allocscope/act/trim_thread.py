@@ -1,8 +1,8 @@
 """Which threads of a process may be made to call malloc_trim now, as far as that is seen without a
 stop, best first.
 
-Strategy: a thread that sleeps in one of a few system calls which malloc never makes on its way, on
-an ordinary stack that holds neither malloc's code nor a signal handler. Calls that the kernel
+Strategy: a thread that sleeps in one of a few system calls in which malloc never waits (but for a
+lock, which its stack tells), on an ordinary stack without a signal handler. Calls that the kernel
 restarts unseen come first; those that return EINTR from any stop come last. The helper looks again
 when the thread stands still, and only that look counts.
 
@@ -51,9 +51,9 @@ _CLOSED = ("SigBlk", "SigCgt", "SigPnd", "ShdPnd")
 
 
 _ON_STACK = {
-    errno.EDEADLK: "has malloc's code on its stack",
+    errno.EDEADLK: "waits for a lock of malloc's",
     errno.EINTR: "runs a signal handler",
-    errno.E2BIG: "has a stack too deep to be sure of",
+    errno.E2BIG: "has a stack too deep to look through",
 }
 _AT_STEP = {
     lib.AS_AT_STOP: "never left its restartable sequences",
@@ -134,8 +134,8 @@ def _why_not(
     at = bisect_right(starts, stack_pointer) - 1
     if at < 0 or stack_pointer >= stacks[at].end:
         return "stands on no ordinary stack"
-    number = lib.as_look(pid, stack_pointer, stacks[at].end, native_plan)
-    return phrase(lib.AS_AT_FRAMES, number) if number else ""
+    found = lib.as_look(pid, number, stack_pointer, stacks[at].end, native_plan)
+    return phrase(lib.AS_AT_FRAMES, found) if found else ""
 
 
 def _open_signal(tid: int) -> int:

@@ -49,8 +49,8 @@ enum {
     AS_AT_RESTORE = 8,
     AS_AT_COPY = 9,   /* the copy did not arrive */
     AS_AT_END = 10,
-    AS_AT_PLACE = 11,   /* EAGAIN: the thread is not waiting in one of the plan's calls any more */
-    AS_AT_FRAMES = 12,  /* EDEADLK: malloc's code is on its stack; EINTR: a signal handler; E2BIG: too deep to be sure */
+    AS_AT_PLACE = 11,   /* EAGAIN: the thread did not wait in one of the plan's calls any more */
+    AS_AT_FRAMES = 12,  /* EDEADLK: it waits for a lock of malloc's; EINTR: in a signal handler; E2BIG: too deep to tell */
     AS_AT_LOCKS = 13,   /* EBUSY: the lock of some arena was never seen free */
     AS_AT_FUNCTION = 14 /* ETIMEDOUT: malloc_trim goes on by itself; ESRCH */
 };
@@ -110,8 +110,7 @@ int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argum
 int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_ns);
 
 /* What as_trim needs to know. Addresses are those of the target; pop_*: 5f c3, 5e c3, 58 c3; store_eax: 89 07 c3, or
- * 89 47 d c3 for a displacement d. Calls are numbers of system calls that may be interrupted and that malloc never makes with
- * half-done work behind it. A lock is the first word of an arena. */
+ * 89 47 d c3 for a displacement d. Calls are numbers of system calls in which malloc never waits, but for futex. A lock is the first word of an arena. */
 typedef struct as_trim_plan {
     uint64_t function, pad_bytes;
     uint64_t pop_rdi, pop_rsi, pop_rax, store_eax;
@@ -126,9 +125,9 @@ typedef struct as_trim_plan {
     int inner_tid;             /* the thread's number in its own pid namespace */
 } as_trim_plan;
 
-/* Is the stack of a thread free of malloc's code and of signal handlers, from sp to the thread's control block or end? Stops
- * nothing. 0, or as at AS_AT_FRAMES. */
-int as_look(int pid, uint64_t sp, uint64_t end, const as_trim_plan *plan);
+/* The stack of a thread that waits in this system call, from sp to the thread's control block or end: is it that of a signal
+ * handler, or of malloc? Stops nothing. 0, or as at AS_AT_FRAMES. */
+int as_look(int pid, int64_t call, uint64_t sp, uint64_t end, const as_trim_plan *plan);
 /* Makes the thread call malloc_trim(pad_bytes); how->result is what that returned, duration_ns how long it took. All other
  * threads go on. Up to AS_AT_WRITE, and at AS_AT_PLACE, FRAMES and LOCKS, the thread was only stopped and let go. */
 int as_trim(const as_thread *thread, const as_trim_plan *plan, as_outcome *how, uint64_t *duration_ns);

@@ -52,9 +52,9 @@ int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_n
     return ENOSYS;
 }
 
-int as_look(int pid, uint64_t sp, uint64_t end, const as_trim_plan *plan)
+int as_look(int pid, int64_t call, uint64_t sp, uint64_t end, const as_trim_plan *plan)
 {
-    (void)pid, (void)sp, (void)end, (void)plan;
+    (void)pid, (void)call, (void)sp, (void)end, (void)plan;
     return ENOSYS;
 }
 

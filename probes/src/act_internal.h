@@ -51,6 +51,8 @@ void act_frame(void *at, const struct user_regs_struct *regs, uint64_t mask, uin
 /* Turns a register set of NT_X86_XSTATE into the FP part of a frame, in place; size: how long it is, without the magic word
  * after it, which is included in the copy. */
 int act_frame_xstate(act_state *state, size_t *size);
+/* Is this what a system call returns that was interrupted while it waited? */
+int act_is_interrupted(int64_t result);
 /* The registers with which a thread has to go on by itself: the kernel's rules for interrupted calls, done by hand. */
 void act_resume_regs(int pid, const act_state *state, struct user_regs_struct *out);
 
