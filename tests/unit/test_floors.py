@@ -53,7 +53,9 @@ ASKING = {
     "frozen_heap",
     "glibc_says",
     "record_frozen",
+    "trim_apply",
     "trim_rehearse",
+    "trim_repeat",
 }
 """The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
 and so may reach ``act``."""
