@@ -17,7 +17,7 @@ from allocscope.act import live_trim
 from allocscope.app import heap
 from allocscope.app.target import Target, find_malloc
 from allocscope.app.trim import Foretold, TrimOptions, find, foretell, require_glibc, served_by
-from allocscope.errors import NoSuchProcess
+from allocscope.errors import NoSuchProcess, Unsafe
 from allocscope.glibc.reading import HeapReading
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.trim import Applied, Refaults, TrimData
@@ -95,10 +95,13 @@ class _Trimming:
         self._target = target
         self._pad_bytes = options.pad_bytes
         self._deadline_ns = deadline_ns
+        now = time.monotonic_ns()
         self._still = procfs.stillness(target.process.pid)
         self._found = find_malloc(memory, target)
+        # A process that never rests can be read again and again; leave time for the call.
+        reading_deadline_ns = now + (deadline_ns - now) // 2
         self.foretold: Foretold = foretell(
-            memory, target, options.pad_bytes, deadline_ns, self._found
+            memory, target, options.pad_bytes, reading_deadline_ns, self._found
         )
 
     def run(self, watch_s: float | None) -> tuple[Applied, tuple[Caveat, ...]]:
@@ -106,6 +109,11 @@ class _Trimming:
         pid, reading = self._target.process.pid, self.foretold.answer.reading
         located, image = self._found
         before = self._resident(reading)
+        if time.monotonic_ns() > self._deadline_ns:
+            raise Unsafe(
+                f"reading process {pid} took all the time that was allowed; it was left as it was",
+                "Give a longer --deadline.",
+            )
         caveats: tuple[Caveat, ...] = () if self.at_rest() else (RAN_MEANWHILE,)
         called = live_trim.trim(
             pid,

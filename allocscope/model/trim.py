@@ -106,7 +106,8 @@ class Rehearsed:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refaults:
     """What came back in the ``watched_ns`` after a trim: ``minor_fault_count`` of the whole process
-    (field 10 of stat), and ``returned_bytes``: by how much the arenas grew again."""
+    (field 10 of stat), and ``returned_bytes``: by how much more of the pages that were the arenas'
+    before the trim is resident again."""
 
     watched_ns: int
     minor_fault_count: int

@@ -211,8 +211,8 @@ def _of_application(applied: Applied, exact: bool) -> Iterator[str]:
     if back is not None:
         yield (
             f"In the {duration(back.watched_ns)} since then: "
-            f"{plural(back.minor_fault_count, 'minor fault')} in the whole process; the arenas "
-            f"grew by {size(back.returned_bytes, exact)}."
+            f"{plural(back.minor_fault_count, 'minor fault')} in the whole process; "
+            f"{size(back.returned_bytes, exact)} of the arenas' pages are resident again."
         )
 
 

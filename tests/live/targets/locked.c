@@ -20,7 +20,7 @@ static int guards;
 /* A chunk that is written to and then in use on both sides. */
 static char *take(size_t size)
 {
-    char *block = malloc(size);
+    char *volatile block = malloc(size);
     memset(block, 1, size);
     guard[guards] = malloc(KEPT);
     memset(guard[guards++], 1, KEPT);
@@ -48,7 +48,7 @@ int main(void)
     char byte;
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
-    char *whole = take(BLOCK), *part = take(BLOCK), *open = take(BLOCK), *top = malloc(8 * BLOCK);
+    char *whole = take(BLOCK), *part = take(BLOCK), *open = take(BLOCK), *volatile top = malloc(8 * BLOCK);
     memset(top, 1, 8 * BLOCK);
     lock(whole - 32, whole + BLOCK + PAGE);
     lock(part + 2 * (BLOCK / 3), part + BLOCK);
