@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import functools
 import os
 import sys
 import tempfile
@@ -59,14 +60,23 @@ class Comparison:
         return max(errors) <= PAGE and self.calls[0] == self.calls[1]
 
 
-def compare(name: str, tree: fetch.Tree, program: Path, seed: int) -> Comparison:
+def compare(
+    name: str, tree: fetch.Tree, program: Path, seed: int, scale: float = 1.0
+) -> Comparison:
     """Runs one fixture twice and trims it."""
-    run = {"seed": seed, "program": program, "command_prefix": programs.loader_of(tree)}
-    with fixture.run(name, **run) as target:
+    run = functools.partial(
+        fixture.run,
+        name,
+        seed,
+        scale,
+        program=program,
+        command_prefix=programs.loader_of(tree),
+    )
+    with run() as target:
         forecast = trim(target.pid, TrimOptions()).data.forecast
         tried = rehearse(target.pid, TrimOptions(), max_pause_ns=LONGEST_PAUSE_NS).data.rehearsed
         really = trimmed.watch(target.pid, target.trim)
-    with fixture.run(name, **run) as target:
+    with run() as target:
         done = apply(target.pid, TrimOptions()).data.applied
     assert tried is not None and done is not None
     foretold = [row.bytes for row in forecast.per_arena]
@@ -171,7 +181,8 @@ def main() -> int:
         seed=options.seed,
     )
     results = [of_tree(found, options.seed) for found in fetch.trees()]
-    TABLE.write_text(head + "".join(f"{line}\n" for lines, _ in results for line in lines))
+    lines = [line for lines, _ in results for line in lines]
+    TABLE.write_text(head + "".join(f"{line}\n" for line in lines))
     print(f"written: {TABLE.relative_to(ROOT)}")
     return 0 if all(good for _, good in results) else 1
 
