@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from allocscope.glibc.pieces import PAGE, Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.validate import ArenaReading
+from allocscope.immutable import names_of
 from allocscope.model.trim import ArenaForecast, ArenaReleased, Pace, Stays, TrimForecast
 
 Span = tuple[int, int]
@@ -62,7 +63,7 @@ def _row(arena: ArenaReading) -> ArenaForecast:
         madvise_count=sum(t.trim_range_count for t in tallies) - lowered,
         brk_count=lowered,
         stays=Stays(
-            top_bytes=sum(t.top_resident_bytes - t.trimmable_top_bytes for t in tallies),
+            top_bytes=sum(t.top_resident_bytes - t.top_trimmable_bytes for t in tallies),
             tcache_bytes=sum(t.tcache_resident_bytes for t in tallies),
             locked_bytes=sum(t.locked_trim_bytes for t in tallies),
             shared_page_bytes=sum(t.pinned_bytes for t in tallies),
@@ -71,7 +72,7 @@ def _row(arena: ArenaReading) -> ArenaForecast:
 
 
 def _summed(parts: Sequence[Stays]) -> Stays:
-    return Stays(**{name: sum(getattr(p, name) for p in parts) for name in Stays.__slots__})
+    return Stays(**{name: sum(getattr(p, name) for p in parts) for name in names_of(Stays)})
 
 
 # ---- what went ----

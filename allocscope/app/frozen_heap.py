@@ -19,6 +19,7 @@ from allocscope.glibc.lists import closed
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import ArenaState
+from allocscope.immutable import immutable
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
 
@@ -53,7 +54,7 @@ def read_copy(
     return heap.read(memory, copied, sort=heap.FROZEN, deadline_ns=deadline_ns, trim=trim)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Frozen:
     """A frozen copy that was read. ``pause_ns``: how long the process stood still for it and for
     those that were given up before it."""

@@ -23,6 +23,11 @@ from allocscope.proc.memory import ProcessMemory
 COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
 """What :func:`ask` needs the addresses of."""
 
+LOCKS_UNKNOWN = Caveat(
+    "locks-unknown",
+    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
+)
+
 
 def ask(
     gdb: Gdb, snapshot: Snapshot, where: Mapping[str, int], arenas: tuple[int, ...], what: What

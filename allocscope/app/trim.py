@@ -6,7 +6,6 @@ with what calls and faults cost on this machine. Nothing is stopped, nothing cal
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from allocscope.app.target import Target, look
 from allocscope.errors import NoGlibcHeap
 from allocscope.glibc.locate import Located
 from allocscope.glibc.pieces import Trim
+from allocscope.immutable import immutable
 from allocscope.lab import pace
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
@@ -28,7 +28,7 @@ from allocscope.proc import allocators, libc, procfs
 from allocscope.proc.memory import ProcessMemory
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TrimOptions:
     """``pad_bytes``: malloc_trim's argument, what to leave at the main arena's top. ``deadline_s``:
     seconds after which nothing more is started."""
@@ -37,7 +37,7 @@ class TrimOptions:
     deadline_s: float = 30.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Foretold:
     """A reading, what it shows, and the trim that was foretold from it."""
 

@@ -7,13 +7,13 @@ passed over: the next one may do. It ends when the process does.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 
 from allocscope.app.trim import TrimOptions
 from allocscope.app.trim_apply import apply
 from allocscope.errors import NoSuchProcess, Unsafe
+from allocscope.immutable import immutable
 from allocscope.model.failure import Failure
 from allocscope.model.report import Report
 from allocscope.model.trim import TrimData
@@ -21,7 +21,7 @@ from allocscope.model.trim import TrimData
 Outcome = Report[TrimData] | Failure
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Threshold:
     """Trim only where more is free and resident than ``above_bytes``, or than ``above_ratio`` of
     what the arenas have resident; and only where the forecast promises anything."""

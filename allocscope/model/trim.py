@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Stays:
     """Free bytes that are resident and that malloc_trim would leave, each counted under the first
     reason that holds.
@@ -27,7 +28,7 @@ class Stays:
     shared_page_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaForecast:
     """One arena. ``bytes``: what would leave RSS. ``madvise_count`` and ``brk_count``: the system
     calls that glibc will make for it, also where nothing is resident any more."""
@@ -42,7 +43,7 @@ class ArenaForecast:
     stays: Stays
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Pace:
     """What the estimated times rest on, in nanoseconds. The kernel's part was measured just now, on
     memory of allocscope's own: ``call_ns`` for each call, ``page_ns`` for each page released,
@@ -57,7 +58,7 @@ class Pace:
     merge_ns: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TrimForecast:
     """What malloc_trim(``pad_bytes``) would do now. ``page_count``: pages that would leave RSS, and
     so the most that can be faulted in again. ``visit_count``, ``merge_count``: chunks in bins, all
@@ -79,7 +80,7 @@ class TrimForecast:
     per_arena: tuple[ArenaForecast, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaReleased:
     """One arena, measured. ``error_bytes``: released minus forecast."""
 
@@ -89,7 +90,7 @@ class ArenaReleased:
     error_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Rehearsed:
     """malloc_trim in a frozen copy. ``duration_ns``: of the call; ``pause_ns``: how long the
     process itself stood still to be copied; ``returned``: what malloc_trim returned;
@@ -103,7 +104,7 @@ class Rehearsed:
     locks_held: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Refaults:
     """What came back in the ``watched_ns`` after a trim: ``minor_fault_count`` of the whole process
     (field 10 of stat), and ``returned_bytes``: by how much more of the pages that were the arenas'
@@ -114,7 +115,7 @@ class Refaults:
     returned_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LiveCall:
     """A call of malloc_trim that the process made itself. ``tid``: the thread that made it;
     ``duration_ns``: of the call; ``pause_ns``: how long that thread was kept from its own work
@@ -126,7 +127,7 @@ class LiveCall:
     returned: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Applied:
     """A trim of the process itself, audited. The call as in LiveCall; ``rss_after_bytes``: of the
     whole process; ``refaults`` is None where nobody watched for them."""
@@ -141,7 +142,7 @@ class Applied:
     refaults: Refaults | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TrimData:
     """The answer of ``trim``. ``rss_bytes`` is that of the whole process, before.
     ``free_resident_bytes``: what the arenas hold free and resident; the forecast's ``bytes`` and
