@@ -11,6 +11,7 @@ from live import targets
 from live.cli import command, unharmed
 from oracle import trimmed
 
+from allocscope.app.arenas import ArenasOptions, arenas
 from allocscope.app.trim import TrimOptions, trim
 from allocscope.app.trim_rehearse import rehearse
 from allocscope.errors import NoGlibcHeap, Unsafe
@@ -96,6 +97,19 @@ def test_mlocked_pages_stay_in_forecast_rehearsal_and_reality(locked: Child) -> 
     assert forecast.madvise_count == len(really.advised) == 4
     assert tried is not None
     assert tuple(row.released_bytes for row in tried.per_arena) == really.fell_bytes
+
+
+def test_arenas_says_that_it_does_not_know_of_mlocked_pages(locked: Child) -> None:
+    report = arenas(locked.pid, ArenasOptions())
+    assert report.data.totals.trimmable_bytes > foretold(locked.pid).forecast.bytes
+    assert "mlocked" in [caveat.code for caveat in report.caveats]
+
+
+def test_a_real_program_rehearses_what_is_foretold(http_server_pid: int) -> None:
+    forecast = foretold(http_server_pid).forecast
+    tried = rehearsed(http_server_pid)
+    assert tried.rehearsed is not None
+    assert tried.rehearsed.bytes == forecast.bytes > 0
 
 
 @pytest.mark.parametrize("pad_bytes", [0, 4096, 300_000, 1 << 40])
