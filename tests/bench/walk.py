@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from unittest import mock
 
 from common import ALLOCSCOPE, at_least, at_most, medians, run, seconds
@@ -49,8 +49,8 @@ def read_plainly(pid: int, pieces: list[tuple[int, int]]) -> int:
     return total
 
 
-def walk_seconds(reading: Callable[[], object]) -> float:
-    """The time that the walker takes within one reading of a process."""
+def walk_seconds(pid: int) -> float:
+    """The time that the walker takes within one reading of ``pid``."""
     spent = 0.0
     walk = ProcessMemory.walk
 
@@ -62,7 +62,7 @@ def walk_seconds(reading: Callable[[], object]) -> float:
         return tally
 
     with mock.patch.object(ProcessMemory, "walk", timed):
-        reading()
+        observe(pid)
     return spent
 
 
@@ -73,7 +73,7 @@ def measure() -> dict[str, object]:
         pieces = [(heap.start, heap.end) for a in report.data.arenas for heap in a.heaps]
         size = read_plainly(pid, pieces)
         walked, plain, command = medians(
-            lambda: walk_seconds(lambda: observe(pid)),
+            lambda: walk_seconds(pid),
             lambda: seconds(lambda: read_plainly(pid, pieces)),
             lambda: seconds(lambda: run(*ALLOCSCOPE, "arenas", str(pid), "--json")),
         )
