@@ -139,6 +139,16 @@ def test_a_rehearsal_leaves_the_process_as_it_was(running: Callable[..., Running
     assert after.forecast.merge_count == before.forecast.merge_count > 0
 
 
+def test_a_rehearsal_of_a_process_that_never_rests(
+    running: Callable[..., RunningFixture],
+) -> None:
+    report = rehearse(running("busy", scale=0.1).pid, TrimOptions(), max_pause_ns=ANY_PAUSE_NS)
+    assert report.data.rehearsed is not None
+    assert report.data.rehearsed.returned == 1
+    in_flight = {"arena-in-flight", "broken-lists"} & {caveat.code for caveat in report.caveats}
+    assert report.data.error_bytes == 0 or in_flight
+
+
 def test_a_rehearsal_of_a_damaged_heap_fails_in_the_copy(tmp_path: Path) -> None:
     program = targets.compile_c("damaged.c", tmp_path / "damaged")
     with (
