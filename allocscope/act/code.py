@@ -66,7 +66,7 @@ def find_links(pid: int, mappings: Iterable[Mapping]) -> Links:
             return Links(rdi, rsi, rax, start + store.start(), displacement)
     raise MissingPart(
         f"process {pid} has no readable library with the code that a call is put together from",
-        "Run as root if its files belong to somebody else.",
+        "A static program may lack some of it. Run as root if its files belong to somebody else.",
     )
 
 

@@ -32,6 +32,8 @@ from allocscope.proc import procfs
 
 _TRIES_PER_MOMENT = 4
 _CLEAN_UP_NS = 3_000_000_000
+_LEAST_NS = 100_000_000
+"""What a try has that is begun just before the deadline."""
 _LATER = (
     "Try again at a quieter moment, or give a longer --deadline. The forecast and the rehearsal "
     "need no such moment."
@@ -83,8 +85,14 @@ class _Attempt:
         for _ in moments(self._deadline_ns):
             procfs.same(self._process)
             vet.refuse_stopped(self._pid)
-            candidates, reasons = trim_thread.choose(self._pid, self._stacks, self._plan.native)
+            candidates, unfit = trim_thread.choose(self._pid, self._stacks, self._plan.native)
+            tried = {
+                chosen.tid: reasons[chosen.tid] for chosen in candidates if chosen.tid in reasons
+            }
+            reasons = unfit | tried
             for chosen in candidates[:_TRIES_PER_MOMENT]:
+                if time.monotonic_ns() > self._deadline_ns:
+                    break
                 work = functools.partial(self._try_there, chosen, reasons)
                 done = self._tracer.run(work)
                 if done is not None:
@@ -135,7 +143,8 @@ class _Attempt:
 
     def _thread(self, tid: int) -> Any:
         thread = ffi.new("as_thread *")
-        thread.pid, thread.tid, thread.deadline_ns = self._pid, tid, self._deadline_ns
+        thread.pid, thread.tid = self._pid, tid
+        thread.deadline_ns = max(self._deadline_ns, time.monotonic_ns() + _LEAST_NS)
         thread.code.syscall_return = self._plan.code.syscall_return
         thread.code.restorer = self._plan.code.restorer
         self._native_stacks = ffi.new(

@@ -10,7 +10,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 
 
 def moments(deadline_ns: int) -> Iterator[None]:
-    """Moments to try at: at once, then after growing pauses, until the deadline (CLOCK_MONOTONIC)."""
+    """Moments to try at: at once, then after growing pauses, until the deadline (monotonic)."""
     pause_s = _FIRST_PAUSE_S
     yield
     while (left_ns := deadline_ns - time.monotonic_ns()) > 0:

@@ -1,8 +1,9 @@
-"""``./dev torture [PART…] [--snapshots N] [--trims N] [--kills N]``: the long form, printed as it
-goes, into docs/torture.md at the end of each part.
+"""``./dev torture [PART…]``: what allocscope may never do to a process, tried thousands of times.
 
-Parts: storm-16, storm-1, calls (snapshots and trims under each glibc), steps, random (SIGKILL);
-without one, all of them. Exit status 1 as soon as a target was harmed.
+Parts: storm-16, storm-1, calls (snapshots and trims of self-checking programs under each glibc);
+steps (SIGKILL of our side at every request of ptrace); instants (SIGKILL at random). Without one,
+all of them. Each part prints its counts and puts them into docs/torture.md when it is through; the
+first harm ends the run with an error.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from glibcs import fetch
-from torture import storms, table
+from torture import kills, storms, table
 
-KILL_PARTS: tuple[str, ...] = ()
+PARTS = (*storms.KINDS, "steps", "instants")
+INSTANTS = (("snapshot", 0.8), ("trim", 0.2))
+MIB = 2048
 
 
 def trees() -> list[fetch.Tree]:
@@ -26,31 +30,38 @@ def trees() -> list[fetch.Tree]:
     return [tree for tree in found if isinstance(tree, fetch.Tree)]
 
 
-def run_storms(part: str, snapshots: int, trims: int) -> list[Any]:
-    """An even share of the counts for this program under each C library."""
-    rows = []
-    chosen = trees()
-    share = len(storms.KINDS) * len(chosen)
-    for tree in chosen:
-        rows.append(storms.torture(part, tree, -(-snapshots // share), -(-trims // share)))
-        print(dataclasses.asdict(rows[-1]), flush=True)
-    return rows
+def rows_of(part: str, options: argparse.Namespace) -> Iterator[Any]:
+    if part in storms.KINDS:
+        chosen = trees()
+        share = len(storms.KINDS) * len(chosen)
+        for tree in chosen:
+            yield storms.torture(part, tree, -(-options.snapshots // share),
+                                 -(-options.trims // share))  # fmt: skip
+    elif part == "steps":
+        tree = trees()[1]
+        for kind, action, killed in kills.STEPS:
+            yield kills.steps(kind, tree, action, killed)
+    else:
+        for action, portion in INSTANTS:
+            yield kills.instants(action, max(1, round(options.kills * portion)), MIB)
 
 
 def main() -> int:
-    parts = (*storms.KINDS, *KILL_PARTS)
     parser = argparse.ArgumentParser(prog="./dev torture", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
-    parser.add_argument("--snapshots", type=int, default=10_000)
-    parser.add_argument("--trims", type=int, default=2_000)
-    parser.add_argument("--kills", type=int, default=1_000)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--snapshots", type=int, default=10_000, help="in all (10000)")
+    parser.add_argument("--trims", type=int, default=2_000, help="in all (2000)")
+    parser.add_argument("--kills", type=int, default=1_000, help="at random instants (1000)")
     options = parser.parse_args()
-    if unknown := set(options.parts) - set(parts):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     command = " ".join(["./dev torture", *sys.argv[1:]])
-    for part in options.parts or parts:
+    for part in options.parts or PARTS:
         print(f"== {part}", flush=True)
-        rows = run_storms(part, options.snapshots, options.trims)
+        rows = []
+        for row in rows_of(part, options):
+            print(dataclasses.asdict(row), flush=True)
+            rows.append(row)
         table.keep(part, command, rows)
     return 0
 

@@ -18,12 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from glibcs.fetch import Tree
+
 from allocscope.act import borrow, live_trim, trim_thread
 from allocscope.act.snapshot import CopyPlan, frozen
 from allocscope.app.target import find_malloc, look
 from allocscope.errors import Unsafe
 from allocscope.proc.memory import ProcessMemory
-from glibcs.fetch import Tree
 from torture.targets import build, running
 
 KINDS: dict[str, tuple[str, ...]] = {"storm-16": ("storm", "16"), "storm-1": ("storm", "0"),
@@ -121,7 +122,7 @@ def _note(row: Row, error: Unsafe) -> None:
     row.refusals[reason] = row.refusals.get(reason, 0) + 1
 
 
-class _by_lot:  # noqa: N801 - used like a function
+class _by_lot:
     """Meanwhile every thread that is fit has its chance, not only the least disturbing one."""
 
     def __enter__(self) -> None:
