@@ -125,13 +125,17 @@ def row(version: str, it: Comparison) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def of_tree(found: fetch.Tree | fetch.NotFetched, seed: int) -> tuple[list[str], bool]:
-    """The table's lines for one glibc, and whether all was as foretold."""
+Results = tuple[list[str], list[Comparison], bool]
+
+
+def of_tree(found: fetch.Tree | fetch.NotFetched, seed: int) -> Results:
+    """The table's lines for one glibc, what they say, and whether all was there and as foretold."""
     if isinstance(found, fetch.NotFetched):
         print(f"{found.suite}: not tested: {found.reason}", flush=True)
-        return [f"| ? | {found.suite}: not tested: {found.reason} |{' |' * 12}"], False
+        return [f"| ? | {found.suite}: not tested: {found.reason} |{' |' * 12}"], [], False
     print(f"glibc {found.package_version} ({found.suite})", flush=True)
-    lines, good = [], True
+    lines: list[str] = []
+    compared: list[Comparison] = []
     with tempfile.TemporaryDirectory() as directory:
         for name in programs.RESTING_FIXTURES:
             program = programs.fixture_program(name, Path(directory))
@@ -139,12 +143,21 @@ def of_tree(found: fetch.Tree | fetch.NotFetched, seed: int) -> tuple[list[str],
                 it = compare(name, found, program, seed)
             except AllocscopeError as error:
                 lines.append(f"| {found.version} | {name}: {error.message} |{' |' * 12}")
-                good = False
             else:
                 lines.append(row(found.version, it))
-                good = good and it.good
+                compared.append(it)
             print(f"  {lines[-1]}", flush=True)
-    return lines, good
+    return lines, compared, len(compared) == len(lines) and all(it.good for it in compared)
+
+
+def summed_up(found: list[Comparison]) -> str:
+    """What all lines come to, in a sentence."""
+    errors = [max(it.error_bytes, it.rehearsed_error_bytes, it.applied_error_bytes) for it in found]
+    calls = sum(it.calls[0] == it.calls[1] for it in found)
+    return (
+        f"{len(found)} trims foretold: {errors.count(0)} to the byte in every arena, the largest "
+        f"error of an arena {max(errors, default=0)} bytes; the calls of {calls} foretold exactly."
+    )
 
 
 HEAD = """\
@@ -160,8 +173,10 @@ fall, in the arena where they differ most. *calls*: `madvise` + `brk`, foretold,
 them. *rehearsed* and *applied*: `trim --rehearse`, and `trim --apply` on a second run, against the
 forecast, again of the worst arena. *estimated*: what the forecast says that the call takes;
 *in the copy* and *took*: what it took in the rehearsal, and applied. *pause*: how long the thread
-that made the call was kept from its work beyond it. Times are those of one run on a machine that
-had other work too.
+that made the call was kept from its work beyond it. Times are those of one run; the machine was
+shared, with a load average of {load:.1f} at the end.
+
+**{summary}**
 
 | glibc | fixture | arenas | forecast | fell | error | calls foretold | calls seen | rehearsed, error | applied, error | estimated | in the copy | took | pause |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|
@@ -172,19 +187,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev forecast")
     parser.add_argument("--seed", type=int, default=1, help="what the fixtures build")
     options = parser.parse_args()
+    results = [of_tree(found, options.seed) for found in fetch.trees()]
+    summary = summed_up([it for _, found, _ in results for it in found])
     system = os.uname()
     head = HEAD.format(
+        summary=summary,
+        load=os.getloadavg()[0],
         date=datetime.date.today().isoformat(),
         kernel=system.release,
         machine=system.machine,
         cpus=os.cpu_count(),
         seed=options.seed,
     )
-    results = [of_tree(found, options.seed) for found in fetch.trees()]
-    lines = [line for lines, _ in results for line in lines]
-    TABLE.write_text(head + "".join(f"{line}\n" for line in lines))
-    print(f"written: {TABLE.relative_to(ROOT)}")
-    return 0 if all(good for _, good in results) else 1
+    TABLE.write_text(head + "".join(f"{line}\n" for lines, _, _ in results for line in lines))
+    print(f"{summary}\nwritten: {TABLE.relative_to(ROOT)}")
+    return 0 if all(whole for _, _, whole in results) else 1
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from live import targets
-from live.cli import command, unharmed
+from live.cli import ROOT, command, unharmed
 from oracle import trim as oracle
 from oracle import trimmed
 
@@ -211,6 +214,35 @@ def test_the_command_applies_and_says_so(regrows: Child) -> None:
     assert data["applied"]["released_bytes"] == data["forecast"]["bytes"] > 7 << 20
     again = command("trim", str(regrows.pid), "--apply")
     assert again.stdout.startswith("malloc_trim(0) gave back 0 bytes in ")
+
+
+def test_the_command_repeats_until_the_process_ends(regrows: Child) -> None:
+    words = ["trim", str(regrows.pid), "--apply", "--repeat", "0.01", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "allocscope", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as repeating:
+        assert repeating.stdout is not None
+        looks = [json.loads(repeating.stdout.readline()) for _ in range(2)]
+        end(regrows)
+        rest, said = repeating.communicate()
+    assert repeating.returncode == 0
+    assert "stopgap" in said and f"process {regrows.pid} has ended" in said
+    first, second = (validated(look)["data"] for look in looks)
+    assert first["applied"]["released_bytes"] == first["forecast"]["bytes"] > 7 << 20
+    assert (second["applied"], second["forecast"]["bytes"]) == (None, 0)
+    for line in rest.splitlines():
+        validated(json.loads(line))
+
+
+def validated(look: Any) -> Any:
+    """A line of --repeat, as its schema says."""
+    schema = json.loads((ROOT / "docs/schema/trim.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(look)
+    return look
 
 
 def test_another_allocator_is_not_trimmed_in_vain(tmp_path: Path) -> None:
