@@ -7,11 +7,11 @@ thread stands still.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 
 from allocscope.errors import MissingPart
+from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 from allocscope.proc.mapped import open_mapped_file
 
@@ -23,7 +23,7 @@ _LIBC_NAMES = ("libc.so", "libc-2.", "libc.musl", "ld-musl")
 _LONGEST_SEARCH = 64 << 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Code:
     """Addresses in the target: ``syscall; ret``, and what a signal handler returns to."""
 
@@ -31,7 +31,7 @@ class Code:
     restorer: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Links:
     """Addresses in the target: ``pop; ret`` for three registers, and what stores eax at
     ``store_displacement`` from rdi, and returns."""

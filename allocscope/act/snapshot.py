@@ -3,8 +3,9 @@ trace.
 
 Strategy: vet, forecast, choose a thread, let it clone (probes/include/act.h). The copy A is traced
 by us, never runs and dies with us; it is read like any process, through /proc/A and
-process_vm_readv. ``disposable`` gives B, a copy of A, for a debugger, ``stage`` one for a call of ours. At the end both are killed,
-and the target collects A by one more borrowed call, so that no zombie stays.
+process_vm_readv. ``disposable`` gives B, a copy of A, for a debugger; ``stage`` gives one for a
+call of ours. At the end both are killed, and the target collects A by one more borrowed call, so
+that no zombie stays.
 
 Rules: nothing is kept on any way out, errors and Ctrl-C included; where our own death intervenes,
 a zombie may be left, which the next run finds (leftovers.py). The target never gets a SIGCHLD of
@@ -17,19 +18,19 @@ any other's to whoever collects orphans if the target ends first.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from allocscope.act import code, vet
 from allocscope.act import forecast as forecasts
 from allocscope.act.session import Called, Session, Twin
+from allocscope.immutable import immutable
 from allocscope.proc import procfs
 
 MAX_PAUSE_NS = 100_000_000
 LIFETIME_S = 60
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CopyPlan:
     """What has to be put right in a copy before anything is called in it; addresses in the target.
 
@@ -42,7 +43,7 @@ class CopyPlan:
     stderr_file: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Copy:
     """B: a stopped process (SIGSTOP) that nobody traces.
 
@@ -56,7 +57,7 @@ class Copy:
     stderr_locked: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Stage:
     """A copy of the copy in which ``call(function, argument)`` runs one function of the target's;
     stopped before and after that, so that it can be read. ``locks_held``: the arenas' lock words

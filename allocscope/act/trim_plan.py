@@ -8,13 +8,13 @@ constant to the thread's control block, or reads that constant from libc's globa
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from allocscope.act import code, symbols
 from allocscope.errors import MemoryGap, MissingPart
 from allocscope.glibc.locate import Located
+from allocscope.immutable import immutable
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping
 from allocscope.native import ffi
@@ -31,7 +31,7 @@ _ADD_BASE = bytes.fromhex("644803042500000000c3")  # add %fs:0, %rax; ret
 _LOAD_BYTES = 7
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Plan:
     """``code``: for the frames; ``native``: an ``as_trim_plan`` that only lacks the thread's own
     part (``signal``, ``inner_tid``)."""

@@ -16,7 +16,6 @@ Source: signal(7), "Interruption of system calls and library functions by stop s
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import signal
@@ -26,6 +25,7 @@ from typing import Any
 
 from allocscope.act import borrow, task, vet
 from allocscope.errors import NoSuchProcess
+from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 from allocscope.native import lib
 from allocscope.proc import procfs
@@ -65,7 +65,7 @@ _AT_STEP = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Candidate:
     """``signal``: open to the thread, handled by nobody. ``inner_tid``: its number in its own pid
     namespace."""

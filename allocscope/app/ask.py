@@ -13,7 +13,7 @@ import time
 from allocscope.act import ask_live, symbols
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
-from allocscope.app import glibc_says
+from allocscope.app import frozen_heap, glibc_says
 from allocscope.app.target import Target, find_malloc, libc_of, look
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.glibc.locate import Located
@@ -59,7 +59,7 @@ _Asked = tuple[Answer, Libc, tuple[Caveat, ...]]
 def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:
     pid = target.process.pid
     pause_ns = 0
-    for _ in range(glibc_says.MOST_SNAPSHOTS):
+    for _ in range(frozen_heap.MOST_SNAPSHOTS):
         with frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as snapshot:
             pause_ns += snapshot.pause_ns
             located, image, arenas, torn = _arenas_of_copy(snapshot, target)
@@ -68,8 +68,8 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
             said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)
-        return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
-    raise glibc_says.always_torn(pid)
+        return answer, _libc(image, located), () if located else (glibc_says.LOCKS_UNKNOWN,)
+    raise frozen_heap.always_torn(pid)
 
 
 def _arenas_of_copy(
@@ -87,7 +87,7 @@ def _arenas_of_copy(
         ring = read_ring(memory, located.main_arena, layout)
         alone = len(target.threads) == 1
         in_flight = [arena for arena in ring if arena.lock_word or alone]
-        torn = glibc_says.torn(memory, in_flight, layout)
+        torn = frozen_heap.torn(memory, in_flight, layout)
         return located, image, tuple(arena.address for arena in ring), torn
 
 
@@ -124,10 +124,6 @@ def _libc(image: LibcImage, located: Located | None) -> Libc:
     return libc_of(image, located.layout.name if located else None, None)
 
 
-_LOCKS_UNKNOWN = Caveat(
-    "locks-unknown",
-    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
-)
 _NOT_CRASH_ONLY = Caveat(
     "live-not-crash-only",
     "the process itself made the calls: killing gdb while it made them would have killed it.",

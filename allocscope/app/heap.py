@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,8 +10,9 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
-from allocscope.glibc.pieces import Trim
+from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 SAFE_LINKING_SINCE = (2, 32)
 FROZEN = "frozen"
 VALIDATED = "validated"
-NO_PAD = Trim()
-"""malloc_trim(0), nothing mlocked."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
@@ -80,7 +78,7 @@ def read(
     max_rounds: int = MAX_ROUNDS,
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
-    trim: Trim = NO_PAD,
+    trim: Trim = PLAIN_TRIM,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Stays:
     """Free bytes that are resident and that malloc_trim would leave, each counted under the first
     reason that holds.
@@ -27,7 +28,7 @@ class Stays:
     shared_page_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaForecast:
     """One arena. ``bytes``: what would leave RSS. ``madvise_count`` and ``brk_count``: the system
     calls that glibc will make for it, also where nothing is resident any more."""
@@ -42,27 +43,36 @@ class ArenaForecast:
     stays: Stays
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Pace:
-    """What this machine needs for the kernel's part, measured on memory of allocscope's own:
-    nanoseconds for each call, for each page released, for each page faulted in again."""
+    """What the estimated times rest on, in nanoseconds. The kernel's part was measured just now, on
+    memory of allocscope's own: ``call_ns`` for each call, ``page_ns`` for each page released,
+    ``fault_ns`` for each page faulted in again. glibc's part is taken from docs/trim-forecast.md:
+    ``visit_ns`` for each binned chunk that it looks at, ``merge_ns`` for each fastbin chunk that it
+    merges with its neighbours."""
 
     call_ns: int
     page_ns: int
     fault_ns: int
+    visit_ns: int
+    merge_ns: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TrimForecast:
     """What malloc_trim(``pad_bytes``) would do now. ``page_count``: pages that would leave RSS, and
-    so the most that can be faulted in again. ``estimated_ns``: the time of its system calls at
-    ``pace``; ``estimated_refault_ns``: that of faulting all those pages in again."""
+    so the most that can be faulted in again. ``visit_count``, ``merge_count``: chunks in bins, all
+    of which it looks at, and in fastbins that it empties (up to 2.42). ``estimated_ns``: the time
+    that all this takes at ``pace``; ``estimated_refault_ns``: that of faulting all those pages in
+    again."""
 
     pad_bytes: int
     bytes: int
     page_count: int
     madvise_count: int
     brk_count: int
+    visit_count: int
+    merge_count: int
     stays: Stays
     pace: Pace
     estimated_ns: int
@@ -70,7 +80,7 @@ class TrimForecast:
     per_arena: tuple[ArenaForecast, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaReleased:
     """One arena, measured. ``error_bytes``: released minus forecast."""
 
@@ -80,7 +90,7 @@ class ArenaReleased:
     error_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Rehearsed:
     """malloc_trim in a frozen copy. ``duration_ns``: of the call; ``pause_ns``: how long the
     process itself stood still to be copied; ``returned``: what malloc_trim returned;
@@ -94,17 +104,18 @@ class Rehearsed:
     locks_held: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Refaults:
     """What came back in the ``watched_ns`` after a trim: ``minor_fault_count`` of the whole process
-    (field 10 of stat), and ``returned_bytes``: by how much the arenas grew again."""
+    (field 10 of stat), and ``returned_bytes``: by how much more of the pages that were the arenas'
+    before the trim is resident again."""
 
     watched_ns: int
     minor_fault_count: int
     returned_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LiveCall:
     """A call of malloc_trim that the process made itself. ``tid``: the thread that made it;
     ``duration_ns``: of the call; ``pause_ns``: how long that thread was kept from its own work
@@ -116,9 +127,10 @@ class LiveCall:
     returned: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Applied:
-    """A trim of the process itself, audited."""
+    """A trim of the process itself, audited. The call as in LiveCall; ``rss_after_bytes``: of the
+    whole process; ``refaults`` is None where nobody watched for them."""
 
     released_bytes: int
     per_arena: tuple[ArenaReleased, ...]
@@ -126,14 +138,20 @@ class Applied:
     duration_ns: int
     pause_ns: int
     returned: int
+    rss_after_bytes: int
     refaults: Refaults | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TrimData:
-    """The answer of ``trim``. ``error_bytes``: what was released by ``applied`` (else by
+    """The answer of ``trim``. ``rss_bytes`` is that of the whole process, before.
+    ``free_resident_bytes``: what the arenas hold free and resident; the forecast's ``bytes`` and
+    all that ``stays`` add up to it. ``error_bytes``: what was released by ``applied`` (else by
     ``rehearsed``) minus the forecast; None where nothing was run."""
 
+    rss_bytes: int
+    resident_bytes: int
+    free_resident_bytes: int
     forecast: TrimForecast
     rehearsed: Rehearsed | None
     applied: Applied | None

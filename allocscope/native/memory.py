@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import threading
 from array import array
@@ -27,6 +28,7 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
@@ -298,17 +300,25 @@ _CLASS_FIELDS = (
     "pages_held",
 )
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
-_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+_TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
+
+
+@functools.cache
+def _class_bounds(index: int) -> tuple[int, int]:
+    """The smallest and the largest chunk of a size class."""
+    return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
 def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
     rows = []
+    size = ffi.sizeof("as_class")
+    data, nothing = bytes(ffi.buffer(classes)), bytes(size)
     for index in range(lib.AS_CLASSES):
-        row = classes[index]
-        if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
-            figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
-            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - 16, **figures))
+        if data[index * size : (index + 1) * size] != nothing:
+            row = classes[index]
+            low, high = _class_bounds(index)
+            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
+            rows.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},

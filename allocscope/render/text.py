@@ -7,12 +7,12 @@ string that came from a target never reaches a terminal unescaped.
 
 from __future__ import annotations
 
-import dataclasses
+from allocscope.immutable import immutable
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Unit:
     """The unit of a table: ``cell`` prints without the unit's name, which the table says once."""
 
@@ -67,6 +67,8 @@ def signed_size(bytes_: int, exact: bool = False) -> str:
 
 def duration(nanoseconds: int) -> str:
     """``1900000`` as ``1.9 ms``."""
+    if 0 < nanoseconds < 1000:
+        return f"{nanoseconds} ns"
     milliseconds = nanoseconds / 1e6
     if milliseconds < 0.1:
         return f"{nanoseconds / 1e3:.0f} µs"

@@ -62,6 +62,7 @@ class Walked:
 
     chunks: list[Chunk] = dataclasses.field(default_factory=list)
     unread_bytes: int = 0
+    unread: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     footer_mismatch_count: int = 0
     missed_mark_count: int = 0
     cut_at_top_count: int = 0
@@ -113,6 +114,9 @@ def mixed(address: int) -> int:
     return x ^ (x >> 31)
 
 
+Ranges = list[tuple[int, int]]
+
+
 def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, object]:
     """The figures of as_tally that follow from chunks and pages."""
     of = {
@@ -132,16 +136,17 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         stays = min([max(low, start) for low, high in rules.locked if high > start] + [end])
         gone.append((start, min(stays, end)))
         locked.append((min(stays, end), end))
-    gone += lowered
-    tops = [chunk for chunk in chunks if chunk.kind == "top"]
 
-    def within(ranges: Iterable[tuple[int, int]], owners: Iterable[Chunk]) -> int:
+    def within(ranges: Ranges, owners: Sequence[Chunk]) -> Ranges:
         parts = [
             (max(start, chunk.address), min(end, chunk.end))
             for start, end in ranges
             for chunk in owners
         ]
-        return sum(pages.resident(low, high) for low, high in parts if low < high)
+        return [(low, high) for low, high in parts if low < high]
+
+    def present(ranges: Ranges) -> int:
+        return sum(pages.resident(low, high) for low, high in ranges)
 
     free = of["bin"] + of["fastbin"]
     return {
@@ -151,14 +156,19 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
         **{
-            f"{kind}_resident_bytes": resident(kind) for kind in ("tcache", "fastbin", "bin", "top")
+            f"{kind}_resident_bytes": resident(kind)
+            for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
-        "trimmable_bytes": sum(pages.resident(start, end) for start, end in gone),
+        "bin_trimmable_bytes": present(within(gone, of["bin"])),
+        "bin_whole_bytes": sum(high - low for low, high in within(advised, of["bin"])),
+        "top_trimmable_bytes": present(within(lowered, of["top"])),
+        "trimmable_bytes": present(gone + lowered),
         "trim_range_count": len(advised) + len(lowered),
         "trim_break_bytes": sum(end - start for start, end in lowered),
-        "trimmable_top_bytes": within(lowered, tops),
-        "locked_trim_bytes": sum(pages.resident(start, end) for start, end in locked),
-        "pinned_bytes": resident("bin") + resident("fastbin") - within([*gone, *locked], free),
+        "locked_trim_bytes": present(locked),
+        "pinned_bytes": resident("bin")
+        + resident("fastbin")
+        - present(within(gone + lowered + locked, free)),
         "pages": pages.states(rules.start, rules.map_end),
         "bin_node_hash": sum(mixed(chunk.address) for chunk in of["bin"]) & MASK,
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
@@ -167,7 +177,14 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
     }
 
 
-Ranges = list[tuple[int, int]]
+def sides(walked: Walked, pages: Pages, rules: Rules, first: int, limit: int) -> dict[str, int]:
+    """The figures of as_tally for resident bytes that are in no chunk."""
+    behind = limit if walked.stop_reason in (DAMAGE, DEADLINE) else walked.stopped_at
+    return {
+        "unread_resident_bytes": sum(pages.resident(start, end) for start, end in walked.unread),
+        "before_resident_bytes": pages.resident(rules.start // PAGE * PAGE, first),
+        "beyond_resident_bytes": pages.resident(behind, -(-rules.map_end // PAGE) * PAGE),
+    }
 
 
 def trim_calls(chunks: Sequence[Chunk], rules: Rules) -> tuple[Ranges, Ranges]:
@@ -303,7 +320,8 @@ def walk(
             found.damage_count += 1
             found.first_damage = found.first_damage or at
             following = next((a for a in resume if at < a < limit), None)
-            found.unread_bytes += (limit if following is None else following) - at
+            found.unread.append((at, limit if following is None else following))
+            found.unread_bytes += found.unread[-1][1] - at
             if following is None:
                 return end(at, DAMAGE)
             at = following

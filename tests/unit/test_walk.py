@@ -166,7 +166,7 @@ def test_the_break_is_lowered_whether_top_is_mlocked_or_not() -> None:
     row.top(0x4800)
     tally = check(row, trim_unit=PAGE, locked=[BASE, BASE + 5 * PAGE])
     assert (tally.trimmable_bytes, tally.trim_break_bytes) == (4 * PAGE, 4 * PAGE)
-    assert (tally.trimmable_top_bytes, tally.locked_trim_bytes) == (4 * PAGE, 0)
+    assert (tally.top_trimmable_bytes, tally.locked_trim_bytes) == (4 * PAGE, 0)
 
 
 def test_a_top_that_is_smaller_than_the_least_chunk_gives_back_nothing() -> None:
