@@ -29,6 +29,8 @@ from allocscope.proc import procfs
 SYMBOLS = tuple({*guarding.SYMBOLS, *live_calls.SYMBOLS})
 """What ``symbols`` must hold."""
 
+_LONGEST_PAUSE_S = 0.1
+
 SNAPSHOT_INSTEAD = (
     "Ask without --live: glibc then answers in a snapshot, which needs no such moment."
 )
@@ -65,7 +67,7 @@ def ask(
     pause_ns = 0
     reasons: tuple[str, ...] = ()
     with Guard(pid, symbols, arenas_of) as guard:
-        for _ in moments(deadline_ns):
+        for _ in moments(deadline_ns, _LONGEST_PAUSE_S):
             reasons = guard.reasons(stopped=False)
             if reasons:
                 continue

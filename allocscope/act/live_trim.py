@@ -30,6 +30,8 @@ from allocscope.model.trim import LiveCall
 from allocscope.native import ffi, lib
 from allocscope.proc import procfs
 
+_LONGEST_PAUSE_S = 0.01
+"""Between two looks: a thread that rarely rests does so for a millisecond or two."""
 _TRIES_PER_MOMENT = 4
 _CLEAN_UP_NS = 3_000_000_000
 _LEAST_NS = 100_000_000
@@ -82,7 +84,7 @@ class _Attempt:
 
     def until_done(self) -> LiveCall:
         reasons: dict[int, str] = {}
-        for _ in moments(self._deadline_ns):
+        for _ in moments(self._deadline_ns, _LONGEST_PAUSE_S):
             procfs.same(self._process)
             vet.refuse_stopped(self._pid)
             candidates, unfit = trim_thread.choose(self._pid, self._stacks, self._plan.native)

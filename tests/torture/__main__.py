@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from glibcs import fetch
+
 from torture import kills, storms, table
 
 PARTS = (*storms.KINDS, "steps", "instants")

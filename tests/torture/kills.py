@@ -30,6 +30,7 @@ from pathlib import Path
 from glibcs.fetch import Tree
 from live.steady import build as build_steady
 from live.steady import children, same_program, state, steady, wait_end
+
 from torture import victim
 from torture.storms import KINDS
 from torture.targets import Target, build, names, running

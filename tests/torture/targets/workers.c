@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_BYTES = 4096, ROUNDS = 2 };
+enum { LINE_BYTES = 4096, ROUNDS = 2, PAUSE_MS = 3 };
 
 uint64_t now_ns(void)
 {
@@ -142,7 +142,7 @@ int run_alone(worker *w)
     for (;;) {
         go_round(w);
         errno = 77;
-        int got = poll(&input, 1, 1);
+        int got = poll(&input, 1, PAUSE_MS);
         if (interrupted(w, got, errno))
             continue;
         expect(w, errno == 77);

@@ -24,7 +24,7 @@ void expect(worker *w, int holds);
 int interrupted(worker *w, long got, int error);
 /* Runs each worker in a thread of its own, and the protocol in this one. */
 int run_workers(worker *workers, int count);
-/* One thread alone: goes round, and looks at stdin between two rounds for up to a millisecond. */
+/* One thread alone: goes round, and looks at stdin between two rounds for some milliseconds. */
 int run_alone(worker *w);
 
 #endif
