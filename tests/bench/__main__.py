@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-BENCHMARKS = ("wall", "walk", "stops", "memory", "forecast")
+BENCHMARKS = ("wall", "walk", "stops", "memory", "forecast", "apply")
 
 
 def main() -> int:

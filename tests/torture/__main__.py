@@ -2,8 +2,8 @@
 
 Parts: storm-16, storm-1, calls (snapshots and trims of self-checking programs under each glibc);
 steps (SIGKILL of our side at every request of ptrace); instants (SIGKILL at random). Without one,
-all of them. Each part prints its counts and puts them into docs/torture.md when it is through; the
-first harm ends the run with an error.
+all of them. Each row is printed, and put into docs/torture.md, as soon as it is through; the first
+harm ends the run with an error.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def rows_of(part: str, options: argparse.Namespace) -> Iterator[Any]:
     elif part == "steps":
         tree = trees()[1]
         for kind, action, killed in kills.STEPS:
-            yield kills.steps(kind, tree, action, killed)
+            yield kills.steps(kind, tree, action, killed, options.requests)
     else:
         for action, portion in INSTANTS:
             yield kills.instants(action, max(1, round(options.kills * portion)), MIB)
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--snapshots", type=int, default=10_000, help="in all (10000)")
     parser.add_argument("--trims", type=int, default=2_000, help="in all (2000)")
     parser.add_argument("--kills", type=int, default=1_000, help="at random instants (1000)")
+    parser.add_argument("--requests", type=int, help="of each process in steps (all)")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -63,7 +64,7 @@ def main() -> int:
         for row in rows_of(part, options):
             print(dataclasses.asdict(row), flush=True)
             rows.append(row)
-        table.keep(part, command, rows)
+            table.keep(part, command, rows)
     return 0
 
 

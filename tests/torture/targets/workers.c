@@ -138,6 +138,7 @@ int run_alone(worker *w)
     static char line[LINE_BYTES];
     struct pollfd input = {STDIN_FILENO, POLLIN, 0};
     w->tid = getpid();
+    go_round(w); /* malloc is set up, and in use, when others look */
     say_ready(w, 0);
     for (;;) {
         go_round(w);
