@@ -127,15 +127,18 @@ def present(
             version=answer.image.version,
         ),
     )
+    classes = account.size_classes(reading)
     return ArenasData(
         rss_bytes=rss_bytes,
         arenas=arenas,
         mmapped=account.mmapped(reading, answer.mmapped_resident_bytes),
         totals=account.totals([arena.figures for arena in arenas]),
         settings=settings,
-        size_classes=account.size_classes(reading),
+        size_classes=classes,
         threads=account.thread_caches(reading, answer.parked),
         glibc_says=glibc_says,
+        page_holders=account.page_holders(classes),
+        largest_free=account.largest_free(reading),
     )
 
 

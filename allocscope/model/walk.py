@@ -51,9 +51,19 @@ class Words:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FreeChunk:
+    """A chunk in a bin, or top."""
+
+    address: int
+    size_bytes: int
+    resident_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Tally:
-    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
-    what the walk looked at, where it was asked to keep that."""
+    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
+    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
+    that."""
 
     live_bytes: int
     live_count: int
@@ -86,4 +96,5 @@ class Tally:
     stopped_at: int = dataclasses.field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
+    largest: tuple[FreeChunk, ...] = ()
     words: Words | None = dataclasses.field(default=None, compare=False, repr=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import struct
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from allocscope.errors import (
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.heap import SizeClass
-from allocscope.model.walk import Region, Residency, Tally, Words
+from allocscope.model.walk import FreeChunk, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -296,8 +297,16 @@ _CLASS_FIELDS = (
     "bin_bytes",
     "pages_held",
 )
-_OWN_FIELDS = frozenset({"pages", "classes", "words"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words"})
+_FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+
+
+def _largest(tally: Any) -> Iterator[FreeChunk]:
+    for address, size, resident in _FREE_CHUNK.iter_unpack(ffi.buffer(tally.largest)):
+        if not size:
+            return
+        yield FreeChunk(address, size, resident)
 
 
 def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
@@ -318,5 +327,6 @@ def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
             int(pages.zero_bytes),
         ),
         classes=tuple(rows),
+        largest=tuple(_largest(tally)),
         words=words,
     )

@@ -42,6 +42,12 @@ typedef struct as_class {
 /* Size classes: 16-byte steps up to 1040, then eight per power of two. */
 enum { AS_CLASSES = 400 };
 
+typedef struct as_free_chunk {
+    uint64_t address, size, resident_bytes;
+} as_free_chunk;
+
+enum { AS_LARGEST = 10 };
+
 typedef struct as_tally {
     uint64_t live_bytes, live_count, tcache_bytes, tcache_count, fastbin_bytes, fastbin_count, bin_bytes, bin_count;
     uint64_t top_bytes, fencepost_bytes, tcache_struct_bytes, unread_bytes;
@@ -59,6 +65,7 @@ typedef struct as_tally {
     uint64_t damage_count;
     uint64_t first_damage;
     uint64_t stopped_at, stop_reason;
+    as_free_chunk largest[AS_LARGEST]; /* of bins, and top: by falling size, then by address; size 0: none */
 } as_tally;
 
 int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes);

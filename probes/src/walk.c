@@ -144,6 +144,18 @@ static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
 
 /* ---- one chunk ---- */
 
+/* Keeps the largest free chunks; of equals the first. */
+static void note_free(as_tally *t, uint64_t chunk, uint64_t size, uint64_t resident)
+{
+    as_free_chunk *table = t->largest;
+    size_t place = AS_LARGEST - 1;
+    if (size <= table[place].size)
+        return;
+    for (; place > 0 && table[place - 1].size < size; place--)
+        table[place] = table[place - 1];
+    table[place] = (as_free_chunk){chunk, size, resident};
+}
+
 static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_t end)
 {
     uint64_t page = w->region->page_size;
@@ -233,6 +245,7 @@ static void settle(walker *w, int in_use)
             row_close(w);
         return;
     }
+    note_free(t, chunk, size, resident);
     t->bin_bytes += size;
     t->bin_count++;
     t->bin_resident_bytes += resident;
@@ -287,6 +300,7 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     row_meets_top(w, at, g->limit);
     w->tally->top_bytes = g->limit - at;
     w->tally->top_resident_bytes = runs_resident(&w->runs, &w->chunk_hint, at, g->limit);
+    note_free(w->tally, at, w->tally->top_bytes, w->tally->top_resident_bytes);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
 
