@@ -48,12 +48,13 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
     Raises NoGlibcHeap, and BadInput for an ``exe`` that is no ELF file."""
     mappings = core.mappings()
     images = tuple(_images(mappings))
-    anonymous = [(m.start, m.end) for m in mappings if m.anonymous and m.writable]
+    anonymous = [(m.start, m.end) for m in mappings if (m.anonymous or m.hugetlb) and m.writable]
     found = first_malloc(core, images, anonymous)
     if found is None:
         raise _no_malloc(core, images)
     located, image = found
-    mappings = _with_heap_named(mappings, located.par.sbrk_base)
+    if not located.par.hp_pagesize:  # with hugetlb pages malloc never uses brk
+        mappings = _with_heap_named(mappings, located.par.sbrk_base)
     program = _program(core, mappings)
     caveats: tuple[Caveat, ...] = ()
     if exe is not None:
@@ -82,7 +83,7 @@ def _images(mappings: Sequence[Mapping]) -> Iterable[LibcImage]:
     """Everything that may hold a malloc's data, the likeliest first."""
     by_path: dict[str, list[Mapping]] = {}
     for mapping in mappings:
-        if mapping.inode:
+        if mapping.inode and not mapping.hugetlb:
             by_path.setdefault(mapping.path, []).append(mapping)
     for path in sorted(by_path, key=lambda path: _LIBC.search(path) is None):
         if any(m.writable for m in by_path[path]):

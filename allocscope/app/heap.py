@@ -30,13 +30,15 @@ VALIDATED = "validated"
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
-    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache."""
+    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache. ``hugetlb_bytes``: of the heap,
+    on hugetlb pages that are there."""
 
     reading: HeapReading
     image: LibcImage
     sort: str
     mmapped_resident_bytes: int
     parked: dict[int, tuple[int, int]]
+    hugetlb_bytes: int = 0
 
     @property
     def consistency(self) -> str:
@@ -93,6 +95,7 @@ def read(
         spans=target.anonymous_spans,
         brk_end=max((end for _, end in target.brk_spans), default=0),
         safe_linking_default=_safe_linking_by_version(image.version),
+        hugetlb_spans=target.hugetlb_spans,
     )
     reading = read_heap(
         subject,
@@ -101,8 +104,25 @@ def read(
         max_rounds=max_rounds,
         frozen=recorded or sort == FROZEN,
     )
-    resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
-    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
+    huge = {start for start, _ in target.hugetlb_spans}
+    resident = sum(
+        memory.residency(start, end).resident_bytes
+        for start, end in reading.mmapped
+        if start not in huge
+    )
+    parked = _parked_sizes(memory, reading)
+    hugetlb = _hugetlb_bytes(memory, target, reading)
+    return HeapAnswer(reading, image, sort, resident, parked, hugetlb)
+
+
+def _hugetlb_bytes(memory: NativeMemory, target: Target, reading: HeapReading) -> int:
+    ours = [(piece.start, piece.end) for item in reading.arenas for piece in item.pieces]
+    ours += reading.mmapped
+    return sum(
+        memory.residency(low, high).resident_bytes
+        for low, high in target.hugetlb_spans
+        if any(start < high and low < end for start, end in ours)
+    )
 
 
 def present(
@@ -206,6 +226,12 @@ def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
 
 
 def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
+    if answer.hugetlb_bytes:
+        text = (
+            f"{answer.hugetlb_bytes} bytes of the heap are on hugetlb pages: RSS does not count "
+            "them, and nothing here counts them as resident."
+        )
+        yield Caveat("hugetlb", text)
     moving = {item.index for item in answer.reading.arenas if item.changed or item.cut_short}
     still = [arena for arena in data.arenas if arena.index not in moving]
     unread = [arena for arena in still if arena.figures.unread_bytes]

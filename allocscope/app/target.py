@@ -42,8 +42,15 @@ class Target:
         """Writable private anonymous mappings without stacks of the kernel's naming, ascending:
         where heaps can lie."""
         return tuple(
-            (m.start, m.end) for m in self.mappings if m.anonymous and m.writable and m.readable
+            (m.start, m.end)
+            for m in self.mappings
+            if (m.anonymous or m.hugetlb) and m.writable and m.readable
         )
+
+    @property
+    def hugetlb_spans(self) -> tuple[tuple[int, int], ...]:
+        """Those of them that are of hugetlb pages."""
+        return tuple((m.start, m.end) for m in self.mappings if m.hugetlb and m.writable)
 
     @property
     def brk_spans(self) -> tuple[tuple[int, int], ...]:
@@ -69,15 +76,16 @@ def look(pid: int) -> Target:
 
 
 def first_malloc(
-    memory: Memory, images: Sequence[LibcImage], heap_spans: Sequence[tuple[int, int]]
+    memory: Memory, images: Sequence[LibcImage], *heap_spans: Sequence[tuple[int, int]]
 ) -> tuple[Located, LibcImage] | None:
     """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
-    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin.
-    """
+    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin,
+    the likeliest places first (without brk, as with hugetlb pages, it begins in a mapping)."""
     idle: tuple[Located, LibcImage] | None = None
     for image in images:
         spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
-        found = locate(memory, spans, heap_spans)
+        attempts = (locate(memory, spans, places) for places in heap_spans)
+        found = next((attempt for attempt in attempts if attempt is not None), None)
         if found is None:
             continue
         if found.par.sbrk_base or found.arena_count > 1 or found.par.max_n_mmaps:
@@ -88,7 +96,7 @@ def first_malloc(
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
     """The malloc in use of a live process. UnknownLayout when there is none that can be read."""
-    found = first_malloc(memory, target.images, target.brk_spans)
+    found = first_malloc(memory, target.images, target.brk_spans, target.anonymous_spans)
     if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"

@@ -70,6 +70,10 @@ class _Seen:
     fitting: tuple[Layout, ...]
     candidates: dict[str, _Candidate]
 
+    @property
+    def hp_pagesize(self) -> int:
+        return 0 if self.located is None else self.located.par.hp_pagesize
+
 
 def examine(scene: Scene) -> tuple[tuple[RowReport, ...], tuple[Words, ...]]:
     """Every row of the table held against the memory, and the words that tell what it is like."""
@@ -159,7 +163,7 @@ def _row(scene: Scene, seen: _Seen, layout: Layout) -> RowReport:
     elif fits:
         rules += [Rule(name, True) for name in (*STATE_RULES, RING, HEAPS)]
     else:
-        rules += _state_rules(scene, candidate, layout)
+        rules += _state_rules(scene, candidate, layout, seen.hp_pagesize)
     mp, par_rules = _par(scene, seen, layout)
     rules += par_rules
     if seen.located is not None and layout in seen.located.layouts:
@@ -174,7 +178,9 @@ def _row(scene: Scene, seen: _Seen, layout: Layout) -> RowReport:
     )
 
 
-def _state_rules(scene: Scene, candidate: _Candidate, layout: Layout) -> Iterator[Rule]:
+def _state_rules(
+    scene: Scene, candidate: _Candidate, layout: Layout, hp_pagesize: int
+) -> Iterator[Rule]:
     broken = {fault.rule: fault.at for fault in candidate.faults}
     state, arena = layout.state, candidate.arena
     for name in STATE_RULES:
@@ -190,7 +196,7 @@ def _state_rules(scene: Scene, candidate: _Candidate, layout: Layout) -> Iterato
         return
     yield Rule(RING, True)
     try:
-        size = heap_info_size(scene.memory, ring)
+        size = heap_info_size(scene.memory, ring, layout.heap_max_bytes(hp_pagesize))
     except (InvalidHeap, MemoryGap):
         size = -1
     if size in (None, layout.heap_info_bytes):

@@ -96,8 +96,10 @@ class Layout:
     ``backports`` names.
 
     ``tcache`` is None before there was one. ``mmap_size_is_usable``: chunks with a mapping of their
-    own store the length without header and offset (614cfd0f8a, 2.43). ``checked``: of which
-    releases a process or a recorded core was read, and agreed with glibc's own figures."""
+    own store the length without header and offset (614cfd0f8a, 2.43). ``heap_max_by_huge_pages``:
+    where hugetlb pages are used, a heap's largest size, and its alignment, is four of them (from
+    2.35 on; 9f551e28a7 of 2.42 ended that). ``checked``: of which releases a process or a recorded
+    core was read, and agreed with glibc's own figures."""
 
     versions: tuple[str, ...]
     state: StateLayout
@@ -105,6 +107,7 @@ class Layout:
     tcache: TcacheLayout | None
     par: ParLayout
     mmap_size_is_usable: bool = False
+    heap_max_by_huge_pages: bool = False
     backports: str = ""
     checked: str = ""
 
@@ -112,6 +115,11 @@ class Layout:
     def name(self) -> str:
         tcache = "none" if self.tcache is None else self.tcache.name
         return f"{self.state.name}/heap{self.heap_info_bytes}/{tcache}/{self.par.name}"
+
+    def heap_max_bytes(self, hp_pagesize: int) -> int:
+        """The largest size of a thread heap, and its alignment. ``hp_pagesize``: ``mp_``'s, 0 where
+        no hugetlb pages are used."""
+        return 4 * hp_pagesize if self.heap_max_by_huge_pages and hp_pagesize else HEAP_MAX_BYTES
 
 
 STATE_A = StateLayout(
@@ -302,6 +310,7 @@ LAYOUTS = (
         48,
         TCACHE_4,
         PAR_4,
+        heap_max_by_huge_pages=True,
         checked="2.36, 2.41 (run), 2.39 (recorded core)",
     ),
     Layout(("2.42",), STATE_C, 48, TCACHE_5, PAR_4),

@@ -73,12 +73,12 @@ def self_linked(start: int, data: bytes) -> list[int]:
     ]
 
 
-def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
+def heap_info_size(memory: Memory, arenas: Sequence[ArenaState], heap_max_bytes: int) -> int | None:
     """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
     contradict each other."""
     sizes = set()
     for arena in arenas[1:]:
-        start = heap_of(arena.address)
+        start = heap_of(arena.address, heap_max_bytes)
         size = arena.address - start
         if size not in HEAP_INFO_BYTES or read_heap_info(memory, start).arena != arena.address:
             raise InvalidHeap(f"arena {arena.address:#x} does not lie behind a heap header")
@@ -86,6 +86,17 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
     if len(sizes) > 1:
         raise InvalidHeap("thread arenas lie behind heap headers of different sizes")
     return sizes.pop() if sizes else None
+
+
+def _heaps_fit(
+    memory: Memory, arenas: Sequence[ArenaState], layout: Layout, hp_pagesize: int
+) -> bool:
+    """Do the thread arenas lie where this row has them?"""
+    try:
+        size = heap_info_size(memory, arenas, layout.heap_max_bytes(hp_pagesize))
+    except (InvalidHeap, MemoryGap):
+        return False
+    return size in (None, layout.heap_info_bytes)
 
 
 def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
@@ -128,33 +139,34 @@ def _fitting(
     """The malloc whose main_arena this candidate is, with its arenas; None when it is none."""
     try:
         arenas = read_ring(memory, main.address, state)
-        heap_info = heap_info_size(memory, arenas)
     except (InvalidHeap, MemoryGap):
         return None
-    rows = [
-        layout
-        for layout in LAYOUTS
-        if layout.state is state and heap_info in (None, layout.heap_info_bytes)
-    ]
-    pars = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
-    names = {par.layout.name for par in pars}
-    fitting = tuple(row for row in rows if row.par.name in names)
+    rows = [layout for layout in LAYOUTS if layout.state is state]
+    found = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
+    pars = {par.layout.name: par for par in found}
+    fitting = tuple(
+        row
+        for row in rows
+        if row.par.name in pars and _heaps_fit(memory, arenas, row, pars[row.par.name].hp_pagesize)
+    )
     if not fitting:
         return None
-    return Located(main.address, fitting, pars[0], len(arenas)), arenas
+    return Located(main.address, fitting, pars[fitting[0].par.name], len(arenas)), arenas
 
 
 def _agreeing(memory: Memory, located: Located, arenas: Sequence[ArenaState]) -> int:
     """How many arenas add up."""
-    return sum(_adds_up(memory, arena, arena is arenas[0], located.par) for arena in arenas)
+    return sum(_adds_up(memory, arena, arena is arenas[0], located) for arena in arenas)
 
 
-def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -> bool:
+def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, located: Located) -> bool:
     """Is ``system_mem`` what the arena's heaps, or sbrk_base and top, say? In a process that runs
     it may not be for an instant."""
+    par = located.par
     try:
         if not is_main:
-            return arena.system_bytes == sum(heap.size for heap in read_heaps(memory, arena))
+            heaps = read_heaps(memory, arena, located.layout.heap_max_bytes(par.hp_pagesize))
+            return arena.system_bytes == sum(heap.size for heap in heaps)
         if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
             return arena.system_bytes == 0
         top_size = int.from_bytes(memory.read(arena.top + WORD, WORD), "little") & ~CHUNK_FLAGS

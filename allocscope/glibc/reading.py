@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import Layout, TcacheLayout
 from allocscope.glibc.locate import Located
+from allocscope.glibc.main_arena import main_pieces, span_to_hold
 from allocscope.glibc.marks import (
     Marks,
     Parked,
@@ -23,7 +24,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import Surroundings, main_pieces, span_to_hold, thread_pieces
+from allocscope.glibc.pieces import Surroundings, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
@@ -46,7 +47,7 @@ call, but the walk goes through memory that is not in the processor's caches."""
 @dataclasses.dataclass(frozen=True, slots=True)
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
-    (ascending) and the end of the break."""
+    (ascending), the end of the break, and which of the mappings are of hugetlb pages."""
 
     memory: Memory
     walker: Walker
@@ -55,6 +56,7 @@ class Subject:
     spans: tuple[tuple[int, int], ...]
     brk_end: int
     safe_linking_default: bool
+    hugetlb_spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,7 +140,14 @@ class _Reader:
         tcaches = [thread.tcache for thread in threads if thread.tcache is not None]
         mangled = detect_safe_linking(memory, tcaches, arenas, subject.safe_linking_default)
         around = Surroundings(
-            memory, subject.walker, self.layout, par, subject.spans, subject.brk_end
+            memory,
+            subject.walker,
+            self.layout,
+            par,
+            subject.spans,
+            subject.brk_end,
+            subject.hugetlb_spans,
+            frozenset(arena.address for arena in arenas),
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 
@@ -152,7 +161,7 @@ class _Reader:
         pieces = []
         try:
             if index:
-                heaps = tuple(read_heaps(memory, arena))
+                heaps = tuple(read_heaps(memory, arena, around.heap_max_bytes))
             fast, whole = fast_chunks(memory, arena, now.safe_linking, FEW)
             with contextlib.ExitStack() as stack:
                 if not whole:

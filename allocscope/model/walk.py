@@ -32,6 +32,7 @@ class Region:
     trim_unit: int
     trim_pad: int
     merge_fastbins: bool
+    hugetlb: bool = dataclasses.field(default=False, kw_only=True)
     tcache: Sequence[int]
     fastbin: Sequence[int]
     tcache_struct: Sequence[int]

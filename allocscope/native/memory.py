@@ -219,6 +219,7 @@ class NativeMemory(Closing):
         native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
+        native.hugetlb = region.hugetlb
         views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
         native.tcache, native.tcache_count = views[0], len(keep[0])
         native.fastbin, native.fastbin_count = views[1], len(keep[1])

@@ -18,6 +18,7 @@ typedef struct as_region {
     uint64_t trim_unit;  /* systrim's unit for the top; 0: this top is never released */
     uint64_t trim_pad;
     uint64_t merge_fastbins; /* malloc_trim consolidates fastbins first (glibc up to 2.42) */
+    uint64_t hugetlb;        /* lies on hugetlb pages: none of it counts as resident, because RSS does not count it */
     uint64_t deadline_ns;    /* CLOCK_MONOTONIC; 0: none */
     const uint64_t *tcache;      size_t tcache_count;    /* chunks parked in a tcache */
     const uint64_t *fastbin;     size_t fastbin_count;   /* chunks in fastbins */

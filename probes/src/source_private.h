@@ -24,7 +24,7 @@ static inline int as_holds(const as_source *s, uint64_t address)
 
 static inline int as_resident(uint64_t flags)
 {
-    return (flags & AS_PRESENT) && !(flags & AS_ZERO);
+    return (flags & AS_PRESENT) && !(flags & (AS_ZERO | AS_HUGETLB));
 }
 
 /* Asks the processor for a word of what is held that is wanted soon. */

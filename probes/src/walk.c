@@ -426,6 +426,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     int error = runs_load(source, region->start, region->map_end, &w.runs);
     if (error)
         return error;
+    for (size_t i = 0; region->hugetlb && i < w.runs.count; i++)
+        w.runs.runs[i].flags |= AS_HUGETLB;
     as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from live.core_files import kernels_core
+from live.huge_pages import reserved
 
 from allocscope import observe
 from allocscope.app.arenas_core import arenas_of_core
@@ -12,6 +15,7 @@ from allocscope.app.doctor_layout import doctor_layout
 from allocscope.app.record import RecordOptions, record
 from glibcs import fetch, judge, programs
 
+HUGE_PAGES = 200
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
 
 
@@ -38,6 +42,23 @@ def test_the_reading_is_exact(tree, stress):
     assert report.libc.version == tree.version
     assert len(report.data.arenas) > 1
     assert judge.stress_differences(report, ready["truth"]) == []
+
+
+@pytest.fixture(params=["hugetlb=1", "hugetlb=2", "hugetlb=2, pages reserved"])
+def huge(request):
+    """The environment of a program that is to use huge pages."""
+    tunable, _, reserve = request.param.partition(",")
+    with reserved(HUGE_PAGES) if reserve else contextlib.nullcontext():
+        yield {"GLIBC_TUNABLES": f"glibc.malloc.{tunable}"}
+
+
+def test_the_reading_is_exact_with_huge_pages(tree, stress, huge):
+    with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS), **huge) as ready:
+        report = observe(ready["pid"])
+    truth = ready["truth"]
+    if report.data.settings.hugetlb.value and "=2" in huge["GLIBC_TUNABLES"]:
+        truth = {**truth, "foreign_brk_bytes": 0}  # malloc uses no brk, so that is none of it
+    assert judge.stress_differences(report, truth) == []
 
 
 def test_a_core_is_read_exactly(tree, stress, tmp_path, monkeypatch):
