@@ -7,7 +7,7 @@ import dataclasses
 import time
 
 from allocscope.app import heap
-from allocscope.app.target import look
+from allocscope.app.target import MALLOC_DEBUG, look
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, SmapsEntry
@@ -53,6 +53,8 @@ def allocator_of(
     found = allocators.identify(pid, mappings, image)
     if found.name == "glibc":
         return found, ()
+    if found.name == MALLOC_DEBUG:  # glibc's malloc once more, or hands all calls on to it
+        return Allocator("glibc", (found.name, *found.others)), ()
     return found, (Caveat("other-allocator", OTHER_ALLOCATOR.format(name=found.name)),)
 
 

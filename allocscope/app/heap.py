@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
-from allocscope.app.target import Target, find_malloc, libc_of
+from allocscope.app.target import OtherMalloc, Target, find_malloc, libc_of, other_mallocs
 from allocscope.glibc.locate import Located
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.model.heap import ArenasData
@@ -31,7 +31,7 @@ class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
     ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache. ``hugetlb_bytes``: of the heap,
-    on hugetlb pages that are there."""
+    on hugetlb pages that are there. ``others``: mallocs in use beside this one."""
 
     reading: HeapReading
     image: LibcImage
@@ -39,6 +39,7 @@ class HeapAnswer:
     mmapped_resident_bytes: int
     parked: dict[int, tuple[int, int]]
     hugetlb_bytes: int = 0
+    others: tuple[OtherMalloc, ...] = ()
 
     @property
     def consistency(self) -> str:
@@ -112,7 +113,8 @@ def read(
     )
     parked = _parked_sizes(memory, reading)
     hugetlb = _hugetlb_bytes(memory, target, reading)
-    return HeapAnswer(reading, image, sort, resident, parked, hugetlb)
+    others = other_mallocs(memory, target, image)
+    return HeapAnswer(reading, image, sort, resident, parked, hugetlb, others)
 
 
 def _hugetlb_bytes(memory: NativeMemory, target: Target, reading: HeapReading) -> int:
@@ -175,6 +177,7 @@ def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> t
     """What the reader of this answer must know."""
     return (
         tuple(_layout_caveats(answer))
+        + tuple(_other_caveats(answer))
         + tuple(_validation_caveats(answer, of_core))
         + tuple(_sum_caveats(answer, data))
     )
@@ -189,6 +192,18 @@ def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
             "process shows, and the library's version is not known or is another."
         )
         yield Caveat("layout-ambiguous", text)
+
+
+def _other_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    for other in answer.others:
+        arenas = f"{other.arena_count} arena{'s' if other.arena_count > 1 else ''}"
+        text = (
+            f"There is another malloc in this process, that of {other.path} (loaded once more, in "
+            f"a namespace of its own, or preloaded): {arenas} of {other.system_bytes} bytes, "
+            f"{other.mmapped_count} chunks with mappings of their own of {other.mmapped_bytes} "
+            "bytes. None of that is in these figures."
+        )
+        yield Caveat("other-malloc", text)
 
 
 def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:

@@ -3,17 +3,23 @@ library, which threads."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 from allocscope.errors import PermissionRefused, UnknownLayout
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
+from allocscope.glibc.states import InvalidHeap, read_ring
 from allocscope.glibc.threads import ThreadHead
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import robust_list
+
+MALLOC_DEBUG = "libc_malloc_debug"
+"""A library of glibc's with a malloc of its own, which serves the program when it is preloaded and
+its checks are switched on (2.34)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,20 +81,69 @@ def look(pid: int) -> Target:
     return Target(process, mappings, images, threads, environ, machine)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class OtherMalloc:
+    """A malloc in use beside the one that is read: that of a library in a namespace of its own, or
+    of libc_malloc_debug. Bytes obtained from the kernel by its arenas, and its chunks with mappings
+    of their own."""
+
+    path: str
+    arena_count: int
+    system_bytes: int
+    mmapped_count: int
+    mmapped_bytes: int
+
+
+def other_mallocs(memory: Memory, target: Target, chosen: LibcImage) -> tuple[OtherMalloc, ...]:
+    """All mallocs in use but that of ``chosen``."""
+    found = []
+    for image in target.images:
+        if image.mappings[0].start == chosen.mappings[0].start:
+            continue
+        located = _located(memory, image, (target.brk_spans, target.anonymous_spans))
+        if located is None or not _in_use(located):
+            continue
+        with contextlib.suppress(InvalidHeap):
+            arenas = read_ring(memory, located.main_arena, located.layout.state)
+            found.append(
+                OtherMalloc(
+                    path=image.path,
+                    arena_count=len(arenas),
+                    system_bytes=sum(arena.system_bytes for arena in arenas),
+                    mmapped_count=located.par.n_mmaps,
+                    mmapped_bytes=located.par.mmapped_mem,
+                )
+            )
+    return tuple(found)
+
+
+def _located(
+    memory: Memory, image: LibcImage, heap_spans: Sequence[Sequence[tuple[int, int]]]
+) -> Located | None:
+    """The malloc of one library. ``heap_spans``: as for first_malloc."""
+    spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
+    attempts = (locate(memory, spans, places) for places in heap_spans)
+    return next((attempt for attempt in attempts if attempt is not None), None)
+
+
+def _in_use(located: Located) -> bool:
+    par = located.par
+    return bool(par.sbrk_base or located.arena_count > 1 or par.max_n_mmaps)
+
+
 def first_malloc(
     memory: Memory, images: Sequence[LibcImage], *heap_spans: Sequence[tuple[int, int]]
 ) -> tuple[Located, LibcImage] | None:
-    """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
-    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin,
-    the likeliest places first (without brk, as with hugetlb pages, it begins in a mapping)."""
+    """The malloc in use: of all C libraries mapped, libc_malloc_debug before the others, the first
+    whose arenas validate and that has obtained memory, else the first that validates.
+    ``heap_spans``: where the main heap may begin, the likeliest places first (without brk, as with
+    hugetlb pages, it begins in a mapping)."""
     idle: tuple[Located, LibcImage] | None = None
-    for image in images:
-        spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
-        attempts = (locate(memory, spans, places) for places in heap_spans)
-        found = next((attempt for attempt in attempts if attempt is not None), None)
+    for image in sorted(images, key=lambda image: MALLOC_DEBUG not in image.path):
+        found = _located(memory, image, heap_spans)
         if found is None:
             continue
-        if found.par.sbrk_base or found.arena_count > 1 or found.par.max_n_mmaps:
+        if _in_use(found):
             return found, image
         idle = idle or (found, image)
     return idle

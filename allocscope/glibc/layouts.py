@@ -93,7 +93,7 @@ class TcacheLayout:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:
     """A row of the table: what belongs together in the releases ``versions``, and in what
-    ``backports`` names.
+    ``backports`` names; ``versions`` is empty where the row is of no libc.so.6.
 
     ``tcache`` is None before there was one. ``mmap_size_is_usable``: chunks with a mapping of their
     own store the length without header and offset (614cfd0f8a, 2.43). ``heap_max_by_huge_pages``:
@@ -230,6 +230,13 @@ def _par(name: str, size: int, thp: int, first_int: int, since: str) -> ParLayou
 
 PAR_4 = _par("P4", 136, 40, 60, "7478c9959a (2.35): hugetlb tunable")
 PAR_5 = _par("P5", 144, 48, 68, "321e1fc73f (2.43): thp_mode")
+PAR_4N = dataclasses.replace(
+    PAR_4, name="P4n", size=104, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
+)
+"""That of libc_malloc_debug.so.0, which is malloc.c built without tcache."""
+PAR_5N = dataclasses.replace(
+    PAR_5, name="P5n", size=112, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
+)
 PAR_6 = _par("P6", 136, 48, 68, "2.44: tcache_unsorted_limit removed")
 
 TCACHE_1 = TcacheLayout(
@@ -316,4 +323,24 @@ LAYOUTS = (
     Layout(("2.42",), STATE_C, 48, TCACHE_5, PAR_4),
     Layout(("2.43",), STATE_D, 48, TCACHE_6, PAR_5, True, checked="2.43 (run)"),
     Layout(("2.44",), STATE_D, 48, TCACHE_6, PAR_6, True, checked="2.44 (run)"),
+    Layout((), STATE_C, 32, None, PAR_2, backports="libc_malloc_debug of 2.34"),
+    Layout(
+        (),
+        STATE_C,
+        48,
+        None,
+        PAR_4N,
+        backports="libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
+        checked="its 2.36, 2.41 (run)",
+    ),
+    Layout(
+        (),
+        STATE_D,
+        48,
+        None,
+        PAR_5N,
+        True,
+        backports="libc_malloc_debug of 2.43, 2.44",
+        checked="its 2.43, 2.44 (run)",
+    ),
 )

@@ -30,4 +30,6 @@ def text() -> str:
 
 
 def _span(versions: tuple[str, ...]) -> str:
+    if not versions:
+        return "none"
     return versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"

@@ -61,6 +61,20 @@ def test_the_reading_is_exact_with_huge_pages(tree, stress, huge):
     assert judge.stress_differences(report, truth) == []
 
 
+def test_the_malloc_of_libc_malloc_debug(tree, stress):
+    debug = tree.libraries / "libc_malloc_debug.so.0"
+    if not debug.exists():
+        pytest.skip("glibc 2.34 or newer is needed for libc_malloc_debug")
+    environment = {"LD_PRELOAD": str(debug), "GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    words = [str(SEED), str(THREADS), str(STEPS)]
+    with programs.running(tree, stress, *words, **environment) as ready:
+        report = observe(ready["pid"])
+    assert report.libc.path == str(debug)
+    # its chunks end in a mark, so only what its own mallinfo counts is comparable
+    found = judge.broken_sums(report) + judge.unlike_glibc(report, ready["truth"])
+    assert found == []
+
+
 def test_a_core_is_read_exactly(tree, stress, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS)) as ready:
