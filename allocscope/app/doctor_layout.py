@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from allocscope.app.target import Target, look
+from allocscope.app.target import Target, look, table_for
 from allocscope.glibc.examine import Scene, examine
 from allocscope.glibc.words import Place
 from allocscope.model.checks import Checkup, DoctorData
@@ -45,6 +45,7 @@ def _library(memory: ProcessMemory, target: Target, image: LibcImage) -> Library
         anonymous_spans=target.anonymous_spans,
         threads=target.threads,
         places=_places(target, image),
+        table=table_for(image),
     )
     rows, words = examine(scene)
     return LibraryReport(

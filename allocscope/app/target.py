@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from allocscope.errors import PermissionRefused, UnknownLayout
+from allocscope.glibc.layouts import LAYOUTS, MALLOC_DEBUG_LAYOUTS, Layout
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import InvalidHeap, read_ring
@@ -122,8 +123,14 @@ def _located(
 ) -> Located | None:
     """The malloc of one library. ``heap_spans``: as for first_malloc."""
     spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
-    attempts = (locate(memory, spans, places) for places in heap_spans)
+    table = table_for(image)
+    attempts = (locate(memory, spans, places, table) for places in heap_spans)
     return next((attempt for attempt in attempts if attempt is not None), None)
+
+
+def table_for(image: LibcImage) -> tuple[Layout, ...]:
+    """The layouts that are tried for a library."""
+    return MALLOC_DEBUG_LAYOUTS if MALLOC_DEBUG in image.path else LAYOUTS
 
 
 def _in_use(located: Located) -> bool:

@@ -42,7 +42,7 @@ RING, HEAPS, PAR, TCACHE = "ring of arenas", "thread arenas", "mp_", "tcache"
 class Scene:
     """What is examined: the library's writable memory (``spans``; ``initialised``: those of them
     that its file filled; ``base``: where it begins), where the main heap may begin, where all heaps
-    may lie, threads, and names for what is pointed at."""
+    may lie, threads, names for what is pointed at, and the rows that are tried."""
 
     memory: Memory
     base: int
@@ -52,6 +52,7 @@ class Scene:
     anonymous_spans: Sequence[tuple[int, int]]
     threads: Sequence[ThreadHead]
     places: Sequence[Place]
+    table: Sequence[Layout] = LAYOUTS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,14 +79,14 @@ class _Seen:
 def examine(scene: Scene) -> tuple[tuple[RowReport, ...], tuple[Words, ...]]:
     """Every row of the table held against the memory, and the words that tell what it is like."""
     seen = _look(scene)
-    rows = tuple(_row(scene, seen, layout) for layout in LAYOUTS)
+    rows = tuple(_row(scene, seen, layout) for layout in scene.table)
     return rows, described(_worth_telling(scene, seen, rows), scene.places, scene.base)
 
 
 def _look(scene: Scene) -> _Seen:
     memory = scene.memory
     areas = read_areas(memory, scene.spans)
-    located = locate(memory, scene.spans, scene.heap_spans)
+    located = locate(memory, scene.spans, scene.heap_spans, scene.table)
     slots: ThreadSlots | None = None
     fitting: tuple[Layout, ...] = ()
     if located is not None:
@@ -99,7 +100,7 @@ def _look(scene: Scene) -> _Seen:
             located.par.tcache_count or 0,
         )
         fitting = tuple(fitting_rows(located, slots))
-    states = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    states = {layout.state.name: layout.state for layout in scene.table}.values()
     candidates = {}
     for state in states:
         best = _best(areas, state, located)
@@ -209,7 +210,7 @@ def _state_rules(
 
 def _par(scene: Scene, seen: _Seen, layout: Layout) -> tuple[int | None, list[Rule]]:
     """Where ``mp_`` lies, or would if its layout were nearly this one."""
-    rivals = {row.par.name: row.par for row in LAYOUTS if row.state is layout.state}
+    rivals = {row.par.name: row.par for row in scene.table if row.state is layout.state}
     found = find_par(seen.areas, list(rivals.values()), scene.heap_spans)
     names = {par.layout.name: par.address for par in found}
     if layout.par.name in names:

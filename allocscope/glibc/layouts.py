@@ -323,6 +323,9 @@ LAYOUTS = (
     Layout(("2.42",), STATE_C, 48, TCACHE_5, PAR_4),
     Layout(("2.43",), STATE_D, 48, TCACHE_6, PAR_5, True, checked="2.43 (run)"),
     Layout(("2.44",), STATE_D, 48, TCACHE_6, PAR_6, True, checked="2.44 (run)"),
+)
+
+MALLOC_DEBUG_LAYOUTS = (
     Layout((), STATE_C, 32, None, PAR_2, backports="libc_malloc_debug of 2.34"),
     Layout(
         (),
@@ -344,3 +347,5 @@ LAYOUTS = (
         checked="its 2.43, 2.44 (run)",
     ),
 )
+"""Those of libc_malloc_debug.so.0, and tried for that library alone: without a tcache a row demands
+less, and would also fit a libc whose tcache is not known."""

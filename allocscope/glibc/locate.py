@@ -99,8 +99,10 @@ def _heaps_fit(
     return size in (None, layout.heap_info_bytes)
 
 
-def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
-    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+def _candidates(
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout]
+) -> Iterable[tuple[StateLayout, ArenaState]]:
+    state_layouts = {layout.state.name: layout.state for layout in rows}.values()
     for start, data in areas:
         for address in self_linked(start, data):
             for layout in state_layouts:
@@ -112,10 +114,12 @@ def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayou
                     yield layout, arena
 
 
-def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
+def _untouched(
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout]
+) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
     itself, and one attached thread where such are counted."""
-    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    state_layouts = {layout.state.name: layout.state for layout in rows}.values()
     for start, data in areas:
         words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
         for layout in state_layouts:
@@ -133,6 +137,7 @@ def _fitting(
     memory: Memory,
     areas: Sequence[tuple[int, bytes]],
     heap_spans: Sequence[tuple[int, int]],
+    table: Sequence[Layout],
     state: StateLayout,
     main: ArenaState,
 ) -> tuple[Located, list[ArenaState]] | None:
@@ -141,7 +146,7 @@ def _fitting(
         arenas = read_ring(memory, main.address, state)
     except (InvalidHeap, MemoryGap):
         return None
-    rows = [layout for layout in LAYOUTS if layout.state is state]
+    rows = [layout for layout in table if layout.state is state]
     found = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
     pars = {par.layout.name: par for par in found}
     fitting = tuple(
@@ -178,7 +183,10 @@ def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, located: Located)
 
 
 def locate(
-    memory: Memory, data_spans: Sequence[tuple[int, int]], heap_spans: Sequence[tuple[int, int]]
+    memory: Memory,
+    data_spans: Sequence[tuple[int, int]],
+    heap_spans: Sequence[tuple[int, int]],
+    table: Sequence[Layout] = LAYOUTS,
 ) -> Located | None:
     """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or
     None.
@@ -188,9 +196,9 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    candidates = itertools.chain(_candidates(areas), _untouched(areas))
+    candidates = itertools.chain(_candidates(areas, table), _untouched(areas, table))
     for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-        fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+        fits = [_fitting(memory, areas, heap_spans, table, *candidate) for candidate in group]
         found = [fit for fit in fits if fit is not None]
         if len(found) > 1:
             return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
