@@ -13,6 +13,7 @@ from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.app.doctor_layout import doctor_layout
 from allocscope.app.record import RecordOptions, record
+from allocscope.proc import procfs
 from glibcs import fetch, judge, programs
 
 HUGE_PAGES = 200
@@ -120,3 +121,29 @@ def test_aligned_mappings_that_were_resized(tree, realigned, tmp_path):
     assert (mmapped.count, mmapped.bytes) == (truth["hblks"], truth["hblkhd"])
     recorded = arenas_of_file(path, sample=None, deadline_s=30).report.data
     assert recorded.mmapped == mmapped
+
+
+@pytest.fixture(scope="session")
+def early_brk(tmp_path_factory):
+    source, directory = programs.HERE / "early_brk.c", tmp_path_factory.mktemp("bin")
+    return programs.build([source], directory / "early_brk")
+
+
+@pytest.mark.parametrize("tunables", ["", "glibc.malloc.top_pad=65536:glibc.malloc.mmap_max=9"])
+@pytest.mark.parametrize("taken", [0, 1003, 70_001])
+def test_a_heap_that_does_not_begin_with_the_break(tree, early_brk, taken, tunables):
+    environment = {"GLIBC_TUNABLES": tunables} if tunables else {}
+    with programs.running(tree, early_brk, str(taken), **environment) as ready:
+        report = observe(ready["pid"])
+        mappings = procfs.mappings(ready["pid"])
+    truth, (arena,) = ready["truth"], report.data.arenas
+    figures, heap = arena.figures, arena.heaps[0]
+    assert judge.broken_sums(report) == []
+    assert (figures.system_bytes, judge.free_bytes(figures)) == (truth["arena"], truth["fordblks"])
+    assert figures.top_bytes == truth["keepcost"]
+    assert (figures.live_bytes, figures.live_count) == (truth["live_bytes"], truth["live_count"])
+    assert heap.start == truth["base"]
+    assert figures.overhead.alignment_bytes == -truth["base"] % 16
+    break_start = min(m.start for m in mappings if m.path == "[heap]")
+    copied = len(tunables) > 0 and tree.version == "2.31"  # the string lies before the heap
+    assert heap.start - break_start >= taken + copied * len(tunables)
