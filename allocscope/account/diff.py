@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from allocscope.immutable import immutable
 from allocscope.model.diff import (
     ArenaGrowth,
     Change,
@@ -35,7 +36,7 @@ ANONYMOUS_GROUP = "other anonymous memory"
 REST_GROUP = "everything else"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Reading:
     """One side: who, the answer of ``arenas``, and smaps where it was read."""
 

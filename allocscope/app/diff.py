@@ -12,6 +12,7 @@ from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.errors import WrongUsage
 from allocscope.files import CORE, kind_of
+from allocscope.immutable import immutable
 from allocscope.model.diff import DiffData, Side
 from allocscope.model.heap import ArenasData
 from allocscope.model.process import SmapsEntry
@@ -20,7 +21,7 @@ from allocscope.model.report import Caveat, Method, Report
 Target = int | Path
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DiffOptions:
     """Samples are counted from 1, the last by default; the rest as in ArenasOptions."""
 
@@ -30,7 +31,7 @@ class DiffOptions:
     deadline_s: float = 30.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Read:
     report: Report[ArenasData]
     reading: account.Reading

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +10,9 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import OtherMalloc, Target, find_malloc, libc_of, other_mallocs
 from allocscope.glibc.locate import Located
+from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
@@ -26,7 +27,7 @@ FROZEN = "frozen"
 VALIDATED = "validated"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
@@ -80,10 +81,11 @@ def read(
     max_rounds: int = MAX_ROUNDS,
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
+    trim: Trim = PLAIN_TRIM,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
-    malloc lies, if that is known.
+    malloc lies, if that is known. ``trim``: which malloc_trim is to be foretold.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
@@ -97,6 +99,7 @@ def read(
         brk_end=max((end for _, end in target.brk_spans), default=0),
         safe_linking_default=_safe_linking_by_version(image.version),
         hugetlb_spans=target.hugetlb_spans,
+        trim=trim,
     )
     reading = read_heap(
         subject,

@@ -4,7 +4,6 @@ library, which threads."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 
 from allocscope.errors import PermissionRefused, UnknownLayout
@@ -13,6 +12,7 @@ from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import InvalidHeap, read_ring
 from allocscope.glibc.threads import ThreadHead
+from allocscope.immutable import immutable
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
@@ -23,7 +23,7 @@ MALLOC_DEBUG = "libc_malloc_debug"
 its checks are switched on (2.34)."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Cpus:
     """What glibc's limit of arenas, and who judges it, must know. ``cgroup``: CPU time per time,
     None without a quota. ``online`` is None where nothing tells (a core)."""
@@ -32,7 +32,7 @@ class Cpus:
     cgroup: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Target:
     """A process, looked at without touching its memory. ``environ`` is None where it may not be
     read."""
@@ -82,7 +82,7 @@ def look(pid: int) -> Target:
     return Target(process, mappings, images, threads, environ, machine)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class OtherMalloc:
     """A malloc in use beside the one that is read: that of a library in a namespace of its own, or
     of libc_malloc_debug. Bytes obtained from the kernel by its arenas, and its chunks with mappings

@@ -8,7 +8,6 @@ here: that is asked of :mod:`allocscope.glibc.locate`, as every reading does.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.errors import MemoryGap
@@ -28,6 +27,7 @@ from allocscope.glibc.reading import fitting_rows, in_spans, tcache_layouts
 from allocscope.glibc.states import ArenaState, InvalidHeap, parse_state, read_ring
 from allocscope.glibc.threads import ThreadHead, ThreadSlots, find_slots, find_tcbs
 from allocscope.glibc.words import Place, classify, described
+from allocscope.immutable import immutable
 from allocscope.model.layout_report import RowReport, Rule, Words
 
 MOST_BROKEN = 2
@@ -38,7 +38,7 @@ ARENA_TEST = 8
 RING, HEAPS, PAR, TCACHE = "ring of arenas", "thread arenas", "mp_", "tcache"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Scene:
     """What is examined: the library's writable memory (``spans``; ``initialised``: those of them
     that its file filled; ``base``: where it begins), where the main heap may begin, where all heaps
@@ -55,13 +55,13 @@ class Scene:
     table: Sequence[Layout] = LAYOUTS
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Candidate:
     arena: ArenaState
     faults: tuple[Fault, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Seen:
     """What the memory shows, whatever the row."""
 

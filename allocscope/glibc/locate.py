@@ -10,7 +10,6 @@ The rules that an arena must keep are in :mod:`allocscope.glibc.invariants`.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
@@ -29,12 +28,13 @@ from allocscope.glibc.states import (
     read_heaps,
     read_ring,
 )
+from allocscope.immutable import immutable
 
 HEAP_INFO_BYTES = (32, 48)
 PAGE = 4096
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Located:
     """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first
     is used)."""
@@ -196,12 +196,12 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    candidates = itertools.chain(_candidates(areas, table), _untouched(areas, table))
-    for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-        fits = [_fitting(memory, areas, heap_spans, table, *candidate) for candidate in group]
-        found = [fit for fit in fits if fit is not None]
-        if len(found) > 1:
-            return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
-        if found:
-            return found[0][0]
+    for candidates in (_candidates(areas, table), _untouched(areas, table)):
+        for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
+            fits = [_fitting(memory, areas, heap_spans, table, *candidate) for candidate in group]
+            found = [fit for fit in fits if fit is not None]
+            if len(found) > 1:
+                return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
+            if found:
+                return found[0][0]
     return None

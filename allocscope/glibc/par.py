@@ -10,11 +10,11 @@ little. Where nothing is found, threads may stand between two counters (``sysmal
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Iterator, Sequence
 
 from allocscope.glibc.layouts import ParLayout
+from allocscope.immutable import immutable
 
 DEFAULT_THRESHOLD = 0x20000
 DEFAULT_ARENA_TEST = 8
@@ -28,7 +28,7 @@ MOST_IN_MOTION = 1024
 """More threads than this are not between two counters at one moment."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ParValues:
     """The values of ``mp_``; sizes in bytes. The tcache's are None where the release has none."""
 

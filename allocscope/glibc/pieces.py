@@ -16,6 +16,7 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, heap_of
+from allocscope.immutable import immutable
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 PAGE = 4096
@@ -24,7 +25,7 @@ MIN_CHUNK = 32
 MAX_PIECES = 4096
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Piece:
     """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first
     chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that.
@@ -41,7 +42,20 @@ class Piece:
     tally: Tally
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
+class Trim:
+    """The malloc_trim to foretell: its argument, and the mlocked memory, from which it releases
+    nothing: start, end, start, end, …, ascending."""
+
+    pad_bytes: int = 0
+    locked: Sequence[int] = ()
+
+
+PLAIN_TRIM = Trim()
+"""malloc_trim(0) where nothing is mlocked."""
+
+
+@immutable
 class Surroundings:
     """What the cutting needs to know of the process: memory, the walk, and the writable anonymous
     mappings, ascending."""
@@ -53,6 +67,7 @@ class Surroundings:
     spans: Sequence[tuple[int, int]]
     brk_end: int
     """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
+    trim: Trim
     hugetlb_spans: Sequence[tuple[int, int]] = ()
     """Those of the mappings that are of hugetlb pages, which RSS does not count."""
     arenas: frozenset[int] = frozenset()
@@ -112,13 +127,14 @@ def _walk(
         map_end=map_end,
         top=top if first <= top < limit else 0,
         trim_unit=trim_unit,
-        trim_pad=0,
+        trim_pad=around.trim.pad_bytes,
         merge_fastbins=around.layout.state.fastbins is not None,
         hugetlb=around.in_hugetlb(first),
         tcache=inside.tcache,
         fastbin=inside.fastbin,
         tcache_struct=inside.tcache_struct,
         known=inside.known,
+        locked=around.trim.locked,
     )
     return around.walker.walk(region)
 

@@ -24,7 +24,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import Surroundings, thread_pieces
+from allocscope.glibc.pieces import PLAIN_TRIM, Surroundings, Trim, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
@@ -37,6 +37,7 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
+from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
 FEW = 256
@@ -44,10 +45,11 @@ FEW = 256
 call, but the walk goes through memory that is not in the processor's caches."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
-    (ascending), the end of the break, and which of the mappings are of hugetlb pages."""
+    (ascending), the end of the break, which malloc_trim is to be foretold, and which of the
+    mappings are of hugetlb pages."""
 
     memory: Memory
     walker: Walker
@@ -56,10 +58,11 @@ class Subject:
     spans: tuple[tuple[int, int], ...]
     brk_end: int
     safe_linking_default: bool
+    trim: Trim = PLAIN_TRIM
     hugetlb_spans: tuple[tuple[int, int], ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapReading:
     """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
     fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
@@ -76,7 +79,7 @@ class HeapReading:
     rounds: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Round:
     """What one round has in common for all arenas, read at its beginning."""
 
@@ -146,6 +149,7 @@ class _Reader:
             par,
             subject.spans,
             subject.brk_end,
+            subject.trim,
             subject.hugetlb_spans,
             frozenset(arena.address for arena in arenas),
         )

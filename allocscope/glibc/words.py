@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.glibc.layouts import WORD
+from allocscope.immutable import immutable
 from allocscope.model.layout_report import Words
 
 SMALL = 1 << 20
@@ -20,7 +21,7 @@ LARGE = 1 << 36
 PAGE = 4096
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Place:
     """A mapping that words may point into: ``[start, end)`` is called ``name``, and offsets in it
     count from ``base``; None where they do not matter."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.model.glibc_says import GlibcSays
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class AskedArena:
     """One arena, in the order and with the index that glibc gives it. ``in_use_bytes``: live
     chunks, thread caches and glibc's own structures together. None: that glibc does not print
@@ -25,7 +24,7 @@ class AskedArena:
     heap_count: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class AskedData:
     """All arenas, and chunks with mappings of their own as glibc counts them. ``glibc_says`` holds
     what it printed; there is no reading that it could agree with."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.model.layout_report import LayoutReport
 from allocscope.model.process import Process
 
@@ -11,7 +10,7 @@ NEEDED = frozenset({"native-helper", "read-permission", "glibc-heap"})
 """What ``arenas`` cannot do without."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Check:
     """``status``: ok, degraded or missing. ``cure`` is "" when ok."""
 
@@ -21,7 +20,7 @@ class Check:
     cure: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DoctorData:
     """``layout`` is None unless it was asked for; then nothing else is examined."""
 
@@ -29,7 +28,7 @@ class DoctorData:
     layout: LayoutReport | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Checkup:
     """What was found. ``process`` is None where no target was given."""
 

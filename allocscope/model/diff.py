@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Side:
     """One of the two. ``file`` and ``sample`` are None for a running process, ``sample`` for a core
     too; ``captured_at_s``: seconds since 1970, None for a core, which does not tell."""
@@ -22,7 +23,7 @@ class Side:
     comm: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Change:
     """A figure on both sides; ``change`` is after less before."""
 
@@ -31,7 +32,7 @@ class Change:
     change: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Growth:
     """How the figures of an arena, or of all, changed; the names are those of ``arenas``. What a
     core does not tell is None."""
@@ -46,7 +47,7 @@ class Growth:
     swapped_bytes: Change | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaGrowth:
     """One arena; an index is None on the side that has no such arena. Arenas are matched by
     address, of different processes by index."""
@@ -57,7 +58,7 @@ class ArenaGrowth:
     growth: Growth
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ClassGrowth:
     """Chunks of ``min_bytes <= size <= max_bytes`` in all arenas; free ones lie in tcaches,
     fastbins and bins."""
@@ -70,7 +71,7 @@ class ClassGrowth:
     free_bytes: Change
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MappingGrowth:
     """Resident bytes of a group of mappings."""
 
@@ -78,7 +79,7 @@ class MappingGrowth:
     resident_bytes: Change
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DiffData:
     """The answer of ``diff``. ``growth`` is what mostly grew: live (a leak, if it goes on),
     retention (free bytes that stay resident), both, elsewhere (outside of glibc's heap) or none.

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Words:
     """``count`` words alike, from ``at`` on: an offset from where the library begins in memory.
 
@@ -24,7 +25,7 @@ class Words:
     offset: int | None = dataclasses.field(default=None, metadata=HEX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Rule:
     """Something that a layout demands. ``at``: where it does not hold, as an offset in the
     structure; ``found``: what is there instead."""
@@ -35,7 +36,7 @@ class Rule:
     found: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class RowReport:
     """A row of the layout table held against the memory. ``main_arena``, ``mp``: where that row
     would have them (offsets from where the library begins), None where nothing looks like it."""
@@ -48,7 +49,7 @@ class RowReport:
     rules: tuple[Rule, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MappedPart:
     """One mapping of the library; ``at`` from where it begins in memory. ``from_file`` is false for
     the anonymous memory behind its data (.bss)."""
@@ -59,7 +60,7 @@ class MappedPart:
     from_file: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LibraryReport:
     """One C library of the process. ``words``: its initialised data, and what is around the places
     that look like main_arena and ``mp_``."""
@@ -75,7 +76,7 @@ class LibraryReport:
     words: tuple[Words, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LayoutReport:
     """All C libraries of a process."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Mapping:
     """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
     kernel prints it otherwise."""
@@ -47,7 +48,7 @@ class Mapping:
         return self.path.startswith("/anon_hugepage") and self.private
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class SmapsEntry:
     """The figures of one mapping in /proc/PID/smaps, in bytes."""
 
@@ -62,7 +63,7 @@ class SmapsEntry:
     locked_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Process:
     """Who the target is: identity is pid plus start time (clock ticks after boot, field 22 of
     stat). A core does not tell when its process started, nor for how long it ran."""
@@ -75,7 +76,7 @@ class Process:
     uptime_s: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ProcessStatus:
     """The lines of /proc/PID/status that matter here; sizes in bytes, None where the kernel prints
     none.
@@ -91,6 +92,7 @@ class ProcessStatus:
     peak_rss_bytes: int | None
     page_table_bytes: int | None
     swap_bytes: int | None
+    locked_bytes: int | None
     seccomp: int
     ns_pid: tuple[int, ...]
     shadow_stack: bool
@@ -99,16 +101,18 @@ class ProcessStatus:
     effective_capabilities: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TaskStat:
     """One line of stat. ``state`` is the kernel's letter (R, S, D, T, t, Z, X, I, …);
-    ``start_ticks``: clock ticks after boot; ``flags``: the PF_ flags of the kernel's sched.h."""
+    ``start_ticks``: clock ticks after boot; ``flags``: the PF_ flags of the kernel's sched.h;
+    ``minor_fault_count``: of all threads of a process, of those that ended too."""
 
     pid: int
     comm: str
     state: str
     ppid: int
     flags: int
+    minor_fault_count: int
     thread_count: int
     start_ticks: int
 
@@ -123,7 +127,7 @@ class TaskStat:
         return self.state in "ZXx"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Task:
     """One thread. ``start_ticks`` tells it apart from a later one with the same tid."""
 
@@ -133,7 +137,7 @@ class Task:
     start_ticks: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TaskClock:
     """What shows whether a thread ran: the scheduler's own counters
     (/proc/PID/task/TID/schedstat)."""
@@ -145,7 +149,7 @@ class TaskClock:
     timeslice_count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Stillness:
     """Every thread of a process at one instant. Two equal ones, both ``all_sleeping``, taken
     before and after a reading, say that no thread ran in between; ``counted`` is False on a kernel
@@ -160,7 +164,7 @@ class Stillness:
         return self.counted and all(task.state in "SDTt" for task in self.tasks)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class SmapsRollup:
     """/proc/PID/smaps_rollup, in bytes; None where this kernel prints no such line."""
 
@@ -181,7 +185,7 @@ class SmapsRollup:
     locked_bytes: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class AuxVector:
     """The entries of /proc/PID/auxv that matter here. ``base``: where the loader was mapped, 0 in
     a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
@@ -195,7 +199,7 @@ class AuxVector:
     secure: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CgroupLimits:
     """What the control groups of a process allow it, each the tightest on the way up to the root
     that can be seen.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import struct
 import threading
@@ -28,6 +29,7 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import FreeChunk, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
@@ -225,6 +227,7 @@ class NativeMemory(Closing):
         native.fastbin, native.fastbin_count = views[1], len(keep[1])
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
+        native.locked, native.locked_count = views[4], len(keep[4])
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if not self.keeps_words:
@@ -276,7 +279,7 @@ def _array_of(addresses: Sequence[int]) -> array[int]:
 
 
 def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
-    return region.tcache, region.fastbin, region.tcache_struct, region.known
+    return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
 def _words(native: Any) -> Words:
@@ -300,7 +303,13 @@ _CLASS_FIELDS = (
 )
 _OWN_FIELDS = frozenset({"pages", "classes", "largest", "words"})
 _FREE_CHUNK = struct.Struct("<3Q")
-_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+_TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
+
+
+@functools.cache
+def _class_bounds(index: int) -> tuple[int, int]:
+    """The smallest and the largest chunk of a size class."""
+    return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
 def _largest(tally: Any) -> Iterator[FreeChunk]:
@@ -312,12 +321,14 @@ def _largest(tally: Any) -> Iterator[FreeChunk]:
 
 def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
     rows = []
+    size = ffi.sizeof("as_class")
+    data, nothing = bytes(ffi.buffer(classes)), bytes(size)
     for index in range(lib.AS_CLASSES):
-        row = classes[index]
-        if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
-            figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
-            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - 16, **figures))
+        if data[index * size : (index + 1) * size] != nothing:
+            row = classes[index]
+            low, high = _class_bounds(index)
+            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
+            rows.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},

@@ -1,8 +1,9 @@
-/* The chunk walk. A chunk's state is told by the chunk behind it (PREV_INUSE), so each one is held back until the next header has
- * been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
+/* The chunk walk. A chunk's state is told by the chunk behind it (PREV_INUSE), so each one is held back until the next
+ * header has been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
 #include "sorted.h"
+#include "trim_rule.h"
 #include "window.h"
 #include "words_private.h"
 
@@ -13,7 +14,7 @@
 /* How far ahead memory is asked for: held memory is cold when the walk comes by. */
 enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
 
-enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, CHUNK_STRUCT = 48 };
+enum { PREV_INUSE = 1, FLAG_BITS = 7, FENCEPOST = 16 };
 
 /* A sorted list of addresses that the walk passes by. */
 typedef struct marks {
@@ -33,22 +34,15 @@ static inline int marked(marks *m, uint64_t address)
     return 1;
 }
 
-/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. */
-typedef struct free_row {
-    uint64_t start; /* 0: none */
-    uint64_t pages_start, pages_end;
-    uint64_t resident_bytes;
-} free_row;
-
 typedef struct walker {
     const as_region *region;
     as_tally *tally;
     as_class *classes;
     run_list runs;
     window window;
-    size_t chunk_hint, row_hint, class_hint;
+    size_t chunk_hint, class_hint;
     marks tcache, fastbin, structs;
-    free_row row;
+    trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
@@ -89,57 +83,6 @@ static uint64_t now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t round_up(uint64_t value, uint64_t unit)
-{
-    return (value + unit - 1) & ~(unit - 1);
-}
-
-/* ---- malloc_trim's rule ---- */
-
-static void row_extend(walker *w, uint64_t start, uint64_t end)
-{
-    free_row *row = &w->row;
-    uint64_t page = w->region->page_size;
-    if (!row->start)
-        *row = (free_row){start, round_up(start + CHUNK_STRUCT, page), round_up(start + CHUNK_STRUCT, page), 0};
-    uint64_t whole = end & ~(page - 1);
-    if (whole > row->pages_end) {
-        row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
-        row->pages_end = whole;
-    }
-}
-
-/* The row ends at something that stays: its whole pages would be released. */
-static void row_close(walker *w)
-{
-    free_row *row = &w->row;
-    if (row->start && row->pages_end > row->pages_start) {
-        w->tally->trimmable_bytes += row->resident_bytes;
-        w->tally->pinned_bytes -= row->resident_bytes;
-        w->tally->trim_range_count++;
-    }
-    row->start = 0;
-}
-
-/* The row, if any, merges into top; what of it goes back through the break. */
-static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
-{
-    const as_region *g = w->region;
-    uint64_t start = w->row.start ? w->row.start : top, size = top_end - start;
-    uint64_t spare = size > MIN_SIZE ? size - MIN_SIZE - 1 : 0;
-    w->row.start = 0;
-    if (!g->trim_unit || spare <= g->trim_pad)
-        return;
-    uint64_t extra = (spare - g->trim_pad) / g->trim_unit * g->trim_unit;
-    if (!extra)
-        return;
-    uint64_t released = top_end - extra;
-    w->tally->trimmable_bytes += runs_resident(&w->runs, &w->row_hint, released, top_end);
-    w->tally->trim_range_count++;
-    if (released < top)
-        w->tally->pinned_bytes -= runs_resident(&w->runs, &w->row_hint, released, top);
 }
 
 /* ---- one chunk ---- */
@@ -190,6 +133,17 @@ SELDOM static void keep_links(const walker *w, int count)
         as_words_add(w->words, w->chunk + 24, w->bk);
 }
 
+static uint64_t resident(walker *w, uint64_t start, uint64_t end)
+{
+    return runs_resident(&w->runs, &w->chunk_hint, start, end);
+}
+
+static void take_fencepost(walker *w, uint64_t at, uint64_t size)
+{
+    w->tally->fencepost_bytes += size;
+    w->tally->fencepost_resident_bytes += resident(w, at, at + size);
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -199,62 +153,64 @@ static void settle(walker *w, int in_use)
         return;
     w->size = 0;
     if (size == FENCEPOST) {
-        t->fencepost_bytes += size;
-        row_close(w);
+        take_fencepost(w, chunk, size);
+        row_close(&w->trim);
         return;
     }
+    uint64_t there = resident(w, chunk, chunk + size);
     as_class *class = &w->classes[as_class_of(size)];
     int parked = marked(&w->tcache, chunk);
     int fast = marked(&w->fastbin, chunk);
     int structure = marked(&w->structs, chunk);
     if (in_use && !parked && !fast) {
-        row_close(w);
+        row_close(&w->trim);
         if (structure) {
             t->tcache_struct_bytes += size;
+            t->tcache_struct_resident_bytes += there;
             return;
         }
         t->live_bytes += size;
+        t->live_resident_bytes += there;
         t->live_count++;
         class->live_bytes += size;
         class->live_count++;
         count_live_pages(w, class, chunk, chunk + size);
         return;
     }
-    uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
     if (w->words)
         keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
-        row_close(w);
+        row_close(&w->trim);
         t->tcache_bytes += size;
         t->tcache_count++;
-        t->tcache_resident_bytes += resident;
+        t->tcache_resident_bytes += there;
         class->tcache_bytes += size;
         class->tcache_count++;
         return;
     }
-    t->pinned_bytes += resident;
+    t->pinned_bytes += there;
     if (fast) {
         t->fastbin_bytes += size;
         t->fastbin_count++;
-        t->fastbin_resident_bytes += resident;
+        t->fastbin_resident_bytes += there;
         class->fastbin_bytes += size;
         class->fastbin_count++;
         if (w->region->merge_fastbins)
-            row_extend(w, chunk, chunk + size);
+            row_extend(&w->trim, chunk, chunk + size, 1);
         else
-            row_close(w);
+            row_close(&w->trim);
         return;
     }
-    note_free(t, chunk, size, resident);
+    note_free(t, chunk, size, there);
     t->bin_bytes += size;
     t->bin_count++;
-    t->bin_resident_bytes += resident;
+    t->bin_resident_bytes += there;
     class->bin_bytes += size;
     class->bin_count++;
     t->bin_node_hash += as_hash(chunk);
     t->bin_fd_hash += as_hash(w->fd);
     t->bin_bk_hash += as_hash(w->bk);
-    row_extend(w, chunk, chunk + size);
+    row_extend(&w->trim, chunk, chunk + size, 0);
 }
 
 /* ---- going on after damage ---- */
@@ -281,25 +237,31 @@ static uint64_t stop(walker *w, uint64_t at, uint64_t reason)
     return 0;
 }
 
+static void leave_unread(walker *w, uint64_t start, uint64_t end)
+{
+    w->tally->unread_bytes += end - start;
+    w->tally->unread_resident_bytes += resident(w, start, end);
+}
+
 /* Skips to the next chunk known from elsewhere; returns its address, 0 when there is none. */
 static uint64_t skip_damage(walker *w, uint64_t at)
 {
     as_tally *t = w->tally;
     settle(w, 1);
-    row_close(w);
+    row_close(&w->trim);
     if (!t->damage_count++)
         t->first_damage = at;
     uint64_t next = next_known(w->region, at);
-    t->unread_bytes += (next == UINT64_MAX ? w->region->limit : next) - at;
+    leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
 }
 
 static void meet_top(walker *w, uint64_t at, uint64_t size)
 {
     const as_region *g = w->region;
-    row_meets_top(w, at, g->limit);
+    row_meets_top(&w->trim, at, g->limit);
     w->tally->top_bytes = g->limit - at;
-    w->tally->top_resident_bytes = runs_resident(&w->runs, &w->chunk_hint, at, g->limit);
+    w->tally->top_resident_bytes = resident(w, at, g->limit);
     note_free(w->tally, at, w->tally->top_bytes, w->tally->top_resident_bytes);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
@@ -325,18 +287,18 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     }
     if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
         if (w->size == MIN_SIZE && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
-            w->tally->fencepost_bytes += MIN_SIZE;
+            take_fencepost(w, w->chunk, MIN_SIZE);
             w->size = 0;
         }
         settle(w, previous_in_use);
-        row_close(w);
-        w->tally->fencepost_bytes += FENCEPOST;
+        row_close(&w->trim);
+        take_fencepost(w, at, FENCEPOST);
         return stop(w, at + FENCEPOST, at + FENCEPOST == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
     int on_page_border = (at + FENCEPOST) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
     if (size == FENCEPOST && after_fencepost && on_page_border) {
         settle(w, previous_in_use);
-        w->tally->fencepost_bytes += FENCEPOST;
+        take_fencepost(w, at, FENCEPOST);
         return stop(w, at + FENCEPOST, at + FENCEPOST >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
     if ((size < MIN_SIZE && size != FENCEPOST) || size % 16 || size > g->limit - at)
@@ -353,7 +315,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
-        row_close(w);
+        row_close(&w->trim);
         return stop(w, g->limit, AS_STOP_LIMIT);
     }
     return at + size;
@@ -372,7 +334,7 @@ static int walk_chunks(walker *w)
         if (!window_holds(win, at)) {
             if (g->deadline_ns && now_ns() > g->deadline_ns) {
                 settle(w, 1);
-                w->tally->unread_bytes += g->limit - at;
+                leave_unread(w, at, g->limit);
                 stop(w, at, AS_STOP_DEADLINE);
                 return 0;
             }
@@ -404,8 +366,19 @@ static marks marks_of(const uint64_t *list, size_t count)
     return (marks){list, list + count, 0};
 }
 
-/* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond belongs to
- * the next row. */
+/* The resident bytes on both sides of what was walked. What was left unread is no side. */
+static void count_sides(walker *w)
+{
+    const as_region *g = w->region;
+    as_tally *t = w->tally;
+    int unread = t->stop_reason == AS_STOP_DAMAGE || t->stop_reason == AS_STOP_DEADLINE;
+    uint64_t behind = unread ? g->limit : t->stopped_at;
+    t->before_resident_bytes = resident(w, g->start & ~(g->page_size - 1), g->first);
+    t->beyond_resident_bytes = resident(w, behind, round_up(g->map_end, g->page_size));
+}
+
+/* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond
+ * belongs to the next row. */
 static uint64_t never_met(const marks *m, uint64_t stopped_at)
 {
     uint64_t count = m->missed;
@@ -420,6 +393,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
+    w.trim = (trimming){.region = region, .tally = tally, .runs = &w.runs, .locked = region->locked};
+    w.trim.locked_end = region->locked + region->locked_count / 2 * 2;
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);
@@ -432,6 +407,7 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)
         error = walk_chunks(&w);
+    count_sides(&w);
     tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
                                never_met(&w.structs, tally->stopped_at);
     window_close(&w.window);

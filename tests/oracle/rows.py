@@ -53,6 +53,7 @@ class Rules:
     trim_unit: int = 0
     trim_pad: int = 0
     merge_fastbins: bool = False
+    locked: Sequence[tuple[int, int]] = ()
 
 
 @dataclasses.dataclass
@@ -61,6 +62,7 @@ class Walked:
 
     chunks: list[Chunk] = dataclasses.field(default_factory=list)
     unread_bytes: int = 0
+    unread: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     footer_mismatch_count: int = 0
     missed_mark_count: int = 0
     cut_at_top_count: int = 0
@@ -112,6 +114,9 @@ def mixed(address: int) -> int:
     return x ^ (x >> 31)
 
 
+Ranges = list[tuple[int, int]]
+
+
 def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, object]:
     """The figures of as_tally that follow from chunks and pages."""
     of = {
@@ -125,13 +130,25 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
     def resident(kind: str) -> int:
         return sum(pages.resident(chunk.address, chunk.end) for chunk in of[kind])
 
-    going = released(chunks, rules)
-    parts = [
-        (max(start, chunk.address), min(end, chunk.end))
-        for start, end in going
-        for chunk in of["bin"] + of["fastbin"]
-    ]
-    released_free = sum(pages.resident(low, high) for low, high in parts if low < high)
+    advised, lowered = trim_calls(chunks, rules)
+    gone, locked = [], []
+    for start, end in advised:
+        stays = min([max(low, start) for low, high in rules.locked if high > start] + [end])
+        gone.append((start, min(stays, end)))
+        locked.append((min(stays, end), end))
+
+    def within(ranges: Ranges, owners: Sequence[Chunk]) -> Ranges:
+        parts = [
+            (max(start, chunk.address), min(end, chunk.end))
+            for start, end in ranges
+            for chunk in owners
+        ]
+        return [(low, high) for low, high in parts if low < high]
+
+    def present(ranges: Ranges) -> int:
+        return sum(pages.resident(low, high) for low, high in ranges)
+
+    free = of["bin"] + of["fastbin"]
     return {
         **{f"{kind}_count": len(of[kind]) for kind in ("live", "tcache", "fastbin", "bin")},
         **{
@@ -139,11 +156,19 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
         **{
-            f"{kind}_resident_bytes": resident(kind) for kind in ("tcache", "fastbin", "bin", "top")
+            f"{kind}_resident_bytes": resident(kind)
+            for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
-        "trimmable_bytes": sum(pages.resident(start, end) for start, end in going),
-        "trim_range_count": len(going),
-        "pinned_bytes": resident("bin") + resident("fastbin") - released_free,
+        "bin_trimmable_bytes": present(within(gone, of["bin"])),
+        "bin_whole_bytes": sum(high - low for low, high in within(advised, of["bin"])),
+        "top_trimmable_bytes": present(within(lowered, of["top"])),
+        "trimmable_bytes": present(gone + lowered),
+        "trim_range_count": len(advised) + len(lowered),
+        "trim_break_bytes": sum(end - start for start, end in lowered),
+        "locked_trim_bytes": present(locked),
+        "pinned_bytes": resident("bin")
+        + resident("fastbin")
+        - present(within(gone + lowered + locked, free)),
         "pages": pages.states(rules.start, rules.map_end),
         "bin_node_hash": sum(mixed(chunk.address) for chunk in of["bin"]) & MASK,
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
@@ -160,8 +185,19 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
     }
 
 
-def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
-    """The address ranges that malloc_trim would hand back, resident or not."""
+def sides(walked: Walked, pages: Pages, rules: Rules, first: int, limit: int) -> dict[str, int]:
+    """The figures of as_tally for resident bytes that are in no chunk."""
+    behind = limit if walked.stop_reason in (DAMAGE, DEADLINE) else walked.stopped_at
+    return {
+        "unread_resident_bytes": sum(pages.resident(start, end) for start, end in walked.unread),
+        "before_resident_bytes": pages.resident(rules.start // PAGE * PAGE, first),
+        "beyond_resident_bytes": pages.resident(behind, -(-rules.map_end // PAGE) * PAGE),
+    }
+
+
+def trim_calls(chunks: Sequence[Chunk], rules: Rules) -> tuple[Ranges, Ranges]:
+    """The address ranges that malloc_trim would hand back, resident or not: those of its madvise
+    calls, and that by which it would lower the break, if any."""
     free = ("bin", "fastbin") if rules.merge_fastbins else ("bin",)
     runs: list[tuple[int, int]] = []
     for chunk in chunks:
@@ -170,7 +206,8 @@ def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
         elif chunk.kind in free:
             runs.append((chunk.address, chunk.end))
     top = next((chunk for chunk in chunks if chunk.kind == "top"), None)
-    going = []
+    going: Ranges = []
+    lowered: Ranges = []
     for start, end in runs:
         if top is not None and end == top.address:
             continue
@@ -184,8 +221,8 @@ def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
         spare = top.end - start - MINSIZE - 1 - rules.trim_pad
         extra = spare // rules.trim_unit * rules.trim_unit
         if extra > 0:
-            going.append((top.end - extra, top.end))
-    return going
+            lowered.append((top.end - extra, top.end))
+    return going, lowered
 
 
 def _classes(chunks: Sequence[Chunk], pages: Pages) -> list[dict[str, int]]:
@@ -291,7 +328,8 @@ def walk(
             found.damage_count += 1
             found.first_damage = found.first_damage or at
             following = next((a for a in resume if at < a < limit), None)
-            found.unread_bytes += (limit if following is None else following) - at
+            found.unread.append((at, limit if following is None else following))
+            found.unread_bytes += found.unread[-1][1] - at
             if following is None:
                 return end(at, DAMAGE)
             at = following
