@@ -10,7 +10,6 @@ version and the build-id are for display; they come from the library's file wher
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from allocscope.files.core import Core
 from allocscope.files.unpack import open_plain
 from allocscope.glibc.locate import Located
 from allocscope.glibc.threads import ThreadHead
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.model.report import Caveat
@@ -138,7 +137,7 @@ def _with_heap_named(mappings: Sequence[Mapping], sbrk_base: int) -> tuple[Mappi
         begins = mapping.start <= sbrk_base < mapping.end
         if mapping.anonymous and mapping.writable and (begins or mapping.start == end):
             end = mapping.end
-            mapping = dataclasses.replace(mapping, path="[heap]")
+            mapping = replace(mapping, path="[heap]")
         named.append(mapping)
     return tuple(named)
 
@@ -206,7 +205,7 @@ def _named(core: Core, image: LibcImage) -> LibcImage:
         with contextlib.suppress(BadInput):
             content = _file(Path(image.path))
             said = banner.find(content) if _build_id_of(content) == build_id else None
-    return dataclasses.replace(
+    return replace(
         image,
         build_id=build_id,
         version=said.version if said else image.version,

@@ -59,19 +59,6 @@ def _safe_linking_by_version(version: str | None) -> bool:
     return number is None or number >= SAFE_LINKING_SINCE
 
 
-def _parked_sizes(memory: NativeMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
-    """How many chunks each thread's tcache holds, and their bytes."""
-    by_tid = reading.parked.by_tid
-    sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
-    return {
-        tid: (
-            len(chunks),
-            sum(int.from_bytes(next(sizes) or b"", "little") & ~7 for _ in chunks),
-        )
-        for tid, chunks in by_tid.items()
-    }
-
-
 def read(
     memory: NativeMemory,
     target: Target,
@@ -114,7 +101,7 @@ def read(
         for start, end in reading.mmapped
         if start not in huge
     )
-    parked = _parked_sizes(memory, reading)
+    parked = reading.parked.sizes(memory)
     hugetlb = _hugetlb_bytes(memory, target, reading)
     others = other_mallocs(memory, target, image)
     return HeapAnswer(reading, image, sort, resident, parked, hugetlb, others)

@@ -11,9 +11,7 @@ alone, and has not been run.
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 
 WORD = 8
 HEAP_MAX_BYTES = 64 << 20
@@ -138,7 +136,7 @@ STATE_A = StateLayout(
     max_system_mem=2176,
     since="the oldest known here (2.17)",
 )
-STATE_B = dataclasses.replace(
+STATE_B = replace(
     STATE_A,
     name="B",
     size=2192,
@@ -194,10 +192,8 @@ PAR_1 = ParLayout(
     tcache_count=None,
     since="the oldest known here (2.17)",
 )
-PAR_2 = dataclasses.replace(
-    PAR_1, name="P2", size=80, sbrk_base=72, since="2.24: max_total_mem removed"
-)
-PAR_3 = dataclasses.replace(
+PAR_2 = replace(PAR_1, name="P2", size=80, sbrk_base=72, since="2.24: max_total_mem removed")
+PAR_3 = replace(
     PAR_2,
     name="P3",
     size=112,
@@ -232,11 +228,11 @@ def _par(name: str, size: int, thp: int, first_int: int, since: str) -> ParLayou
 
 PAR_4 = _par("P4", 136, 40, 60, "7478c9959a (2.35): hugetlb tunable")
 PAR_5 = _par("P5", 144, 48, 68, "321e1fc73f (2.43): thp_mode")
-PAR_4N = dataclasses.replace(
+PAR_4N = replace(
     PAR_4, name="P4n", size=104, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
 )
 """That of libc_malloc_debug.so.0, which is malloc.c built without tcache."""
-PAR_5N = dataclasses.replace(
+PAR_5N = replace(
     PAR_5, name="P5n", size=112, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
 )
 PAR_6 = _par("P6", 136, 48, 68, "2.44: tcache_unsorted_limit removed")
@@ -251,10 +247,10 @@ TCACHE_1 = TcacheLayout(
     key_is_address=False,
     since="d5c3fafc43 (2.26): tcache",
 )
-TCACHE_2 = dataclasses.replace(
+TCACHE_2 = replace(
     TCACHE_1, name="T2", key_is_address=True, since="4b246928bd (2.29): key is the struct's address"
 )
-TCACHE_3 = dataclasses.replace(
+TCACHE_3 = replace(
     TCACHE_2,
     name="T3",
     counter_bytes=2,
@@ -262,10 +258,8 @@ TCACHE_3 = dataclasses.replace(
     chunk_sizes=(0x290, 0x2A0),
     since="1f50f2ad85 (2.30): 16-bit counts",
 )
-TCACHE_4 = dataclasses.replace(
-    TCACHE_3, name="T4", key_is_address=False, since="fc859c3048 (2.34): random key"
-)
-TCACHE_5 = dataclasses.replace(
+TCACHE_4 = replace(TCACHE_3, name="T4", key_is_address=False, since="fc859c3048 (2.34): random key")
+TCACHE_5 = replace(
     TCACHE_4,
     name="T5",
     slot_count=76,
@@ -274,7 +268,7 @@ TCACHE_5 = dataclasses.replace(
     counts_free_slots=True,
     since="7e10e30e64 (2.42): num_slots, large bins",
 )
-TCACHE_6 = dataclasses.replace(
+TCACHE_6 = replace(
     TCACHE_5,
     name="T6",
     chunk_sizes=(0x300, 0x310, 0x320),

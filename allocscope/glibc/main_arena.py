@@ -23,6 +23,7 @@ from allocscope.glibc.pieces import (
     PAGE,
     Piece,
     Surroundings,
+    first_chunk,
     round_up,
     walk_rows,
 )
@@ -33,18 +34,18 @@ from allocscope.model.walk import STOP_FENCEPOST, STOP_LIMIT
 MOST_PAGES_SEARCHED = 1 << 16
 
 
-def span_to_hold(
+def rows_of(
     around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
-) -> tuple[int, int]:
-    """The memory of an arena, where it is one piece: worth reading at once. ``(0, 0)`` else."""
-    if len(heaps) == 1:
-        return heaps[0].start, heaps[0].start + heaps[0].size
+) -> list[tuple[int, int]]:
+    """Where an arena's rows of chunks lie, as far as that is known before the walk: first chunk and
+    limit of each."""
+    if heaps:
+        return [(first_chunk(around, arena, heap), heap.start + heap.size) for heap in heaps]
     base = around.par.sbrk_base
-    in_brk = not heaps and 0 < base < around.brk_end
-    extent = around.extent(base) if in_brk else None
+    extent = around.extent(base) if 0 < base < around.brk_end else None
     if extent is None or not extent[0] <= arena.top < extent[1]:
-        return 0, 0
-    return base, _brk_limit(around, arena, extent)
+        return []
+    return [(round_up(base, ALIGN), _brk_limit(around, arena, extent))]
 
 
 def _chunk_size(memory: Memory, chunk: int) -> int:

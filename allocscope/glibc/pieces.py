@@ -7,7 +7,6 @@ is counted here, as overhead; nothing is a remainder.
 
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, heap_of
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 PAGE = 4096
@@ -142,15 +141,25 @@ def _walk(
 # ---- thread arenas ----
 
 
+def _header_bytes(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
+    """What stands at a heap's beginning: its own header, and the arena's in the first one."""
+    holds_arena = heap.start == heap_of(arena.address, around.heap_max_bytes)
+    return around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
+
+
+def first_chunk(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
+    """Where a heap's row of chunks begins."""
+    return round_up(heap.start + _header_bytes(around, arena, heap), ALIGN)
+
+
 def thread_pieces(
     around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo], marks: Marks
 ) -> list[Piece]:
     """Walks every heap of a thread arena."""
     pieces = []
     for heap in heaps:
-        holds_arena = heap.start == heap_of(arena.address, around.heap_max_bytes)
-        header = around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
-        first = round_up(heap.start + header, ALIGN)
+        header = _header_bytes(around, arena, heap)
+        first = first_chunk(around, arena, heap)
         limit = heap.start + heap.size
         tally = _walk(
             around,
@@ -209,7 +218,7 @@ def walk_rows(
         more = tally.stop_reason == STOP_FENCEPOST
         end = tally.stopped_at if more else limit
         if more or pieces:
-            tally = dataclasses.replace(tally, pages=_own_pages(around, pieces, start, end))
+            tally = replace(tally, pages=_own_pages(around, pieces, start, end))
         pieces.append(
             Piece(
                 start=start,
