@@ -20,7 +20,7 @@ struct as_source {
 
 static inline int as_resident(uint64_t flags)
 {
-    return (flags & AS_PRESENT) && !(flags & AS_ZERO);
+    return (flags & AS_PRESENT) && !(flags & (AS_ZERO | AS_HUGETLB));
 }
 
 void headers_free(struct header_table *table);

@@ -176,6 +176,14 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
         "bin_bk_hash": sum(mixed(chunk.bk) for chunk in of["bin"]) & MASK,
         "classes": _classes(chunks, pages),
+        "largest": [
+            {
+                "address": chunk.address,
+                "size_bytes": chunk.size,
+                "resident_bytes": pages.resident(chunk.address, chunk.end),
+            }
+            for chunk in sorted(of["bin"] + of["top"], key=lambda c: (-c.size, c.address))[:10]
+        ],
     }
 
 
