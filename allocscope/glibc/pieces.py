@@ -68,16 +68,12 @@ class Surroundings:
         index = bisect_right(self.spans, address, key=lambda span: span[0]) - 1
         if index < 0 or address >= self.spans[index][1]:
             return None
-        start, end = self.spans[index]
-        for low, high in self.spans[index + 1 :]:
-            if low != end:
-                break
-            end = high
-        for low, high in reversed(self.spans[:index]):
-            if high != start:
-                break
-            start = low
-        return start, end
+        first = last = index
+        while last + 1 < len(self.spans) and self.spans[last + 1][0] == self.spans[last][1]:
+            last += 1
+        while first and self.spans[first - 1][1] == self.spans[first][0]:
+            first -= 1
+        return self.spans[first][0], self.spans[last][1]
 
 
 def _round_up(value: int, unit: int) -> int:

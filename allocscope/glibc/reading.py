@@ -278,16 +278,20 @@ def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
 def _without(
     spans: Sequence[tuple[int, int]], owned: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """The spans less what arenas own."""
+    """The spans (ascending) less what arenas own."""
     left: list[tuple[int, int]] = []
     taken = sorted(owned)
+    first = 0
     for start, end in spans:
-        for low, high in taken:
-            if high <= start or low >= end:
-                continue
+        while first < len(taken) and taken[first][1] <= start:
+            first += 1
+        at = first
+        while at < len(taken) and taken[at][0] < end:
+            low, high = taken[at]
             if low > start:
                 left.append((start, low))
             start = max(start, high)
+            at += 1
         if start < end:
             left.append((start, end))
     return left

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import itertools
 import os
+import struct
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -298,16 +301,29 @@ _CLASS_FIELDS = (
 )
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
 _TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+_CLASS = struct.Struct(f"{ffi.sizeof('as_class') // 8}Q")
+
+
+@functools.cache
+def _class_bounds() -> list[tuple[int, int]]:
+    """The least and the largest chunk of each size class."""
+    least = [int(lib.as_class_min(index)) for index in range(lib.AS_CLASSES + 1)]
+    return [(low, beyond - 16) for low, beyond in itertools.pairwise(least)]
+
+
+def _size_classes(classes: Any) -> tuple[SizeClass, ...]:
+    """The classes that have chunks. An as_class begins with ``_CLASS_FIELDS``, in that order."""
+    found = []
+    for (low, high), row in zip(
+        _class_bounds(), _CLASS.iter_unpack(ffi.buffer(classes)), strict=True
+    ):
+        if any(row):
+            figures = dict(zip(_CLASS_FIELDS, row, strict=False))
+            found.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
+    return tuple(found)
 
 
 def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
-    rows = []
-    for index in range(lib.AS_CLASSES):
-        row = classes[index]
-        if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
-            figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
-            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - 16, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
@@ -317,6 +333,6 @@ def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
             int(pages.huge_bytes),
             int(pages.zero_bytes),
         ),
-        classes=tuple(rows),
+        classes=_size_classes(classes),
         words=words,
     )
