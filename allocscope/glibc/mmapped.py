@@ -60,7 +60,7 @@ def header_of(memory: Memory, start: int, end: int, size_is_usable: bool) -> tup
     return start, b""
 
 
-def _aligned_offsets(start: int, end: int) -> Sequence[int]:
+def _aligned_offsets(start: int, end: int) -> tuple[int, ...]:
     """Where the header of a chunk lies that memalign made: right before the first address behind
     the mapping's own header that is a multiple of the alignment, whatever that was."""
     alignments = (1 << power for power in range(13, (end - start).bit_length()))
@@ -113,7 +113,8 @@ class _Headers:
         for (span, offset), data in zip(places, found, strict=True):
             if data is None or data[WORD] & CHUNK_FLAGS != IS_MMAPPED or lengths[span]:
                 continue
-            length = chunk_length(*_WORDS.unpack(data), offset, self._size_is_usable)
+            prev_size, size_word = _WORDS.unpack(data)
+            length = chunk_length(prev_size, size_word, offset, self._size_is_usable)
             if length <= span[1] - span[0]:
                 lengths[span] = length
         return lengths
