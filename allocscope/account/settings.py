@@ -7,7 +7,6 @@ anybody's doing, and ``no_dyn_threshold``, which glibc sets when somebody set a 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from allocscope.glibc.par import (
@@ -16,6 +15,7 @@ from allocscope.glibc.par import (
     DEFAULT_THRESHOLD,
     ParValues,
 )
+from allocscope.immutable import immutable
 from allocscope.model.heap import Setting, Settings
 from allocscope.parse.environ import TUNABLES, tunables
 
@@ -32,7 +32,7 @@ TCACHE_DEFAULT_COUNTS = (7, 16)
 TCACHE_DEFAULT_BYTES = (0x408, 0x411)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Surroundings:
     """What the kernel knows: the start environment (None when unreadable), CPUs (None when the
     process was elsewhere), and the version that the library names."""

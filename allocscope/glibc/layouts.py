@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
+
 WORD = 8
 HEAP_MAX_BYTES = 64 << 20
 BIN_COUNT = 127
 """Bins 1..127; bin 1 is unsorted, bin 127 is never used and therefore always self-linked."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class StateLayout:
     """``struct malloc_state``. ``fastbins`` and ``attached_threads`` are None where the
     release has none."""
@@ -43,7 +45,7 @@ class StateLayout:
         return self.bins + (BIN_COUNT - 1) * 2 * WORD
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ParLayout:
     """``struct malloc_par`` (``mp_``). The first five words are the same everywhere:
     trim_threshold, top_pad, mmap_threshold, arena_test, arena_max. None: the release has no such
@@ -67,7 +69,7 @@ class ParLayout:
     since: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TcacheLayout:
     """``struct tcache_perthread_struct``: ``slot_count`` counters of ``counter_bytes`` each, then
     as many list heads.
@@ -90,7 +92,7 @@ class TcacheLayout:
         return self.entries + self.slot_count * WORD
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Layout:
     """A row of the table: what belongs together in the releases ``versions``, and in what
     ``backports`` names.

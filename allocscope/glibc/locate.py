@@ -5,19 +5,17 @@ Bin 127 is never used and thus always links to itself; from it each layout predi
 begins. A candidate counts only if all bins are plausible, the ring of arenas closes, and every
 other arena of it lies right behind the header of a heap that names it. A library's data is read
 once, a few dozen KiB.
-
-Rule: a thread may stand in the middle of malloc, for ever in a stopped process or a frozen copy.
-So nothing is asked of the arena that an operation under way breaks.
+The rules that an arena must keep are in :mod:`allocscope.glibc.invariants`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, WORD, Layout, StateLayout
+from allocscope.glibc.invariants import state_faults
+from allocscope.glibc.layouts import LAYOUTS, WORD, Layout, StateLayout
 from allocscope.glibc.par import ParValues, find_par
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import (
@@ -30,15 +28,13 @@ from allocscope.glibc.states import (
     read_heaps,
     read_ring,
 )
+from allocscope.immutable import immutable
 
 HEAP_INFO_BYTES = (32, 48)
 PAGE = 4096
-MOST_TORN = 2
-"""Bins that one operation under way may have half linked: the one that a chunk leaves, the one that
-it enters."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Located:
     """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first
     is used)."""
@@ -65,7 +61,7 @@ def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[i
     return areas
 
 
-def _self_linked(start: int, data: bytes) -> list[int]:
+def self_linked(start: int, data: bytes) -> list[int]:
     """Addresses of words that, with their successor, form an empty bin: both point 16 bytes before
     themselves."""
     words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
@@ -75,31 +71,6 @@ def _self_linked(start: int, data: bytes) -> list[int]:
         for i in range(len(words) - 1)
         if words[i] == base + i * WORD and words[i + 1] == words[i]
     ]
-
-
-def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
-    base = arena.address + layout.bins - 2 * WORD
-    torn = 0
-    for i in range(BIN_COUNT):
-        here = base + 2 * WORD * i
-        # an empty bin's ends are no chunks, and in layout D not aligned like one
-        ends = [end for end in arena.bins[2 * i : 2 * i + 2] if end != here]
-        if any(end == 0 or end % 16 for end in ends):
-            return False
-        torn += len(ends) == 1
-    return torn <= MOST_TORN
-
-
-def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
-    return (
-        arena.lock_word in (0, 1, 2)
-        and 0 <= arena.flags < 8
-        and arena.top != 0
-        and (arena.top % 16 == 0 or arena.top == arena.address + layout.top)  # none yet
-        and max(arena.system_bytes, arena.max_system_bytes) < 1 << 47
-        and (arena.attached_threads or 0) < 1 << 24
-        and _bins_plausible(arena, layout)
-    )
 
 
 def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
@@ -120,13 +91,13 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
 def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
     state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
     for start, data in areas:
-        for address in _self_linked(start, data):
+        for address in self_linked(start, data):
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
                 if offset < 0 or offset + layout.size > len(data) or (start + offset) % 16:
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
-                if _state_plausible(arena, layout):
+                if not any(state_faults(arena, layout)):
                     yield layout, arena
 
 
@@ -205,12 +176,12 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    candidates = itertools.chain(_candidates(areas), _untouched(areas))
-    for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-        fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
-        found = [fit for fit in fits if fit is not None]
-        if len(found) > 1:
-            return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
-        if found:
-            return found[0][0]
+    for candidates in (_candidates(areas), _untouched(areas)):
+        for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
+            fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+            found = [fit for fit in fits if fit is not None]
+            if len(found) > 1:
+                return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
+            if found:
+                return found[0][0]
     return None

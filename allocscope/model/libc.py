@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Libc:
     """``kind``: glibc, musl or unknown. ``version``, ``path``, ``build_id`` are for display only;
     ``layout`` names the row of the layout table that validated
@@ -22,7 +21,7 @@ class Libc:
     safe_linking: bool | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Allocator:
     """``name``: who serves malloc in this process; ``others``: further allocators whose code is
     mapped."""
@@ -31,7 +30,7 @@ class Allocator:
     others: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LibcImage:
     """One C library, or what stands in its place, as it is mapped into a process.
 
@@ -57,7 +56,7 @@ class LibcImage:
     evidence: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MappedAllocator:
     """An allocator other than the C library's whose code is in the process.
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import itertools
 import os
-import struct
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +28,7 @@ from allocscope.errors import (
     PermissionRefused,
 )
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
@@ -300,30 +299,25 @@ _CLASS_FIELDS = (
     "pages_held",
 )
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
-_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
-_CLASS = struct.Struct(f"{ffi.sizeof('as_class') // 8}Q")
+_TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
 @functools.cache
-def _class_bounds() -> list[tuple[int, int]]:
-    """The least and the largest chunk of each size class."""
-    least = [int(lib.as_class_min(index)) for index in range(lib.AS_CLASSES + 1)]
-    return [(low, beyond - 16) for low, beyond in itertools.pairwise(least)]
-
-
-def _size_classes(classes: Any) -> tuple[SizeClass, ...]:
-    """The classes that have chunks. An as_class begins with ``_CLASS_FIELDS``, in that order."""
-    found = []
-    for (low, high), row in zip(
-        _class_bounds(), _CLASS.iter_unpack(ffi.buffer(classes)), strict=True
-    ):
-        if any(row):
-            figures = dict(zip(_CLASS_FIELDS, row, strict=False))
-            found.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
-    return tuple(found)
+def _class_bounds(index: int) -> tuple[int, int]:
+    """The smallest and the largest chunk of a size class."""
+    return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
 def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
+    rows = []
+    size = ffi.sizeof("as_class")
+    data, nothing = bytes(ffi.buffer(classes)), bytes(size)
+    for index in range(lib.AS_CLASSES):
+        if data[index * size : (index + 1) * size] != nothing:
+            row = classes[index]
+            low, high = _class_bounds(index)
+            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
+            rows.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
@@ -333,6 +327,6 @@ def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
             int(pages.huge_bytes),
             int(pages.zero_bytes),
         ),
-        classes=_size_classes(classes),
+        classes=tuple(rows),
         words=words,
     )

@@ -33,11 +33,15 @@ static inline int marked(marks *m, uint64_t address)
     return 1;
 }
 
-/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. */
+/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. What
+ * fastbin chunks have of those pages is counted apart; tail: what they have behind pages_end, in a page that may yet become
+ * whole. */
 typedef struct free_row {
     uint64_t start; /* 0: none */
     uint64_t pages_start, pages_end;
     uint64_t resident_bytes;
+    uint64_t fast_bytes, fast_resident_bytes;
+    uint64_t tail_bytes, tail_resident_bytes;
 } free_row;
 
 typedef struct walker {
@@ -46,7 +50,7 @@ typedef struct walker {
     as_class *classes;
     run_list runs;
     window window;
-    size_t chunk_hint, row_hint, class_hint;
+    size_t chunk_hint, row_hint, class_hint, fast_hint;
     marks tcache, fastbin, structs;
     free_row row;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
@@ -98,17 +102,37 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 
 /* ---- malloc_trim's rule ---- */
 
-static void row_extend(walker *w, uint64_t start, uint64_t end)
+/* A fastbin chunk's bytes [start, end) of the row, from its first whole page on. */
+static void row_count_fast(walker *w, uint64_t start, uint64_t end)
 {
     free_row *row = &w->row;
-    uint64_t page = w->region->page_size;
+    uint64_t split = row->pages_end < start ? start : row->pages_end < end ? row->pages_end : end;
+    if (start < split) {
+        row->fast_bytes += split - start;
+        row->fast_resident_bytes += runs_resident(&w->runs, &w->fast_hint, start, split);
+    }
+    if (split < end) {
+        row->tail_bytes += end - split;
+        row->tail_resident_bytes += runs_resident(&w->runs, &w->fast_hint, split, end);
+    }
+}
+
+static void row_extend(walker *w, uint64_t start, uint64_t end, int fast)
+{
+    free_row *row = &w->row;
+    uint64_t page = w->region->page_size, behind = round_up(start + CHUNK_STRUCT, page);
     if (!row->start)
-        *row = (free_row){start, round_up(start + CHUNK_STRUCT, page), round_up(start + CHUNK_STRUCT, page), 0};
+        *row = (free_row){.start = start, .pages_start = behind, .pages_end = behind};
     uint64_t whole = end & ~(page - 1);
     if (whole > row->pages_end) {
         row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
         row->pages_end = whole;
+        row->fast_bytes += row->tail_bytes;
+        row->fast_resident_bytes += row->tail_resident_bytes;
+        row->tail_bytes = row->tail_resident_bytes = 0;
     }
+    if (fast)
+        row_count_fast(w, start > row->pages_start ? start : row->pages_start, end);
 }
 
 /* The row ends at something that stays: its whole pages would be released. */
@@ -117,6 +141,8 @@ static void row_close(walker *w)
     free_row *row = &w->row;
     if (row->start && row->pages_end > row->pages_start) {
         w->tally->trimmable_bytes += row->resident_bytes;
+        w->tally->bin_trimmable_bytes += row->resident_bytes - row->fast_resident_bytes;
+        w->tally->bin_whole_bytes += row->pages_end - row->pages_start - row->fast_bytes;
         w->tally->pinned_bytes -= row->resident_bytes;
         w->tally->trim_range_count++;
     }
@@ -135,8 +161,9 @@ static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
     uint64_t extra = (spare - g->trim_pad) / g->trim_unit * g->trim_unit;
     if (!extra)
         return;
-    uint64_t released = top_end - extra;
+    uint64_t released = top_end - extra, of_top = released > top ? released : top;
     w->tally->trimmable_bytes += runs_resident(&w->runs, &w->row_hint, released, top_end);
+    w->tally->top_trimmable_bytes = runs_resident(&w->runs, &w->row_hint, of_top, top_end);
     w->tally->trim_range_count++;
     if (released < top)
         w->tally->pinned_bytes -= runs_resident(&w->runs, &w->row_hint, released, top);
@@ -178,6 +205,17 @@ SELDOM static void keep_links(const walker *w, int count)
         as_words_add(w->words, w->chunk + 24, w->bk);
 }
 
+static uint64_t resident(walker *w, uint64_t start, uint64_t end)
+{
+    return runs_resident(&w->runs, &w->chunk_hint, start, end);
+}
+
+static void take_fencepost(walker *w, uint64_t at, uint64_t size)
+{
+    w->tally->fencepost_bytes += size;
+    w->tally->fencepost_resident_bytes += resident(w, at, at + size);
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -187,10 +225,11 @@ static void settle(walker *w, int in_use)
         return;
     w->size = 0;
     if (size == FENCEPOST) {
-        t->fencepost_bytes += size;
+        take_fencepost(w, chunk, size);
         row_close(w);
         return;
     }
+    uint64_t there = resident(w, chunk, chunk + size);
     as_class *class = &w->classes[as_class_of(size)];
     int parked = marked(&w->tcache, chunk);
     int fast = marked(&w->fastbin, chunk);
@@ -199,49 +238,50 @@ static void settle(walker *w, int in_use)
         row_close(w);
         if (structure) {
             t->tcache_struct_bytes += size;
+            t->tcache_struct_resident_bytes += there;
             return;
         }
         t->live_bytes += size;
+        t->live_resident_bytes += there;
         t->live_count++;
         class->live_bytes += size;
         class->live_count++;
         count_live_pages(w, class, chunk, chunk + size);
         return;
     }
-    uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
     if (w->words)
         keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
         row_close(w);
         t->tcache_bytes += size;
         t->tcache_count++;
-        t->tcache_resident_bytes += resident;
+        t->tcache_resident_bytes += there;
         class->tcache_bytes += size;
         class->tcache_count++;
         return;
     }
-    t->pinned_bytes += resident;
+    t->pinned_bytes += there;
     if (fast) {
         t->fastbin_bytes += size;
         t->fastbin_count++;
-        t->fastbin_resident_bytes += resident;
+        t->fastbin_resident_bytes += there;
         class->fastbin_bytes += size;
         class->fastbin_count++;
         if (w->region->merge_fastbins)
-            row_extend(w, chunk, chunk + size);
+            row_extend(w, chunk, chunk + size, 1);
         else
             row_close(w);
         return;
     }
     t->bin_bytes += size;
     t->bin_count++;
-    t->bin_resident_bytes += resident;
+    t->bin_resident_bytes += there;
     class->bin_bytes += size;
     class->bin_count++;
     t->bin_node_hash += as_hash(chunk);
     t->bin_fd_hash += as_hash(w->fd);
     t->bin_bk_hash += as_hash(w->bk);
-    row_extend(w, chunk, chunk + size);
+    row_extend(w, chunk, chunk + size, 0);
 }
 
 /* ---- going on after damage ---- */
@@ -268,6 +308,12 @@ static uint64_t stop(walker *w, uint64_t at, uint64_t reason)
     return 0;
 }
 
+static void leave_unread(walker *w, uint64_t start, uint64_t end)
+{
+    w->tally->unread_bytes += end - start;
+    w->tally->unread_resident_bytes += resident(w, start, end);
+}
+
 /* Skips to the next chunk known from elsewhere; returns its address, 0 when there is none. */
 static uint64_t skip_damage(walker *w, uint64_t at)
 {
@@ -277,7 +323,7 @@ static uint64_t skip_damage(walker *w, uint64_t at)
     if (!t->damage_count++)
         t->first_damage = at;
     uint64_t next = next_known(w->region, at);
-    t->unread_bytes += (next == UINT64_MAX ? w->region->limit : next) - at;
+    leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
 }
 
@@ -286,7 +332,7 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     const as_region *g = w->region;
     row_meets_top(w, at, g->limit);
     w->tally->top_bytes = g->limit - at;
-    w->tally->top_resident_bytes = runs_resident(&w->runs, &w->chunk_hint, at, g->limit);
+    w->tally->top_resident_bytes = resident(w, at, g->limit);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
 
@@ -311,18 +357,18 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     }
     if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
         if (w->size == MIN_SIZE && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
-            w->tally->fencepost_bytes += MIN_SIZE;
+            take_fencepost(w, w->chunk, MIN_SIZE);
             w->size = 0;
         }
         settle(w, previous_in_use);
         row_close(w);
-        w->tally->fencepost_bytes += FENCEPOST;
+        take_fencepost(w, at, FENCEPOST);
         return stop(w, at + FENCEPOST, at + FENCEPOST == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
     int on_page_border = (at + FENCEPOST) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
     if (size == FENCEPOST && after_fencepost && on_page_border) {
         settle(w, previous_in_use);
-        w->tally->fencepost_bytes += FENCEPOST;
+        take_fencepost(w, at, FENCEPOST);
         return stop(w, at + FENCEPOST, at + FENCEPOST >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
     if ((size < MIN_SIZE && size != FENCEPOST) || size % 16 || size > g->limit - at)
@@ -358,7 +404,7 @@ static int walk_chunks(walker *w)
         if (!window_holds(win, at)) {
             if (g->deadline_ns && now_ns() > g->deadline_ns) {
                 settle(w, 1);
-                w->tally->unread_bytes += g->limit - at;
+                leave_unread(w, at, g->limit);
                 stop(w, at, AS_STOP_DEADLINE);
                 return 0;
             }
@@ -390,6 +436,17 @@ static marks marks_of(const uint64_t *list, size_t count)
     return (marks){list, list + count, 0};
 }
 
+/* The resident bytes on both sides of what was walked. What was left unread is no side. */
+static void count_sides(walker *w)
+{
+    const as_region *g = w->region;
+    as_tally *t = w->tally;
+    int unread = t->stop_reason == AS_STOP_DAMAGE || t->stop_reason == AS_STOP_DEADLINE;
+    uint64_t behind = unread ? g->limit : t->stopped_at;
+    t->before_resident_bytes = resident(w, g->start & ~(g->page_size - 1), g->first);
+    t->beyond_resident_bytes = resident(w, behind, round_up(g->map_end, g->page_size));
+}
+
 /* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond belongs to
  * the next row. */
 static uint64_t never_met(const marks *m, uint64_t stopped_at)
@@ -416,6 +473,7 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)
         error = walk_chunks(&w);
+    count_sides(&w);
     tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
                                never_met(&w.structs, tally->stopped_at);
     window_close(&w.window);
