@@ -157,7 +157,7 @@ def _fit_together(
 
 
 def _read(target: int | Path, wish: Wish, deadline_s: float) -> Answer:
-    if isinstance(target, Path):
+    if not isinstance(target, int):
         return _read_file(target, wish, deadline_s)
     from allocscope.app.arenas import ArenasOptions, arenas
 
