@@ -96,7 +96,8 @@ def _in_motion(answer: heap.HeapAnswer) -> heap.HeapAnswer:
     arenas = tuple(
         dataclasses.replace(item, changed=bool(item.problems)) for item in answer.reading.arenas
     )
-    return dataclasses.replace(answer, reading=dataclasses.replace(answer.reading, arenas=arenas))
+    reading = dataclasses.replace(answer.reading, arenas=arenas)
+    return dataclasses.replace(answer, reading=reading, damage=())
 
 
 def _caveats(facts: Facts) -> tuple[Caveat, ...]:

@@ -11,8 +11,10 @@ from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.glibc.validate import ArenaReading
 from allocscope.immutable import immutable
-from allocscope.model.heap import ArenasData
+from allocscope.model.damage import Damage
+from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
@@ -30,13 +32,15 @@ VALIDATED = "validated"
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
-    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache."""
+    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache. ``damage``: the words that are
+    not what they must be; not looked for in a snapshot, where an operation may be under way."""
 
     reading: HeapReading
     image: LibcImage
     sort: str
     mmapped_resident_bytes: int
     parked: dict[int, tuple[int, int]]
+    damage: tuple[Damage, ...] = ()
 
     @property
     def consistency(self) -> str:
@@ -102,7 +106,16 @@ def read(
         frozen=recorded or sort == FROZEN,
     )
     resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
-    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
+    damage = _damage(memory, reading) if sort != FROZEN or found is not None else ()
+    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading), damage)
+
+
+def _damage(memory: NativeMemory, reading: HeapReading) -> tuple[Damage, ...]:
+    if reading.sound:
+        return ()
+    from allocscope.glibc.damage import find_damage
+
+    return find_damage(memory, memory, reading)
 
 
 def present(
@@ -136,6 +149,7 @@ def present(
         size_classes=account.size_classes(reading),
         threads=account.thread_caches(reading, answer.parked),
         glibc_says=glibc_says,
+        damage=answer.damage,
     )
 
 
@@ -152,7 +166,8 @@ def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> t
     """What the reader of this answer must know."""
     return (
         tuple(_layout_caveats(answer))
-        + tuple(_validation_caveats(answer, of_core))
+        + tuple(_validation_caveats(answer, data, of_core))
+        + tuple(_damage_of_tcaches(answer))
         + tuple(_sum_caveats(answer, data))
     )
 
@@ -168,7 +183,7 @@ def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
         yield Caveat("layout-ambiguous", text)
 
 
-def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
+def _validation_caveats(answer: HeapAnswer, data: ArenasData, of_core: bool) -> Iterable[Caveat]:
     late = [item.index for item in answer.reading.arenas if item.cut_short]
     if late:
         text = f"{_named(late)}: the deadline came before all chunks were read; raise --deadline."
@@ -178,10 +193,9 @@ def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
         return
     if of_core:
         for item in unsound:
-            text = (
-                f"arena {item.index} contradicts itself: {'; '.join(item.problems)}. An allocation "
-                "was under way when the core was written, or the heap is damaged."
-            )
+            text = f"arena {item.index} contradicts itself: {_faults(answer, item)}. "
+            text += "An allocation was under way when the core was written, or the heap is damaged."
+            text += f" {_readable(data.arenas[item.index].figures)}"
             yield Caveat("arena-damaged", text, partial=True)
         return
     if answer.sort == FROZEN:
@@ -198,8 +212,32 @@ def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
         )
         yield Caveat("arena-not-validated", text, partial=True)
     for item in broken:
-        text = f"arena {item.index} stood still but contradicts itself: {'; '.join(item.problems)}."
+        text = f"arena {item.index} stood still but contradicts itself: {_faults(answer, item)}. "
+        text += _readable(data.arenas[item.index].figures)
         yield Caveat("arena-damaged", text, partial=True)
+
+
+def _faults(answer: HeapAnswer, item: ArenaReading) -> str:
+    """What is wrong with an arena, and at which words that shows."""
+    places = [_place(found) for found in answer.damage if found.arena_index == item.index]
+    return "; ".join([*item.problems, *places])
+
+
+def _place(found: Damage) -> str:
+    after = f" (behind the chunk {found.after:#x})" if found.after is not None else ""
+    return f"at {found.address:#x}{after} expected {found.expected}, found {found.found}"
+
+
+def _readable(figures: Figures) -> str:
+    told = figures.system_bytes - figures.unread_bytes - figures.residue_bytes
+    return f"{told} of its {figures.system_bytes} bytes could be read."
+
+
+def _damage_of_tcaches(answer: HeapAnswer) -> Iterable[Caveat]:
+    for found in answer.damage:
+        if found.arena_index is None:
+            text = f"A thread's cache leads out of the heap: {_place(found)}."
+            yield Caveat("tcache-damaged", text, partial=True)
 
 
 def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
@@ -227,6 +265,6 @@ def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
         )
         yield Caveat("mmapped-not-found", text)
     broken = answer.reading.parked.broken
-    if broken and not moving:
+    if broken and not moving and not any(found.arena_index is None for found in answer.damage):
         text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
         yield Caveat("broken-lists", text)

@@ -24,6 +24,7 @@ HEADER = 2 * WORD
 IS_MMAPPED = 2
 HUGETLB_BIT = 1
 SEARCH_PAGES = 1 << 18
+SEARCH_PLACES = 1 << 19
 OFFSET_PAGES = 512
 AHEAD = 1024
 IN_FIRST_PAGE = tuple((1 << power) - HEADER for power in range(5, 13))
@@ -81,7 +82,7 @@ def _nowhere(start: int, end: int) -> Sequence[int]:
 
 class _Headers:
     """The headers of chunks. ``offsets``: where else than at the beginning of a mapping they are
-    looked for, at SEARCH_PAGES places in all."""
+    looked for, SEARCH_PLACES in all."""
 
     def __init__(
         self, memory: Memory, size_is_usable: bool, offsets: Callable[[int, int], Sequence[int]]
@@ -89,7 +90,7 @@ class _Headers:
         self._memory = memory
         self._size_is_usable = size_is_usable
         self._offsets = offsets
-        self._left = SEARCH_PAGES
+        self._left = SEARCH_PLACES
         self._at_start: dict[Span, int] = {}
         self._further_on: dict[Span, int] = {}
 

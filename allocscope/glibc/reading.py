@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from allocscope.errors import MemoryGap
@@ -73,6 +74,23 @@ class HeapReading:
     parked: Parked
     mmapped: tuple[tuple[int, int], ...]
     rounds: int
+
+    @property
+    def owned(self) -> list[tuple[int, int]]:
+        """All memory that chunks lie in, ascending: the arenas' and the mappings'."""
+        rows = ((piece.start, piece.end) for item in self.arenas for piece in item.pieces)
+        return sorted([*rows, *self.mmapped])
+
+    @property
+    def sound(self) -> bool:
+        """Did every arena validate, and all cached chunks lie where chunks can be?"""
+        chunks = self.parked.chunks
+        inside = (bisect_left(chunks, end) - bisect_left(chunks, low) for low, end in self.owned)
+        return (
+            not any(item.problems for item in self.arenas)
+            and not self.parked.broken
+            and sum(inside) == len(chunks)
+        )
 
 
 @immutable

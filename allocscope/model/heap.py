@@ -13,6 +13,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from allocscope.immutable import immutable
+from allocscope.model.damage import Damage
 from allocscope.model.fields import HEX
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Settings:
 class ArenasData:
     """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked. What a core does not
     tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but
-    for pages of zeros."""
+    for pages of zeros. ``damage``: where a heap that stood still contradicts itself."""
 
     rss_bytes: int | None
     arenas: tuple[Arena, ...]
@@ -198,3 +199,4 @@ class ArenasData:
     size_classes: tuple[SizeClass, ...]
     threads: tuple[ThreadCache, ...]
     glibc_says: GlibcSays | None = None
+    damage: tuple[Damage, ...] = ()

@@ -93,6 +93,8 @@ class Tally:
     cut_at_top_count: int
     damage_count: int
     first_damage: int = dataclasses.field(metadata=HEX)
+    before_damage: int = dataclasses.field(metadata=HEX)
+    first_footer_mismatch: int = dataclasses.field(metadata=HEX)
     stopped_at: int = dataclasses.field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
