@@ -5,7 +5,8 @@
 #include "source.h"
 
 struct as_source {
-    int pid; /* -1: spans in memory */
+    int pid;  /* -1: spans in memory or in a file */
+    int file; /* where spans lie; -1: in memory */
     int pagemap;
     int no_scan, no_guard;
     as_span *spans;
