@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+from allocscope.glibc.parts import add_classes
 from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import ThreadState
@@ -214,23 +215,7 @@ def arena(reading: ArenaReading, smaps: Sequence[SmapsEntry] | None, consistency
 
 def size_classes(reading: HeapReading) -> tuple[SizeClass, ...]:
     """All arenas' chunks by size class, ascending; only classes with chunks."""
-    rows: dict[int, list[SizeClass]] = {}
-    for item in reading.arenas:
-        for piece in item.pieces:
-            for row in piece.tally.classes:
-                rows.setdefault(row.min_bytes, []).append(row)
-    return tuple(_summed(rows[smallest]) for smallest in sorted(rows))
-
-
-def _summed(parts: Sequence[SizeClass]) -> SizeClass:
-    """One size class over all rows of chunks."""
-    bounds = {"min_bytes": parts[0].min_bytes, "max_bytes": parts[0].max_bytes}
-    counted = {
-        name: sum(getattr(part, name) for part in parts)
-        for name in names_of(SizeClass)
-        if name not in bounds
-    }
-    return SizeClass(**bounds, **counted)
+    return add_classes(piece.tally for item in reading.arenas for piece in item.pieces)
 
 
 def thread_caches(

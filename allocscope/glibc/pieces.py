@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from allocscope.errors import MemoryGap
+from allocscope.glibc import parts
 from allocscope.glibc.layouts import HEAP_MAX_BYTES, WORD, Layout
 from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
@@ -107,7 +108,7 @@ def _walk(
         tcache_struct=inside.tcache_struct,
         known=inside.known,
     )
-    return around.walker.walk(region)
+    return parts.walk(around.memory, around.walker, region)
 
 
 def span_to_hold(
@@ -130,36 +131,41 @@ def thread_pieces(
     around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo], marks: Marks
 ) -> list[Piece]:
     """Walks every heap of a thread arena."""
-    pieces = []
-    for heap in heaps:
-        holds_arena = heap.start == heap_of(arena.address)
-        header = around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
-        first = _round_up(heap.start + header, ALIGN)
-        limit = heap.start + heap.size
-        tally = _walk(
-            around,
-            marks,
-            start=heap.start,
-            first=first,
-            limit=limit,
-            map_end=heap.start + heap.mprotect_size,
-            top=arena.top,
-            trim_unit=0,
+
+    def piece_of(memory: Memory, walker: Walker, heap: HeapInfo) -> Piece:
+        return _thread_piece(
+            dataclasses.replace(around, memory=memory, walker=walker), arena, heap, marks
         )
-        pieces.append(
-            Piece(
-                start=heap.start,
-                end=limit,
-                reserved_bytes=HEAP_MAX_BYTES,
-                holds_top=first <= arena.top < limit,
-                header_bytes=header,
-                alignment_bytes=first - heap.start - header,
-                foreign_bytes=0,
-                mprotect_bytes=heap.mprotect_size,
-                tally=tally,
-            )
-        )
-    return pieces
+
+    return around.walker.each(heaps, piece_of)
+
+
+def _thread_piece(around: Surroundings, arena: ArenaState, heap: HeapInfo, marks: Marks) -> Piece:
+    holds_arena = heap.start == heap_of(arena.address)
+    header = around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
+    first = _round_up(heap.start + header, ALIGN)
+    limit = heap.start + heap.size
+    tally = _walk(
+        around,
+        marks,
+        start=heap.start,
+        first=first,
+        limit=limit,
+        map_end=heap.start + heap.mprotect_size,
+        top=arena.top,
+        trim_unit=0,
+    )
+    return Piece(
+        start=heap.start,
+        end=limit,
+        reserved_bytes=HEAP_MAX_BYTES,
+        holds_top=first <= arena.top < limit,
+        header_bytes=header,
+        alignment_bytes=first - heap.start - header,
+        foreign_bytes=0,
+        mprotect_bytes=heap.mprotect_size,
+        tally=tally,
+    )
 
 
 # ---- the main arena ----
