@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-BENCHMARKS = ("wall", "walk", "stops", "memory", "crowd", "mapping", "core")
+BENCHMARKS = ("wall", "walk", "stops", "memory", "large", "crowd", "mapping", "core")
 
 
 def main() -> int:

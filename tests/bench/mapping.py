@@ -12,7 +12,7 @@ from statistics import median
 
 from common import ALLOCSCOPE, ROUNDS, at_most, run, target
 
-MIB = 2048
+MIB = 4096
 READ_SMAPS = "import sys; open(f'/proc/{sys.argv[1]}/smaps', 'rb').read()"
 
 

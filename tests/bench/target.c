@@ -4,7 +4,7 @@
  * JSON line says ready; then each line on standard input is a command, answered by one JSON line. "watch" starts a thread
  * that reads the clock without end and keeps the longest gap between two readings: the longest time that it stood still;
  * "reset" forgets that gap, "gap" tells it; "map" starts a thread that maps and unmaps a page without end and keeps the longest
- * time that this took ("reset", "gap"), but for times in which the processor was taken from it; "fork" forks, reaps the child, and tells
+ * time that this took ("reset", "gap"), less what it waited for a processor; "fork" forks, reaps the child, and tells
  * how long fork took. EOF ends the process.
  *
  * Standard output leads to /dev/null once the process is ready, since the debugger that others measure prints there; the
@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,25 +42,27 @@ static void keep_longest(uint64_t gap_ns)
         atomic_store_explicit(&longest_gap_ns, gap_ns, memory_order_relaxed);
 }
 
-static long preempted(void)
+/* For how long this thread has been ready to run without a processor: the second number of its schedstat. */
+static uint64_t waited_for_processor_ns(int schedstat)
 {
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    return usage.ru_nivcsw;
+    char text[96] = "";
+    unsigned long long ran = 0, waited = 0;
+    if (pread(schedstat, text, sizeof text - 1, 0) > 0)
+        sscanf(text, "%llu %llu", &ran, &waited);
+    return waited;
 }
 
-/* What waits for the memory map's lock gives the processor up by itself, and counts. */
 static void *map_and_unmap(void *unused)
 {
     (void)unused;
-    for (long before = preempted();;) {
+    int schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    for (uint64_t before = waited_for_processor_ns(schedstat);;) {
         uint64_t begin = now_ns();
         void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         munmap(page, 4096);
-        uint64_t end = now_ns();
-        long after = preempted();
-        if (after == before)
-            keep_longest(end - begin);
+        uint64_t took = now_ns() - begin, after = waited_for_processor_ns(schedstat);
+        if (took > after - before)
+            keep_longest(took - (after - before));
         before = after;
     }
     return NULL;
