@@ -10,6 +10,7 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
+from allocscope.glibc.mmapped import joined
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.glibc.validate import ArenaReading
 from allocscope.immutable import immutable
@@ -105,7 +106,8 @@ def read(
         max_rounds=max_rounds,
         frozen=recorded or sort == FROZEN,
     )
-    resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
+    mapped = joined(reading.mmapped)
+    resident = sum(memory.residency(start, end).resident_bytes for start, end in mapped)
     damage = _damage(memory, reading) if sort != FROZEN or found is not None else ()
     return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading), damage)
 

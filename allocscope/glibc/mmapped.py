@@ -221,3 +221,13 @@ def find_mmapped(
     else:
         completed_by(_by_pages(memory, _Headers(memory, size_is_usable, _nowhere), spans))
     return sorted(found.items())
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Ascending spans, with those that follow on each other made one."""
+    found: list[Span] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found

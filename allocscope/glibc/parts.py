@@ -1,12 +1,14 @@
 """A long row of chunks, walked in parts side by side.
 
 Strategy: a row has no index, so a walk can begin only where a chunk is known to begin: at a free
-chunk that a bin leads to. Those nearest to equal parts become the seams.
+chunk, which a bin leads to, or which is recognised by its links in the memory where a part should
+begin. Those nearest to equal parts become the seams.
 
 Rules: the sum of the parts is what one walk over all would have found. So a seam is a free chunk
-whose neighbours agree that it is one, that follows no fastbin chunk (with which malloc_trim would
-join it), and in which a page begins (so that no page has live chunks of both parts). Where a part
-but the last does not arrive at its seam, the row is walked again, in one.
+whose neighbours, in memory and in its list, agree that it is one, that follows no fastbin chunk
+(with which malloc_trim would join it), and in which a page begins (so that no page has live chunks
+of both parts). The walk itself proves the choice: where a part but the last does not arrive at its
+seam, the row is walked again, in one.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
+from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS
@@ -26,8 +29,10 @@ from allocscope.model.walk import STOP_DEADLINE, STOP_LIMIT, Region, Residency, 
 
 SHORTEST_PART_BYTES = 64 << 20
 MOST_PARTS = 8
+SEARCHED_BYTES = 1 << 17
 PAGE = 4096
-HEADER = 2 * WORD
+FD = 2 * WORD
+MIN_CHUNK_BYTES = 4 * WORD
 PREV_INUSE = 1
 _MASK64 = (1 << 64) - 1
 _FIRST_OF = ("first_damage", "before_damage", "first_footer_mismatch")
@@ -66,44 +71,72 @@ def _seams(memory: Memory, region: Region) -> list[int]:
     count = min(MOST_PARTS, length // SHORTEST_PART_BYTES)
     if count < 2:
         return []
-    possible = _possible_seams(memory, region)
+    wanted = [region.first + length * number // count for number in range(1, count)]
+    chunks = {*region.known, *(c for address in wanted for c in _free_chunks(memory, address))}
+    possible = _possible_seams(memory, region, sorted(chunks - {region.top}))
     chosen = set()
-    for number in range(1, count):
-        wanted = region.first + length * number // count
-        at = bisect_left(possible, wanted)
+    for address in wanted:
+        at = bisect_left(possible, address)
         near = possible[max(at - 1, 0) : at + 1]
-        chosen |= {min(near, key=lambda seam: abs(seam - wanted))} if near else set()
+        chosen |= {min(near, key=lambda seam: abs(seam - address))} if near else set()
     return sorted(chosen)
 
 
-def _headers(memory: Memory, chunks: Sequence[int]) -> list[tuple[int, int]]:
-    """``(prev_size, size word)`` of each, zeros where it is not in memory."""
-    found = memory.read_each(chunks, HEADER)
-    return [struct.unpack("<2Q", data or bytes(HEADER)) for data in found]
+def _free_chunks(memory: Memory, address: int) -> list[int]:
+    """What looks like a free chunk in the memory behind ``address``: its size stands in its header
+    and in the word behind it."""
+    start = address // PAGE * PAGE
+    try:
+        words = memoryview(memory.read(start, SEARCHED_BYTES)).cast("Q")
+    except MemoryGap:
+        return []
+    found = []
+    for at in range(0, len(words), 2):
+        word = words[at + 1]
+        size = word & ~CHUNK_FLAGS
+        if word & PREV_INUSE and MIN_CHUNK_BYTES <= size < SEARCHED_BYTES:
+            behind = at + size // WORD
+            if behind + 1 < len(words) and words[behind] == size:
+                found.append(start + at * WORD)
+    return found
 
 
-def _possible_seams(memory: Memory, region: Region) -> list[int]:
-    inside = [c for c in region.known if region.first < c < region.limit and c != region.top]
+def _pairs(memory: Memory, addresses: Sequence[int]) -> list[tuple[int, int]]:
+    """Two words at each address, zeros where they are not in memory."""
+    found = memory.read_each(addresses, 2 * WORD)
+    return [struct.unpack("<2Q", data or bytes(2 * WORD)) for data in found]
+
+
+def _possible_seams(memory: Memory, region: Region, chunks: Sequence[int]) -> list[int]:
+    inside = [c for c in chunks if region.first < c < region.limit]
     sized = []
-    for chunk, (_, word) in zip(inside, _headers(memory, inside), strict=True):
+    for chunk, (_, word) in zip(inside, _pairs(memory, inside), strict=True):
         size = word & ~CHUNK_FLAGS
         page_begins = _page_up(chunk) <= (chunk + size) // PAGE * PAGE
         if word & PREV_INUSE and page_begins and chunk + size < region.limit:
             sized.append((chunk, size))
-    behind = _headers(memory, [chunk + size for chunk, size in sized])
+    behind = _pairs(memory, [chunk + size for chunk, size in sized])
     free = [
         chunk
         for (chunk, size), (prev_size, word) in zip(sized, behind, strict=True)
         if prev_size == size and not word & PREV_INUSE
     ]
-    return [chunk for chunk in free if not _follows_fast_chunk(memory, region, chunk)]
+    links = _pairs(memory, [chunk + FD for chunk in free])
+    forward = _pairs(memory, [fd + FD for fd, _ in links])
+    backward = _pairs(memory, [bk + FD for _, bk in links])
+    listed = [
+        chunk
+        for chunk, (_, bk_of_fd), (fd_of_bk, _) in zip(free, forward, backward, strict=True)
+        if bk_of_fd == chunk == fd_of_bk
+    ]
+    return [chunk for chunk in listed if not _follows_fast_chunk(memory, region, chunk)]
 
 
 def _follows_fast_chunk(memory: Memory, region: Region, chunk: int) -> bool:
     before = bisect_left(region.fastbin, chunk) - 1
     if before < 0:
         return False
-    [(_, word)] = _headers(memory, [region.fastbin[before]])
+    [(_, word)] = _pairs(memory, [region.fastbin[before]])
     return region.fastbin[before] + (word & ~CHUNK_FLAGS) == chunk
 
 

@@ -40,6 +40,8 @@ from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_mot
 from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
+SIDE_BY_SIDE_BYTES = 4 << 20
+"""Smaller arenas are read one after the other: two threads would rather wait for Python's lock."""
 FEW = 256
 """Fastbins that are longer are followed with the arena's memory held: then a link costs no system
 call, but the walk goes through memory that is not in the processor's caches."""
@@ -198,7 +200,10 @@ class _Reader:
         def work(memory: Memory, walker: Walker, item: tuple[int, ArenaState]) -> ArenaReading:
             return self.read(memory, walker, now, *item)
 
-        return self.subject.walker.each(arenas, work)
+        small = [item for item in arenas if item[1].system_bytes < SIDE_BY_SIDE_BYTES]
+        large = [item for item in arenas if item[1].system_bytes >= SIDE_BY_SIDE_BYTES]
+        readings = [work(self.memory, self.subject.walker, item) for item in small]
+        return readings + self.subject.walker.each(large, work)
 
     def checked(self, now: _Round, readings: Sequence[ArenaReading]) -> list[ArenaReading]:
         """The readings with their problems, after looking again at what may have changed."""
