@@ -76,18 +76,31 @@ int as_kill(int pid, uint64_t deadline_ns);
 int as_reap(const as_thread *thread, int inner_pid, as_outcome *how);
 
 /* What the copy B of A has to be like. A lock word is 4 bytes; held[i] tells whether it was not 0. stderr_variable and
- * stderr_file may be 0: then the stream is left alone. */
+ * stderr_file may be 0: then the stream is left alone. mlocked: start, end, start, end, …: what is mlocked in the target, and
+ * is to be so in B. keep: B stays traced by us, for as_call_twin; else it is let go, for a debugger. */
 typedef struct as_twin_plan {
     uint64_t lifetime_ns;
     const uint64_t *locks;
     size_t lock_count;
     uint64_t stderr_variable, stderr_file;
+    const uint64_t *mlocked;
+    size_t mlocked_count;
+    uint64_t keep;
 } as_twin_plan;
 
-/* Makes B: stopped, traced by nobody, gone when A goes; descriptor 2 is an empty memfd, its only one; it exits if anything
- * lets it run. When *pid is not 0, B exists and is owed as_end_twin, error or not. */
+/* Makes B: stopped, gone when A goes; descriptor 2 is an empty memfd, its only one; it exits if anything lets it run. When
+ * *pid is not 0, B exists and is owed as_end_twin, error or not. */
 int as_make_twin(const as_held *held, const as_twin_plan *plan, uint64_t deadline_ns, int *pid, int *inner_pid,
                  uint8_t *held_locks, int *stderr_locked);
+typedef struct as_called {
+    int64_t result;       /* what the function returned */
+    uint64_t duration_ns; /* from its start until it was seen to have returned */
+    int signal;           /* by which it failed, 0 if it did not */
+} as_called;
+
+/* Makes B, which was kept, call a function of one argument, once, on a stack of its own. ECANCELED: it failed, by
+ * called->signal; ETIMEDOUT: it has not returned; ESRCH: B has ended. In each case B is good for nothing any more. */
+int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns, as_called *called);
 /* Kills B and makes A collect it. ETIMEDOUT: some tracer still holds it. */
 int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_ns);
 

@@ -18,6 +18,7 @@ typedef struct as_region {
     uint64_t trim_unit;  /* systrim's unit for the top; 0: this top is never released */
     uint64_t trim_pad;
     uint64_t merge_fastbins; /* malloc_trim consolidates fastbins first (glibc up to 2.42) */
+    const uint64_t *locked;      size_t locked_count;    /* mlocked memory: start, end, start, end, ... */
     uint64_t deadline_ns;    /* CLOCK_MONOTONIC; 0: none */
     const uint64_t *tcache;      size_t tcache_count;    /* chunks parked in a tcache */
     const uint64_t *fastbin;     size_t fastbin_count;   /* chunks in fastbins */
@@ -48,7 +49,6 @@ typedef struct as_tally {
     uint64_t tcache_resident_bytes, fastbin_resident_bytes, bin_resident_bytes, top_resident_bytes;
     uint64_t trimmable_bytes; /* resident bytes that malloc_trim would release */
     uint64_t pinned_bytes;    /* resident bin and fastbin bytes that it would not */
-    uint64_t trim_range_count;
     /* Where the resident bytes are that the four above leave: with them they sum to pages.resident_bytes. */
     uint64_t live_resident_bytes, tcache_struct_resident_bytes, fencepost_resident_bytes, unread_resident_bytes;
     uint64_t before_resident_bytes; /* from start, down to a page, to first */
@@ -56,6 +56,9 @@ typedef struct as_tally {
     /* What malloc_trim would release of bins and of top; fastbins have the rest of trimmable_bytes. bin_whole_bytes: the same of
      * bins, resident or not. */
     uint64_t bin_trimmable_bytes, bin_whole_bytes, top_trimmable_bytes;
+    uint64_t trim_range_count;  /* system calls that it would make, on resident pages or not: */
+    uint64_t trim_break_bytes;  /* one of them lowers the break by so much, unless this is 0; the others are madvise */
+    uint64_t locked_trim_bytes; /* resident bytes that it would release if they were not mlocked */
     as_residency pages;
     /* Sums of a hash over the binned chunks' addresses, their fd and their bk: equal to the same sums over the bin heads
      * exactly when the lists hold the chunks that the walk found. */
