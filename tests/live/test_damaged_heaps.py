@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from live.bad_targets import PATIENCE_S
 from live.cli import command, unharmed
+from live.core_files import gdbs_core
 from live.steady import wait_state
 from live.targets import compile_c
 
 from allocscope import observe
+from allocscope.app.arenas_core import arenas_of_core
+from allocscope.app.arenas_file import arenas_of_file
 from allocscope.lab.child import child
 
 WHERE = ((), ("thread",))
@@ -119,3 +122,21 @@ def test_the_command_prints_it_and_exits_with_6(kind: str, damaging: Damaging) -
     answer = json.loads(command("arenas", str(said.pid), "--json").stdout)
     [row] = answer["data"]["damage"]
     assert int(row["address"], 16) == said.address
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_core_and_a_recording_tell_the_same(
+    kind: str, damaging: Damaging, tmp_path: Path
+) -> None:
+    said = damaging(kind, "thread")
+    live = observe(said.pid)
+    core = arenas_of_core(gdbs_core(said.pid, tmp_path), exe=None, deadline_s=60)
+    assert core.data.damage == live.data.damage
+    assert core.partial
+    path = tmp_path / "recording"
+    assert command("record", str(said.pid), "-o", str(path)).returncode == 6
+    recorded = arenas_of_file(path, sample=None, deadline_s=60).report
+    for ours, theirs in zip(recorded.data.damage, live.data.damage, strict=True):
+        assert (ours.kind, ours.arena_index) == (theirs.kind, theirs.arena_index)
+        assert (ours.address, ours.found) == (theirs.address, theirs.found)
+    assert recorded.partial
