@@ -13,7 +13,6 @@ seam, the row is walked again, in one.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import struct
 from bisect import bisect_left
@@ -23,7 +22,7 @@ from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS
-from allocscope.immutable import names_of
+from allocscope.immutable import names_of, replace
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import STOP_DEADLINE, STOP_LIMIT, Region, Residency, Tally, Words
 
@@ -146,7 +145,7 @@ def _cut(region: Region, seams: Sequence[int]) -> list[Region]:
     for first, limit in itertools.pairwise(edges):
         last = limit == region.limit
         parts.append(
-            dataclasses.replace(
+            replace(
                 region,
                 start=region.start if first == region.first else first // PAGE * PAGE,
                 first=first,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 
@@ -18,7 +16,7 @@ class Damage:
 
     kind: str
     arena_index: int | None
-    address: int = dataclasses.field(metadata=HEX)
+    address: int = field(metadata=HEX)
     expected: str
     found: str
-    after: int | None = dataclasses.field(metadata=HEX, default=None)
+    after: int | None = field(metadata=HEX, default=None)
