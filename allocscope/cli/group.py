@@ -21,7 +21,7 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "record", "repro", "trim")
+VERBS = ("arenas", "ask", "diff", "doctor", "footprint", "lazyfree", "record", "repro", "trim")
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
     "This is a defect of allocscope: please report it, with the output of the same command with "

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = ("wall", "walk", "stops", "memory", "large", "crowd", "mapping", "core")
+BENCHMARKS = tuple("wall walk stops memory large crowd mapping core footprint".split())
 
 
 def main() -> int:
