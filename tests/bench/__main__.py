@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = tuple("wall walk stops memory large crowd mapping core footprint".split())
+BENCHMARKS = ("wall", "walk", "stops", "memory", "footprint", "large", "crowd", "mapping", "core")
 
 
 def main() -> int:
