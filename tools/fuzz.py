@@ -1,4 +1,4 @@
-"""``./dev fuzz [--examples N] [--seed S] [pytest arguments]``: the fuzzing tests in their long form.
+"""``./dev fuzz [--examples N] [--seed S] [pytest arguments]``: the fuzzing tests, in long form.
 
 Strategy: tests/fuzz runs in the suite with the same few hundred examples every time; here with
 as many as asked, and others at each call. The seed is printed first, so that a run can be repeated.

@@ -37,7 +37,8 @@ def find_damage(memory: Memory, walker: Walker, reading: HeapReading) -> tuple[D
     for item in reading.arenas:
         if item.problems and not item.changed and not item.cut_short:
             found += _in_arena(memory, walker, reading, item)
-    if not any(item.changed or item.cut_short for item in reading.arenas):
+    moving = reading.tcaches_moved or any(item.changed for item in reading.arenas)
+    if not moving and not any(item.cut_short for item in reading.arenas):
         found += _in_tcaches(memory, reading)
     return tuple(found)
 

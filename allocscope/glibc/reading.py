@@ -85,6 +85,8 @@ class HeapReading:
     parked: Parked
     mmapped: tuple[tuple[int, int], ...]
     rounds: int
+    tcaches_moved: bool = False
+    """Did any tcache change while the last round was read?"""
 
     @property
     def owned(self) -> list[tuple[int, int]]:
@@ -123,6 +125,7 @@ class _Reader:
         self.subject = subject
         self.memory = subject.memory
         self.frozen = frozen
+        self.moved = False
         self.tcbs = find_tcbs(self.memory, subject.threads)
         arenas = self.ring()
         self.slots = find_slots(
@@ -229,6 +232,7 @@ class _Reader:
             after = self.threads(now.arenas, now.around.par)
             tcaches = [thread.tcache for thread in after if thread.tcache is not None]
             moved = chunks_in_motion(now.tcaches, tcaches, now.parked)
+        self.moved = bool(moved)
         state = self.layout.state
         return [
             check(self.memory, self.subject.walker, reading, state, moved) for reading in readings
@@ -290,6 +294,7 @@ def read_heap(
         parked=now.parked,
         mmapped=tuple(mmapped),
         rounds=rounds,
+        tcaches_moved=reader.moved,
     )
 
 
