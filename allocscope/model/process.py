@@ -94,6 +94,7 @@ class ProcessStatus:
     effective_capabilities: int | None = None
     comm: str = ""
     ppid: int | None = None
+    hugetlb_bytes: int | None = None
 
 
 @immutable

@@ -16,7 +16,18 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = ("wall", "walk", "stops", "memory", "footprint", "large", "crowd", "mapping", "core")
+BENCHMARKS = (
+    "wall",
+    "walk",
+    "stops",
+    "memory",
+    "footprint",
+    "explain",
+    "large",
+    "crowd",
+    "mapping",
+    "core",
+)
 
 
 def main() -> int:
