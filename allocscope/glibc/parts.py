@@ -35,7 +35,15 @@ MIN_CHUNK_BYTES = 4 * WORD
 PREV_INUSE = 1
 _MASK64 = (1 << 64) - 1
 _FIRST_OF = ("first_damage", "before_damage", "first_footer_mismatch")
-_OWN = {*_FIRST_OF, "stopped_at", "stop_reason", "before_resident_bytes", "beyond_resident_bytes"}
+_LAST_OF = ("last_live", "last_live_bytes")
+_OWN = {
+    *_FIRST_OF,
+    *_LAST_OF,
+    "stopped_at",
+    "stop_reason",
+    "before_resident_bytes",
+    "beyond_resident_bytes",
+}
 _OWN |= {"pages", "classes", "words"}
 
 
@@ -181,9 +189,14 @@ def joined(tallies: Sequence[Tally], shared: Sequence[Residency]) -> Tally:
         name: next((found for tally in tallies if (found := getattr(tally, name))), 0)
         for name in _FIRST_OF
     }
+    lasts = {
+        name: next((found for tally in reversed(tallies) if (found := getattr(tally, name))), 0)
+        for name in _LAST_OF
+    }
     return Tally(
         **sums,
         **firsts,
+        **lasts,
         stopped_at=last.stopped_at,
         stop_reason=STOP_DEADLINE if late else last.stop_reason,
         before_resident_bytes=tallies[0].before_resident_bytes,
