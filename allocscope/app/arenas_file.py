@@ -93,7 +93,7 @@ def _target(facts: Facts) -> Target:
 def _in_motion(answer: heap.HeapAnswer) -> heap.HeapAnswer:
     """What does not fit together was recorded while it changed, not damaged."""
     arenas = tuple(replace(item, changed=bool(item.problems)) for item in answer.reading.arenas)
-    return replace(answer, reading=replace(answer.reading, arenas=arenas))
+    return replace(answer, reading=replace(answer.reading, arenas=arenas), damage=())
 
 
 def _caveats(facts: Facts) -> tuple[Caveat, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
+from allocscope.glibc import parts
 from allocscope.glibc.layouts import Layout
 from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
@@ -71,6 +72,8 @@ class Surroundings:
     """Those of the mappings that are of hugetlb pages, which RSS does not count."""
     arenas: frozenset[int] = frozenset()
     """The addresses of all arenas."""
+    in_parts: bool = True
+    """May rows and heaps be walked side by side? Not where their headers are kept, in one place."""
 
     @property
     def heap_max_bytes(self) -> int:
@@ -89,18 +92,20 @@ class Surroundings:
         index = bisect_right(self.spans, address, key=lambda span: span[0]) - 1
         if index < 0 or address >= self.spans[index][1]:
             return None
-        start, end = self.spans[index]
-        if self.in_hugetlb(start):
-            return start, end
-        for low, high in self.spans[index + 1 :]:
-            if low != end or self.in_hugetlb(low):
-                break
-            end = high
-        for low, high in reversed(self.spans[:index]):
-            if high != start or self.in_hugetlb(low):
-                break
-            start = low
-        return start, end
+        if self.in_hugetlb(self.spans[index][0]):
+            return self.spans[index]
+        first = last = index
+        while last + 1 < len(self.spans) and self._joins(last):
+            last += 1
+        while first and self._joins(first - 1):
+            first -= 1
+        return self.spans[first][0], self.spans[last][1]
+
+    def _joins(self, index: int) -> bool:
+        """Does the next mapping continue this one?"""
+        start = self.spans[index + 1][0]
+        apart = self.in_hugetlb(self.spans[index][0]) or self.in_hugetlb(start)
+        return start == self.spans[index][1] and not apart
 
 
 def round_up(value: int, unit: int) -> int:
@@ -135,7 +140,9 @@ def _walk(
         known=inside.known,
         locked=around.trim.locked,
     )
-    return around.walker.walk(region)
+    if not around.in_parts:
+        return around.walker.walk(region)
+    return parts.walk(around.memory, around.walker, region)
 
 
 # ---- thread arenas ----
@@ -156,35 +163,40 @@ def thread_pieces(
     around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo], marks: Marks
 ) -> list[Piece]:
     """Walks every heap of a thread arena."""
-    pieces = []
-    for heap in heaps:
-        header = _header_bytes(around, arena, heap)
-        first = first_chunk(around, arena, heap)
-        limit = heap.start + heap.size
-        tally = _walk(
-            around,
-            marks,
-            start=heap.start,
-            first=first,
-            limit=limit,
-            map_end=heap.start + heap.mprotect_size,
-            top=arena.top,
-            trim_unit=0,
-        )
-        pieces.append(
-            Piece(
-                start=heap.start,
-                end=limit,
-                reserved_bytes=around.heap_max_bytes,
-                holds_top=first <= arena.top < limit,
-                header_bytes=header,
-                alignment_bytes=first - heap.start - header,
-                foreign_bytes=0,
-                mprotect_bytes=heap.mprotect_size,
-                tally=tally,
-            )
-        )
-    return pieces
+
+    def piece_of(memory: Memory, walker: Walker, heap: HeapInfo) -> Piece:
+        return _thread_piece(replace(around, memory=memory, walker=walker), arena, heap, marks)
+
+    if not around.in_parts:
+        return [piece_of(around.memory, around.walker, heap) for heap in heaps]
+    return around.walker.each(heaps, piece_of)
+
+
+def _thread_piece(around: Surroundings, arena: ArenaState, heap: HeapInfo, marks: Marks) -> Piece:
+    header = _header_bytes(around, arena, heap)
+    first = first_chunk(around, arena, heap)
+    limit = heap.start + heap.size
+    tally = _walk(
+        around,
+        marks,
+        start=heap.start,
+        first=first,
+        limit=limit,
+        map_end=heap.start + heap.mprotect_size,
+        top=arena.top,
+        trim_unit=0,
+    )
+    return Piece(
+        start=heap.start,
+        end=limit,
+        reserved_bytes=around.heap_max_bytes,
+        holds_top=first <= arena.top < limit,
+        header_bytes=header,
+        alignment_bytes=first - heap.start - header,
+        foreign_bytes=0,
+        mprotect_bytes=heap.mprotect_size,
+        tally=tally,
+    )
 
 
 # ---- the main arena ----

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allocscope.immutable import field, immutable
+from allocscope.model.damage import Damage
 from allocscope.model.fields import HEX
 
 if TYPE_CHECKING:
@@ -212,7 +213,8 @@ class ArenasData:
     """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked. What a core does not
     tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but
     for pages of zeros. ``page_holders`` and ``largest_free`` name the first
-    few, by falling ``pages_held`` and ``size_bytes``."""
+    few, by falling ``pages_held`` and ``size_bytes``. ``damage``: where a heap that stood still
+    contradicts itself."""
 
     rss_bytes: int | None
     arenas: tuple[Arena, ...]
@@ -224,3 +226,4 @@ class ArenasData:
     glibc_says: GlibcSays | None = None
     page_holders: tuple[PageHolder, ...] = ()
     largest_free: tuple[LargeFree, ...] = ()
+    damage: tuple[Damage, ...] = ()

@@ -52,6 +52,10 @@ class Words:
     words: bytes
 
 
+MOST_LARGEST = 10
+"""As many free chunks does a tally name (AS_LARGEST in probes/include/walk.h)."""
+
+
 @immutable
 class FreeChunk:
     """A chunk in a bin, or top."""
@@ -108,6 +112,8 @@ class Tally:
     cut_at_top_count: int
     damage_count: int
     first_damage: int = field(metadata=HEX)
+    before_damage: int = field(metadata=HEX)
+    first_footer_mismatch: int = field(metadata=HEX)
     stopped_at: int = field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]

@@ -1,4 +1,4 @@
-/* A source of memory: a live process, or spans in memory (recordings and the fakes of the tests).
+/* A source of memory: a live process, spans of a file (cores), or spans in memory (recordings and the fakes of the tests).
  *
  * Rules: only pages that are there are read, so that reading never changes the target; every function returns 0 or an
  * errno; out-parameters come last; nothing here allocates per chunk. */
@@ -46,6 +46,10 @@ int as_source_process(int pid, as_source **out);
 /* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start and do not overlap; pages
  * that runs call present must be there in full to be walked. */
 int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs, size_t run_count, as_source **out);
+/* The same of an open file, which stays the caller's and open: a span's data is its offset in the file, as a number. It is read, not
+ * mapped, so that a file that becomes shorter meanwhile is no SIGBUS: what it no longer holds is not there. */
+int as_source_file(int descriptor, const as_span *spans, size_t span_count, const as_run *runs, size_t run_count,
+                   as_source **out);
 void as_source_close(as_source *source);
 /* For tests: behave as a kernel before 6.7, which has no PAGEMAP_SCAN. */
 void as_source_without_scan(as_source *source);

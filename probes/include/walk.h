@@ -76,6 +76,8 @@ typedef struct as_tally {
     uint64_t cut_at_top_count;      /* a chunk reached over top: an allocation was under way */
     uint64_t damage_count;
     uint64_t first_damage;
+    uint64_t before_damage;         /* the chunk that led there; 0: none */
+    uint64_t first_footer_mismatch; /* the free chunk; 0: none */
     uint64_t stopped_at, stop_reason;
     as_free_chunk largest[AS_LARGEST]; /* of bins, and top: by falling size, then by address; size 0: none */
 } as_tally;

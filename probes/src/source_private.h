@@ -7,7 +7,8 @@
 #include <sys/types.h>
 
 struct as_source {
-    int pid; /* -1: spans in memory */
+    int pid;  /* -1: spans in memory or in a file */
+    int file; /* where spans lie; -1: in memory */
     int pagemap;
     int memory; /* /proc/PID/mem */
     int no_scan, no_guard;

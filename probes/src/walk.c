@@ -247,10 +247,12 @@ static void leave_unread(walker *w, uint64_t start, uint64_t end)
 static uint64_t skip_damage(walker *w, uint64_t at)
 {
     as_tally *t = w->tally;
+    if (!t->damage_count++) {
+        t->first_damage = at;
+        t->before_damage = w->size ? w->chunk : 0;
+    }
     settle(w, 1);
     row_close(&w->trim);
-    if (!t->damage_count++)
-        t->first_damage = at;
     uint64_t next = next_known(w->region, at);
     leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
@@ -266,6 +268,12 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
 
+static void count_footer_mismatch(as_tally *t, uint64_t chunk)
+{
+    if (!t->footer_mismatch_count++)
+        t->first_footer_mismatch = chunk;
+}
+
 /* Takes the chunk at address; returns the next one's address, 0 at the end of the walk. */
 static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int link_there)
 {
@@ -279,7 +287,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     if (w->words)
         keep_header(w->words, at, words);
     if (!previous_in_use && w->size && words[0] != w->size)
-        w->tally->footer_mismatch_count++;
+        count_footer_mismatch(w->tally, w->chunk);
     if (at == g->top) {
         settle(w, previous_in_use);
         meet_top(w, at, size);
