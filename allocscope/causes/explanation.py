@@ -1,8 +1,8 @@
 """The explanation: every rule asked, causes ranked, one sentence that says it all.
 
 Rules: a process in which no cause holds more than max(16 MiB, 10 % of RSS) is healthy, and that is
-said first; the smaller things follow. It is not said where as much is unexplained. The verdict names
-the process, its RSS, and the first cause with what it would give back.
+said first; the smaller things follow. It is not said where as much is unexplained. The verdict
+names the process, its RSS, and the first cause with what it would give back.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from typing import Any
 
 import click
 
+from allocscope.cli.exits import INTERRUPTED
 from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
 VERBS = ("arenas", "ask", "diff", "doctor", "explain", "record", "repro", "trim")
 DEFAULT_VERB = "explain"
-INTERRUPTED = 130
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
     "This is a defect of allocscope: please report it, with the output of the same command with "

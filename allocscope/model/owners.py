@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 HeapKey = Literal["glibc-main-heap", "glibc-thread-heap"]
@@ -35,8 +34,8 @@ class Claim:
     ``evidence``: the structure that was found in memory, or what the kernel says; that a library is
     loaded is none."""
 
-    start: int = dataclasses.field(metadata=HEX)
-    end: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    end: int = field(metadata=HEX)
     key: OwnerKey
     owner: str
     evidence: str
@@ -51,8 +50,8 @@ class Holding:
     tells only of the whole is None unless it is the same everywhere. ``perms`` and ``path`` are
     those of the mapping, ``mapping_index`` its place in smaps."""
 
-    start: int = dataclasses.field(metadata=HEX)
-    end: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    end: int = field(metadata=HEX)
     key: OwnerKey
     owner: str
     evidence: str

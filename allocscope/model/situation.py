@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Ledger, OutsideRss
@@ -35,7 +33,7 @@ class ArenaResidence:
     top_trimmable_bytes: int
     overhead_bytes: int
     unread_bytes: int
-    last_live: int | None = dataclasses.field(metadata=HEX)
+    last_live: int | None = field(metadata=HEX)
     last_live_bytes: int
 
     @property
