@@ -21,7 +21,9 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "explain", "record", "repro", "trim")
+VERBS = (
+    "arenas", "ask", "diff", "doctor", "explain", "footprint", "lazyfree", "record", "repro", "trim"
+)  # fmt: skip
 DEFAULT_VERB = "explain"
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (

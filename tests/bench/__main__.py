@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = ("wall", "walk", "explain", "stops", "memory")
+BENCHMARKS = ("wall", "walk", "explain", "stops", "memory", "footprint")
 
 
 def main() -> int:

@@ -64,9 +64,11 @@ ASKING = {
     "arenas_frozen",
     "ask",
     "doctor",
+    "doctor_leftovers",
     "doctor_target",
     "frozen_heap",
     "glibc_says",
+    "reclaim",
     "record_frozen",
     "trim_rehearse",
 }
