@@ -92,9 +92,9 @@ class ProcessStatus:
     tgid: int | None = None
     cpus_allowed: str | None = None
     effective_capabilities: int | None = None
-    hugetlb_bytes: int | None = None
     comm: str = ""
     ppid: int | None = None
+    hugetlb_bytes: int | None = None
 
 
 @immutable

@@ -24,6 +24,7 @@ static inline int as_resident(uint64_t flags)
 }
 
 void headers_free(struct header_table *table);
+
 struct iovec;
 /* Reads piece after piece to local, each as long as its remote one; how many bytes arrived before the first that failed. -1 and
  * errno when that was none: EFAULT where memory cannot be read, ESRCH when the process is gone.
