@@ -160,6 +160,7 @@ def residence(arena: ArenaReading, resident: Sizes) -> ArenaResidence:
     sums: dict[LedgerKey, int] = dict.fromkeys(_HEAP_ROWS, 0)
     for key, _, there in _of_arena(arena, resident):
         sums[key] += there
+    last = next((p.tally for p in reversed(arena.pieces) if p.tally.last_live), None)
     return ArenaResidence(
         index=arena.index,
         live_bytes=sums["glibc-live"],
@@ -171,6 +172,8 @@ def residence(arena: ArenaReading, resident: Sizes) -> ArenaResidence:
         top_trimmable_bytes=sum(piece.tally.top_trimmable_bytes for piece in arena.pieces),
         overhead_bytes=sums["glibc-overhead"],
         unread_bytes=sums["glibc-unread"],
+        last_live=last.last_live if last is not None else None,
+        last_live_bytes=last.last_live_bytes if last is not None else 0,
     )
 
 

@@ -1,7 +1,7 @@
 """``explain``: where every resident byte of a process is, and why. It only reads.
 
 The kernel's figures (smaps) and the heap are two readings of a process that runs on. They are made
-one right after the other, and again, a few times, as long as they do not agree to the byte.
+at the same time, and again, a few times, as long as they do not agree to the byte.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import time
 from allocscope.account import ledger as account
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
+from allocscope.app.meanwhile import meanwhile
 from allocscope.app.ownership import holdings
 from allocscope.app.target import Target, look
 from allocscope.causes import explanation
 from allocscope.errors import MissingPart
+from allocscope.glibc.contention import contention
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
 from allocscope.model.ledger import Explanation, Ledger
@@ -74,6 +76,8 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
     before = procfs.stillness(pid)
     with ProcessMemory(pid) as memory:
         best = _best_round(memory, target, deadline_ns)
+        arenas = [item.state.address for item in best.answer.reading.arenas]
+        locks = contention(memory, arenas)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
@@ -93,6 +97,8 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         rollup=rollup,
         status=status,
         limits=limits,
+        contention=locks,
+        environ=target.environ,
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
     )
     consistency = best.answer.consistency
@@ -125,10 +131,11 @@ def _round(
     memory: ProcessMemory, target: Target, deadline_ns: int, max_rounds: int = MAX_ROUNDS
 ) -> _Round:
     pid = target.process.pid
-    answer = heap.read(
-        memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
-    )
-    entries = procfs.smaps(pid)
+    with meanwhile(lambda: procfs.smaps(pid)) as smaps:
+        answer = heap.read(
+            memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
+        )
+        entries = smaps()
     parts = holdings(pid, memory, target, answer.reading, entries)
 
     def resident(start: int, end: int) -> int:

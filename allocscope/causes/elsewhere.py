@@ -16,6 +16,7 @@ from allocscope.model.situation import Situation
 from allocscope.units import plural, size
 
 LARGE_PART_RATIO = 0.25
+GLIBC = frozenset({"glibc", "unknown"})
 MOST_NAMED = 3
 
 TOOLS = {
@@ -117,6 +118,9 @@ def runtime_heap(situation: Situation) -> Finding | None:
 
 
 def other_allocator(situation: Situation) -> Finding | None:
+    serving = situation.allocator
+    if serving is not None and serving.name not in GLIBC:
+        return _serving(situation, serving.name)
     return _elsewhere(
         situation,
         "other-allocator",
@@ -125,6 +129,29 @@ def other_allocator(situation: Situation) -> Finding | None:
         "in the heap of another allocator than glibc's",
         (advice("own-statistics", "ask that allocator for its own statistics", "none"),),
         _of(situation, "other-allocator"),
+    )
+
+
+def _serving(situation: Situation, name: str) -> Finding | None:
+    """Another allocator serves malloc: what nobody else owns is probably its own, which is a hint
+    and stays unexplained in the ledger."""
+    own = sum(h.resident_bytes for h in _of(situation, "other-allocator"))
+    unexplained = situation.ledger.resident("unexplained")
+    if not _large(situation, own + unexplained):
+        return None
+    return Finding(
+        key="other-allocator",
+        title=f"The heap of {name}, which serves malloc here",
+        bytes=own + unexplained,
+        takes=of_row("other-allocator", own) + of_row("unexplained", unexplained),
+        confidence="hint",
+        headline=f"{size(own + unexplained)} are probably the heap of {name}, which serves malloc "
+        "here",
+        evidence=(
+            f"the loader finds malloc in {name}; {size(unexplained)} of anonymous memory have no "
+            "structure that is known, so they stay unexplained in the ledger",
+        ),
+        remedies=(advice("own-statistics", f"ask {name} for its own statistics", "none"),),
     )
 
 

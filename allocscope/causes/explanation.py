@@ -1,12 +1,13 @@
 """The explanation: every rule asked, causes ranked, one sentence that says it all.
 
 Rules: a process in which no cause holds more than max(16 MiB, 10 % of RSS) is healthy, and that is
-said first; the smaller things follow. The verdict names the process, its RSS, and the first cause
-with what it would give back.
+said first; the smaller things follow. It is not said where as much is unexplained. The verdict
+names the process, its RSS, and the first cause with what it would give back.
 """
 
 from __future__ import annotations
 
+from allocscope.account.footprint import footprint_bytes
 from allocscope.causes import (
     elsewhere,
     outside,
@@ -19,7 +20,7 @@ from allocscope.causes import (
     spread,
 )
 from allocscope.causes.finding import Finding, Rule, share
-from allocscope.model.ledger import Cause, Explanation, LedgerKey, healthy_bytes
+from allocscope.model.ledger import Cause, Explanation, healthy_bytes
 from allocscope.model.situation import Situation
 from allocscope.units import size
 
@@ -56,37 +57,29 @@ def explain(situation: Situation) -> Explanation:
     rss = situation.rss_bytes
     causes = tuple(rank.cause(found, exclusive, rss) for found, exclusive in ranked)
     weighty = [found for found, exclusive in ranked if rank.matters(exclusive, rss)]
-    if not weighty:
+    unexplained = situation.ledger.resident("unexplained")
+    healthy = not weighty and not rank.matters(unexplained, rss)
+    if healthy:
         causes = (_healthy(situation), *causes)
+    limits = situation.limits
     return Explanation(
         rss_bytes=rss,
         peak_rss_bytes=None if situation.status is None else situation.status.peak_rss_bytes,
-        footprint_bytes=footprint_bytes(situation),
+        footprint_bytes=_footprint_bytes(situation),
         ledger=situation.ledger.rows,
         drift_bytes=situation.ledger.drift_bytes,
         outside_rss=situation.outside,
         causes=causes,
-        verdict=_verdict(situation, weighty),
+        verdict=_verdict(situation, weighty, healthy),
+        memory_limit_bytes=limits.memory_limit_bytes if limits else None,
+        memory_headroom_bytes=limits.memory_headroom_bytes if limits else None,
     )
 
 
-def footprint_bytes(situation: Situation) -> int | None:
-    """Pss_Anon + Pss_Shmem + SwapPss − LazyFree + VmPTE, at least 0; None where the kernel does not
-    tell one of them."""
-    rollup, status = situation.rollup, situation.status
-    if rollup is None or status is None:
+def _footprint_bytes(situation: Situation) -> int | None:
+    if situation.rollup is None or situation.status is None:
         return None
-    parts = (
-        rollup.pss_anon_bytes,
-        rollup.pss_shmem_bytes,
-        rollup.swap_pss_bytes,
-        rollup.lazyfree_bytes,
-        status.page_table_bytes,
-    )
-    anon, shmem, swap, lazyfree, tables = parts
-    if anon is None or shmem is None or swap is None or lazyfree is None or tables is None:
-        return None
-    return max(0, anon + shmem + swap - lazyfree + tables)
+    return footprint_bytes(situation.status, situation.rollup)
 
 
 def _healthy(situation: Situation) -> Cause:
@@ -106,28 +99,21 @@ def _healthy(situation: Situation) -> Cause:
     )
 
 
-def _verdict(situation: Situation, weighty: list[Finding]) -> str:
+def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -> str:
     rss = situation.rss_bytes
     start = f"{situation.process.comm} (pid {situation.process.pid}) has {size(rss)} resident"
-    unknown = situation.ledger.resident("unexplained")
-    if not weighty and rank.matters(unknown, rss):
-        return f"{start}; what malloc holds is healthy, but {_unexplained(unknown, rss)}."
-    if not weighty:
+    if not weighty and causes_known:
         return f"{start} and holds nothing worth a remedy: healthy."
+    if not weighty:
+        unexplained = situation.ledger.resident("unexplained")
+        return (
+            f"{start}, of which {size(unexplained)} are unexplained: no structure of a known owner "
+            f"was found there ({share(unexplained, rss)})."
+        )
     first = weighty[0]
     said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
     if gains and gains[0].gain_bytes:
         name = {"trim": "malloc_trim(0)"}.get(gains[0].key, gains[0].key)
         said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
-    if rank.matters(unknown - _taken(first, "unexplained"), rss):
-        said += f"; {_unexplained(unknown, rss)}"
     return f"{said}."
-
-
-def _taken(finding: Finding, key: LedgerKey) -> int:
-    return sum(taken for (row, _), taken in finding.takes if row == key)
-
-
-def _unexplained(bytes_: int, rss: int) -> str:
-    return f"{size(bytes_)} ({share(bytes_, rss)}) belong to no owner that was recognised"

@@ -18,13 +18,16 @@ def trim(situation: Situation) -> Remedy:
     )
 
 
-def fewer_arenas(gain_bytes: int | None, arena_max: int) -> Remedy:
+def fewer_arenas(arena_max: int, at_most: str = "") -> Remedy:
+    """What fewer arenas give back depends on whether threads are busy at the same time, which one
+    look cannot tell: nothing if all are, as the fixture arena-spread shows."""
+    depends = f": up to {at_most} if threads are busy in turn, nothing if all are at once"
     return Remedy(
         key="arena-max",
-        action=f"start it with GLIBC_TUNABLES=glibc.malloc.arena_max={arena_max} "
-        f"(or MALLOC_ARENA_MAX={arena_max})",
-        gain_bytes=gain_bytes,
-        gain_is="unknown" if gain_bytes is None else "forecast",
+        action=f"try GLIBC_TUNABLES=glibc.malloc.arena_max={arena_max} (or MALLOC_ARENA_MAX="
+        f"{arena_max}) at its start{depends if at_most else ''}",
+        gain_bytes=None,
+        gain_is="unknown",
         cost="threads wait for each other where they allocate at the same time; a restart",
     )
 

@@ -36,9 +36,17 @@ def top_pinned(situation: Situation) -> Finding | None:
             f"the main heap has {size(main.resident_bytes)} resident, of which "
             f"{size(main.live_bytes)} are live and {size(held)} are whole free pages below top",
             f"top, the only part that free() can give back, has {size(arena.figures.top_bytes)}",
+            *_pin(main),
         ),
         remedies=(remedies.trim(situation), remedies.look_at_pins()),
     )
+
+
+def _pin(main: ArenaResidence) -> tuple[str, ...]:
+    if main.last_live is None:
+        return ()
+    chunk = f"{size(main.last_live_bytes)} at {main.last_live:#x}"
+    return (f"the live chunk nearest to top is one of {chunk}",)
 
 
 def untrimmed_free(situation: Situation) -> Finding | None:

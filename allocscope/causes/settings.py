@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator, Mapping
 
 from allocscope.causes import remedies
 from allocscope.causes.finding import Finding, of_arenas
 from allocscope.causes.remedies import advice
-from allocscope.model.heap import Setting
+from allocscope.immutable import names_of
+from allocscope.model.heap import Setting, Settings
 from allocscope.model.situation import Situation
+from allocscope.parse.environ import TUNABLES, tunables
 from allocscope.units import plural, size
 
 DEFAULT_BYTES = 128 << 10
-MISSPELT = {
-    "MALLOC_MAX_ARENAS": "MALLOC_ARENA_MAX",
-    "MALLOC_ARENAS_MAX": "MALLOC_ARENA_MAX",
-    "MALLOC_ARENA_MAX_": "MALLOC_ARENA_MAX",
-    "MALLOC_MMAP_THRESHOLD": "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD": "MALLOC_TRIM_THRESHOLD_",
-    "MALLOC_TOP_PAD": "MALLOC_TOP_PAD_",
-}
+VARIABLES = frozenset(
+    {
+        "MALLOC_ARENA_MAX", "MALLOC_ARENA_TEST", "MALLOC_CHECK_", "MALLOC_MMAP_MAX_",
+        "MALLOC_MMAP_THRESHOLD_", "MALLOC_PERTURB_", "MALLOC_TOP_PAD_", "MALLOC_TRACE",
+        "MALLOC_TRIM_THRESHOLD_",
+    }
+)  # fmt: skip
+"""What glibc reads (mallopt(3), mtrace(3)); the underscores at the end are a part of the names."""
+OF_OTHERS = frozenset({"MALLOC_CONF", "MALLOC_OPTIONS"})
+"""What jemalloc reads."""
+TUNABLES_KNOWN = frozenset(
+    {
+        "arena_max", "arena_test", "check", "hugetlb", "mmap_max", "mmap_threshold", "mxfast",
+        "perturb", "tcache_count", "tcache_max", "tcache_unsorted_limit", "top_pad",
+        "trim_threshold",
+    }
+)  # fmt: skip
 
 
 def raised_thresholds(situation: Situation) -> Finding | None:
@@ -53,10 +64,11 @@ def raised_thresholds(situation: Situation) -> Finding | None:
 
 def setting_without_effect(situation: Situation) -> Finding | None:
     """What the environment asks for in vain."""
-    wanted = [
-        f"{field.name.removesuffix('_bytes')}: {setting.evidence}, in force is {setting.value}"
-        for field in dataclasses.fields(situation.heap.settings)
-        if isinstance(setting := getattr(situation.heap.settings, field.name), Setting)
+    wanted = list(_unknown_names(situation.environ or {}))
+    wanted += [
+        f"{name.removesuffix('_bytes')}: {setting.evidence}, in force is {setting.value}"
+        for name in names_of(Settings)
+        if isinstance(setting := getattr(situation.heap.settings, name), Setting)
         and setting.without_effect
     ]
     if not wanted:
@@ -78,3 +90,14 @@ def setting_without_effect(situation: Situation) -> Finding | None:
             ),
         ),
     )
+
+
+def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:
+    """Names that look like settings of malloc and that no glibc reads."""
+    for name in environ:
+        if name.startswith("MALLOC_") and name not in VARIABLES | OF_OTHERS:
+            meant = next((known for known in VARIABLES if known.strip("_") == name.strip("_")), "")
+            yield f"no glibc reads {name}" + (f"; the name is {meant}" if meant else "")
+    for name in tunables(environ.get(TUNABLES, "")):
+        if name.startswith("glibc.malloc.") and name[len("glibc.malloc.") :] not in TUNABLES_KNOWN:
+            yield f"no glibc knows the tunable {name}"

@@ -55,7 +55,7 @@ def arena_spread(situation: Situation) -> Finding | None:
             *_limits(situation),
             *_threads(situation),
         ),
-        remedies=(remedies.trim(situation), remedies.fewer_arenas(gain, FEW_ARENAS)),
+        remedies=(remedies.trim(situation), remedies.fewer_arenas(FEW_ARENAS, size(gain))),
     )
 
 
@@ -76,12 +76,17 @@ def _limits(situation: Situation) -> tuple[str, ...]:
 def _threads(situation: Situation) -> tuple[str, ...]:
     attached = [arena.attached_threads for arena in situation.heap.arenas]
     counts = [count for count in attached if count is not None]
-    if not counts:
-        return ()
-    locked = sum(arena.locked for arena in situation.heap.arenas)
+    per_arena = (f"threads per arena: {min(counts)} to {max(counts)}",) if counts else ()
+    seen = situation.contention
+    if seen is None or not seen.look_count:
+        return per_arena
+    taken, waited_for = (
+        share(count, seen.look_count) for count in (seen.locked_count, seen.waited_for_count)
+    )
     return (
-        f"threads per arena: {min(counts)} to {max(counts)}; "
-        f"{plural(locked, 'arena')} locked when it was read",
+        *per_arena,
+        f"in {seen.look_count} looks at the arenas' locks {taken} were taken, {waited_for} with "
+        "others waiting",
     )
 
 
@@ -104,6 +109,6 @@ def thread_top(situation: Situation) -> Finding | None:
         ),
         remedies=(
             remedies.fixed_thresholds(None),
-            remedies.fewer_arenas(None, FEW_ARENAS),
+            remedies.fewer_arenas(FEW_ARENAS),
         ),
     )

@@ -21,8 +21,21 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "explain", "map", "pins", "record", "repro", "trim")
 DEFAULT_VERB = "explain"
+VERBS = (
+    "arenas",
+    "ask",
+    "diff",
+    "doctor",
+    "explain",
+    "footprint",
+    "lazyfree",
+    "map",
+    "pins",
+    "record",
+    "repro",
+    "trim",
+)
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
     "This is a defect of allocscope: please report it, with the output of the same command with "

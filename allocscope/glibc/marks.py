@@ -2,9 +2,9 @@
 own chunks.
 
 Tcaches are followed once for all arenas, because a thread may park chunks of any arena; fastbins
-arena by arena, while its memory is held. Whether links are mangled (safe-linking) is read from the
-lists: with the wrong reading a list does not end after the number of elements that its counter
-tells.
+arena by arena, through its headers where they are long. Whether links are mangled (safe-linking) is
+read from the lists: with the wrong reading a list does not end after the number of elements that
+its counter tells.
 """
 
 from __future__ import annotations

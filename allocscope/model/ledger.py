@@ -144,7 +144,9 @@ def healthy_bytes(rss_bytes: int) -> int:
 @immutable
 class Explanation:
     """The data of the contract. ``peak_rss_bytes`` and ``footprint_bytes`` are None where nothing
-    tells (a recording)."""
+    tells (a recording). ``memory_limit_bytes``: the tightest limit of its control groups, None
+    without one; ``memory_headroom_bytes``: the least that any of them can still grow before the
+    kernel reclaims or kills."""
 
     rss_bytes: int
     peak_rss_bytes: int | None
@@ -154,3 +156,5 @@ class Explanation:
     outside_rss: tuple[OutsideRss, ...]
     causes: tuple[Cause, ...]
     verdict: str
+    memory_limit_bytes: int | None = None
+    memory_headroom_bytes: int | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
+from allocscope.model.fields import HEX
 from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Ledger, OutsideRss
 from allocscope.model.libc import Allocator
@@ -19,7 +20,8 @@ from allocscope.model.process import (
 @immutable
 class ArenaResidence:
     """The resident bytes of one arena by what they are used for, as in the ledger's rows; summed
-    over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``."""
+    over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``;
+    ``last_live`` is the live chunk nearest to top, None without one."""
 
     index: int
     live_bytes: int
@@ -31,6 +33,8 @@ class ArenaResidence:
     top_trimmable_bytes: int
     overhead_bytes: int
     unread_bytes: int
+    last_live: int | None = field(metadata=HEX)
+    last_live_bytes: int
 
     @property
     def free_bytes(self) -> int:
@@ -48,9 +52,20 @@ class ArenaResidence:
 
 
 @immutable
+class Contention:
+    """How often the arenas' lock words were found taken, and taken while others waited for it, in
+    so many looks at a word."""
+
+    look_count: int
+    locked_count: int
+    waited_for_count: int
+
+
+@immutable
 class Situation:
     """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
-    nothing tells (a recording, an old kernel); ``exact`` heap figures are those of ``arenas``."""
+    nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
+    environment; ``heap`` is what ``arenas`` says."""
 
     process: Process
     allocator: Allocator | None
@@ -63,6 +78,8 @@ class Situation:
     status: ProcessStatus | None
     limits: CgroupLimits | None
     outside: tuple[OutsideRss, ...]
+    contention: Contention | None
+    environ: dict[str, str] | None
 
     @property
     def rss_bytes(self) -> int:

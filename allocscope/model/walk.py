@@ -37,6 +37,7 @@ class Region:
     tcache_struct: Sequence[int]
     known: Sequence[int]
     locked: Sequence[int] = ()
+    hugetlb: bool = False
     pins: bool = False
     """Whether to look for what holds free memory (probes/include/pins.h): slower."""
 
@@ -51,6 +52,19 @@ class Words:
 
     pages: bytes
     words: bytes
+
+
+MOST_LARGEST = 10
+"""As many free chunks does a tally name (AS_LARGEST in probes/include/walk.h)."""
+
+
+@immutable
+class FreeChunk:
+    """A chunk in a bin, or top."""
+
+    address: int
+    size_bytes: int
+    resident_bytes: int
 
 
 @immutable
@@ -85,8 +99,9 @@ class Pins:
 
 @immutable
 class Tally:
-    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
-    what the walk looked at, where it was asked to keep that."""
+    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
+    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
+    that."""
 
     live_bytes: int
     live_count: int
@@ -116,6 +131,8 @@ class Tally:
     bin_trimmable_bytes: int
     bin_whole_bytes: int
     top_trimmable_bytes: int
+    last_live: int = field(metadata=HEX)
+    last_live_bytes: int
     trim_break_bytes: int
     locked_trim_bytes: int
     pages: Residency
@@ -127,9 +144,12 @@ class Tally:
     cut_at_top_count: int
     damage_count: int
     first_damage: int = field(metadata=HEX)
+    before_damage: int = field(metadata=HEX)
+    first_footer_mismatch: int = field(metadata=HEX)
     stopped_at: int = field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
+    largest: tuple[FreeChunk, ...] = ()
     words: Words | None = field(default=None, compare=False, repr=False)
     pins: Pins | None = field(default=None, compare=False, repr=False)
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import os
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
 from allocscope.model.pins import Reference
-from allocscope.model.walk import Pinning, Pins, Region, Residency, Tally, Words
+from allocscope.model.walk import FreeChunk, Pinning, Pins, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -64,6 +65,11 @@ class NativeMemory(Closing):
         self.label = label
         self.deadline_ns = 0
         self.keeps_words = False
+
+    @property
+    def source(self) -> Any:
+        """The open as_source, for rooms that call more of the helper than a walk needs."""
+        return self._source
 
     def close(self) -> None:
         if self._source:
@@ -172,8 +178,13 @@ class NativeMemory(Closing):
         return b"".join(parts)
 
     def residency(self, start: int, end: int) -> Residency:
+        return self.residency_in([(start, end)])
+
+    def residency_in(self, spans: Sequence[tuple[int, int]]) -> Residency:
+        """The sum of the page states of all spans."""
+        runs = ffi.new("as_run[]", [(_within(start), _within(end), 0) for start, end in spans])
         out = ffi.new("as_residency *")
-        code = lib.as_residency_of(self._source, _within(start), _within(end), out)
+        code = lib.as_residency_in(self._source, runs, len(spans), out)
         self._check(code, "reading page states")
         return Residency(out.resident_bytes, out.swapped_bytes, out.huge_bytes, out.zero_bytes)
 
@@ -224,6 +235,7 @@ class NativeMemory(Closing):
         native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
+        native.hugetlb = region.hugetlb
         views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
         native.tcache, native.tcache_count = views[0], len(keep[0])
         native.fastbin, native.fastbin_count = views[1], len(keep[1])
@@ -312,18 +324,9 @@ def _words(native: Any) -> Words:
     return Words(pages, copy(native.words, native.word_count * ffi.sizeof("uint64_t")))
 
 
-_CLASS_FIELDS = (
-    "live_count",
-    "live_bytes",
-    "tcache_count",
-    "tcache_bytes",
-    "fastbin_count",
-    "fastbin_bytes",
-    "bin_count",
-    "bin_bytes",
-    "pages_held",
-)
-_OWN_FIELDS = frozenset({"pages", "classes", "words", "pins"})
+_CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "pins"})
+_FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
@@ -333,6 +336,13 @@ def _class_bounds(index: int) -> tuple[int, int]:
     return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
+def _largest(tally: Any) -> Iterator[FreeChunk]:
+    for address, size, resident in _FREE_CHUNK.iter_unpack(ffi.buffer(tally.largest)):
+        if not size:
+            return
+        yield FreeChunk(address, size, resident)
+
+
 def _tally(tally: Any, classes: Any, words: Words | None = None, pins: Pins | None = None) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
@@ -340,9 +350,8 @@ def _tally(tally: Any, classes: Any, words: Words | None = None, pins: Pins | No
     for index in range(lib.AS_CLASSES):
         if data[index * size : (index + 1) * size] != nothing:
             row = classes[index]
-            low, high = _class_bounds(index)
-            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
-            rows.append(SizeClass(min_bytes=low, max_bytes=high, **figures))
+            figures = [getattr(row, name) for name in _CLASS_FIELDS]
+            rows.append(SizeClass(*_class_bounds(index), *figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},
@@ -353,6 +362,7 @@ def _tally(tally: Any, classes: Any, words: Words | None = None, pins: Pins | No
             int(pages.zero_bytes),
         ),
         classes=tuple(rows),
+        largest=tuple(_largest(tally)),
         words=words,
         pins=pins,
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
+from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory
 from allocscope.model.owners import Claim
 
@@ -29,13 +30,16 @@ FEWEST_POOLS = 2
 STACK_CHUNK = struct.Struct("<QQQ")
 STACK_CHUNK_BYTES = 1 << 14
 PAGE = 4096
+MOST_BESIDE_BYTES = 1 << 20
+Span = tuple[int, int]
 
 
-def claims(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterator[Claim]:
+def claims(memory: Memory, spans: Sequence[Span]) -> Iterator[Claim]:
     """Claims within ``spans``: anonymous memory that nobody else owns."""
     for span in spans:
-        yield from _arenas(memory, span)
-        yield from _stack_chunks(memory, span)
+        arenas = list(_arenas(memory, span))
+        yield from arenas
+        yield from _stack_chunks(memory, span, arenas)
 
 
 def _is_pool(address: int, header: bytes, pool_bytes: int) -> int | None:
@@ -51,7 +55,7 @@ def _is_pool(address: int, header: bytes, pool_bytes: int) -> int | None:
     return int(arena) if after % 8 == 0 and before % 8 == 0 else None
 
 
-def _arenas(memory: Memory, span: tuple[int, int]) -> Iterator[Claim]:
+def _arenas(memory: Memory, span: Span) -> Iterator[Claim]:
     for pool_bytes, arena_bytes in POOL_SHAPES:
         found = list(_rows_of_pools(memory, span, pool_bytes, arena_bytes))
         pools = sum(count for _, _, count in found)
@@ -68,7 +72,7 @@ def _arenas(memory: Memory, span: tuple[int, int]) -> Iterator[Claim]:
 
 
 def _rows_of_pools(
-    memory: Memory, span: tuple[int, int], pool_bytes: int, arena_bytes: int
+    memory: Memory, span: Span, pool_bytes: int, arena_bytes: int
 ) -> Iterator[tuple[int, int, int]]:
     """(start, end, pools) of rows of pools, from the first to the end of the last."""
     low, high = -(-span[0] // pool_bytes) * pool_bytes, span[1]
@@ -95,17 +99,34 @@ def _rows_of_pools(
         yield row
 
 
-def _stack_chunks(memory: Memory, span: tuple[int, int]) -> Iterator[Claim]:
-    """A chunk has its size and how many words of it are used behind a pointer to the one before."""
-    start, end = span
-    while end - start >= STACK_CHUNK_BYTES:
-        [header] = memory.read_each([start], STACK_CHUNK.size)
-        if header is None:
-            return
-        before, size, used = STACK_CHUNK.unpack(header)
-        sound = size % STACK_CHUNK_BYTES == 0 and 0 < size <= end - start and before % PAGE == 0
-        if not sound or used > size // 8:
-            return
-        evidence = f"an interpreter stack chunk of {size} bytes says so"
-        yield Claim(start, start + size, "runtime-heap", "CPython stack chunks", evidence)
-        start += size
+def _stack_chunks(memory: Memory, span: Span, arenas: Sequence[Claim]) -> Iterator[Claim]:
+    """A chunk has its size and how many words of it are used behind a pointer to the one before. It
+    begins a mapping, or lies beside arenas, with which the kernel joined its own."""
+    gaps = _gaps(span, arenas) if arenas else [span]
+    for start, end in gaps:
+        at = start
+        while end - at >= STACK_CHUNK_BYTES:
+            size = _stack_chunk_bytes(memory, at, end)
+            if size:
+                evidence = f"an interpreter stack chunk of {size} bytes says so"
+                yield Claim(at, at + size, "runtime-heap", "CPython stack chunks", evidence)
+            elif not arenas:
+                break
+            at += size or PAGE
+
+
+def _gaps(span: Span, arenas: Sequence[Claim]) -> list[Span]:
+    """What is beside the arenas of a span, up to an arena's length each."""
+    edges = [span[0], *(edge for claim in arenas for edge in (claim.start, claim.end)), span[1]]
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return [(start, end) for start, end in pairs if start < end <= start + MOST_BESIDE_BYTES]
+
+
+def _stack_chunk_bytes(memory: Memory, at: int, end: int) -> int:
+    """How long the chunk at ``at`` is, 0 where there is none."""
+    [header] = memory.read_each([at], STACK_CHUNK.size)
+    if header is None:
+        return 0
+    before, size, used = STACK_CHUNK.unpack(header)
+    sound = size % STACK_CHUNK_BYTES == 0 and 0 < size <= end - at and before % PAGE == 0
+    return int(size) if sound and used <= size // WORD else 0

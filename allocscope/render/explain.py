@@ -74,6 +74,9 @@ def _sums(data: Explanation, exact: bool) -> list[str]:
         found.append(f"peak {size(data.peak_rss_bytes, exact)}")
     if data.footprint_bytes is not None:
         found.append(f"footprint {size(data.footprint_bytes, exact)}")
+    if data.memory_limit_bytes is not None:
+        left = size(data.memory_headroom_bytes, exact)
+        found.append(f"cgroup limit {size(data.memory_limit_bytes, exact)}, {left} left")
     drift = "the rows add up to RSS"
     if data.drift_bytes:
         drift = f"drift {signed_size(data.drift_bytes, exact)}"

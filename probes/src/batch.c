@@ -75,7 +75,7 @@ static int read_some(batch *b, const uint64_t *addresses, const size_t *wanted, 
         remote[i] = (struct iovec){(void *)(uintptr_t)addresses[wanted[i]], size};
     }
     for (size_t done = 0; done < count;) {
-        ssize_t got = process_vm_readv(b->source->pid, local + done, count - done, remote + done, count - done, 0);
+        ssize_t got = as_peek(b->source, local + done, remote + done, count - done);
         if (got < 0 && errno != EFAULT)
             return errno;
         size_t whole = got > 0 ? (size_t)got / size : 0;
@@ -117,7 +117,7 @@ int batch_read(batch *b, const uint64_t *addresses, size_t count, size_t size, v
 
 int as_read_each(as_source *s, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok)
 {
-    if (count <= FEW) { /* cheaper to ask for each page than for 64 MiB around it */
+    if (count <= FEW) { /* cheaper to ask for each page than for 2 MiB around it */
         for (size_t i = 0; i < count; i++) {
             int error = as_read(s, addresses[i], (char *)buffer + i * size, size);
             if (error && error != ENODATA && error != EFAULT)

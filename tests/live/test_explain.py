@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from live.programs import READY_SECONDS
 
-from allocscope.app.explain import ExplainOptions, explain
+from allocscope.app.explain import ExplainOptions, explain, survey
 from allocscope.lab import fixture
 from allocscope.lab.child import child
 from allocscope.lab.fixture import RunningFixture
@@ -112,6 +112,42 @@ def test_a_trim_releases_what_the_remedy_forecasts(name: str, running: Running) 
     assert [released] == pytest.approx(list(gains), rel=0.05)
     after = explained(target.pid).data
     assert resident(after, "glibc-free-whole-pages") == 0
+
+
+def test_without_a_tcache_the_hoard_is_as_much_smaller_as_was_forecast(running: Running) -> None:
+    target = running("tcache-hoard")
+    cause = explained(target.pid).data.causes[0]
+    [gain] = [r.gain_bytes for r in cause.remedies if r.key == "tcache-count"]
+    setting = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    without = running("tcache-hoard", environment=setting)
+    fallen = kernel_says(target.pid, "Rss") - kernel_says(without.pid, "Rss")
+    assert fallen == pytest.approx(gain, rel=0.2)
+    assert explained(without.pid).data.causes[0].key == "healthy"
+
+
+def test_fewer_arenas_give_back_nothing_where_all_threads_are_busy_at_once(
+    running: Running,
+) -> None:
+    """So the gain is called unknown, however many arenas stand empty now."""
+    target = running("arena-spread")
+    cause = explained(target.pid).data.causes[0]
+    assert [r.gain_is for r in cause.remedies if r.key == "arena-max"] == ["unknown"]
+    few = running("arena-spread", environment={"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"})
+    assert kernel_says(few.pid, "Rss") > 0.9 * kernel_says(target.pid, "Rss")
+
+
+def test_the_chunk_that_pins_the_heap_is_named(running: Running) -> None:
+    cause = explained(running("pinned-top").pid).data.causes[0]
+    assert cause.key == "top-pinned"
+    assert any("one of 112 bytes at 0x" in text for text in cause.evidence)
+
+
+@pytest.mark.parametrize("name", ["busy", "healthy"])
+def test_locks_are_found_taken_where_threads_allocate(name: str, running: Running) -> None:
+    seen = survey(running(name).pid, ExplainOptions()).data.contention
+    assert seen is not None
+    assert seen.look_count >= 64
+    assert (seen.locked_count > 0) == (name == "busy")
 
 
 def test_a_server_that_has_just_started_is_healthy(tmp_path: Path) -> None:

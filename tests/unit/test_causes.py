@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, smaps
 
-from allocscope.causes.explanation import RULES, explain, footprint_bytes
+from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
+from allocscope.model.libc import Allocator
 from allocscope.model.process import ProcessStatus, SmapsRollup
-from allocscope.model.situation import Situation
+from allocscope.model.situation import Contention, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
 RAISED = dataclasses.replace(SETTINGS, trim_threshold_bytes=setting(64 * MIB, "dynamic"))
@@ -143,6 +144,59 @@ def test_healthy_up_to_16_mib_or_a_tenth_of_rss(live: int, free: int, healthy: b
     assert [c.key for c in found.causes if c.key != "healthy"] == ["scattered-live"]
 
 
+def test_names_that_no_glibc_reads_are_told() -> None:
+    environ = {
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD": "100000",
+        "MALLOC_MAX_ARENAS": "2",
+        "MALLOC_CONF": "narenas:2",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.arenas=2:glibc.cpu.x=1",
+    }
+    causes = {cause.key: cause for cause in explain(situation(environ=environ)).causes}
+    assert causes["setting-without-effect"].evidence == (
+        "no glibc reads MALLOC_TRIM_THRESHOLD; the name is MALLOC_TRIM_THRESHOLD_",
+        "no glibc reads MALLOC_MAX_ARENAS",
+        "no glibc knows the tunable glibc.malloc.arenas",
+    )
+
+
+def test_the_chunk_that_pins_is_named() -> None:
+    main = dataclasses.replace(
+        arena(0, live=1, whole_pages=50), last_live=0x55D0_0300_0010, last_live_bytes=112
+    )
+    evidence = explain(situation(main)).causes[0].evidence
+    assert evidence[-1] == "the live chunk nearest to top is one of 112 bytes at 0x55d003000010"
+
+
+def test_contention_is_told_where_arenas_are_judged() -> None:
+    made = situation(arena(0, live=1), *SPREAD, contention=Contention(200, 50, 2))
+    assert (
+        "in 200 looks at the arenas' locks 25 % were taken, 1 % with others waiting"
+        in explain(made).causes[0].evidence
+    )
+
+
+def test_what_is_unexplained_is_not_called_healthy() -> None:
+    found = explain(situation(arena(0, live=20), holdings=(holding("unexplained", 20),)))
+    assert found.causes == ()
+    assert found.verdict == (
+        "server (pid 4711) has 40.0 MiB resident, of which 20.0 MiB are unexplained: no structure "
+        "of a known owner was found there (50 %)."
+    )
+
+
+def test_where_another_allocator_serves_malloc_what_is_unexplained_is_a_hint_at_it() -> None:
+    made = situation(
+        arena(0, live=1),
+        holdings=(holding("unexplained", 50),),
+        allocator=Allocator("jemalloc", ()),
+    )
+    first = explain(made).causes[0]
+    assert (first.key, first.confidence) == ("other-allocator", "hint")
+    assert first.exclusive_bytes == 50 * MIB
+    assert "jemalloc" in first.title
+
+
 def test_the_verdict_names_the_process_the_cause_and_the_gain() -> None:
     verdict = explain(situation(arena(0, live=2, whole_pages=48))).verdict
     assert verdict == (
@@ -152,16 +206,14 @@ def test_the_verdict_names_the_process_the_cause_and_the_gain() -> None:
     )
 
 
-def test_a_remedy_that_gives_nothing_back_is_not_offered() -> None:
+def test_a_trim_that_gives_nothing_back_is_not_offered() -> None:
     found = explain(situation(arena(0, live=1), *(arena(i, live=1, top=9) for i in range(1, 6))))
     assert found.causes[0].key == "arena-spread"
     assert [remedy.key for remedy in found.causes[0].remedies] == ["arena-max"]
 
 
-def test_footprint_is_the_formula_of_the_contract() -> None:
+def test_footprint_and_peak_are_told_where_the_kernel_does() -> None:
     made = situation(arena(0, live=100), rollup=ROLLUP, status=STATUS)
-    assert footprint_bytes(made) == (50 + 3 + 5 - 2 + 1) * MIB
+    assert explain(made).footprint_bytes == (50 + 3 + 5 - 2 + 1) * MIB
     assert explain(made).peak_rss_bytes == 120 * MIB
-    no_anon = dataclasses.replace(ROLLUP, pss_anon_bytes=None)
-    assert footprint_bytes(dataclasses.replace(made, rollup=no_anon)) is None
-    assert footprint_bytes(situation()) is None
+    assert explain(situation()).footprint_bytes is None

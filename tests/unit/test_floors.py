@@ -64,11 +64,15 @@ ASKING = {
     "arenas_frozen",
     "ask",
     "doctor",
+    "doctor_leftovers",
     "doctor_target",
     "frozen_heap",
     "glibc_says",
+    "reclaim",
     "record_frozen",
+    "trim_apply",
     "trim_rehearse",
+    "trim_repeat",
 }
 """The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
 and so may reach ``act``."""

@@ -166,6 +166,15 @@ def test_a_chunk_of_the_interpreters_stack_says_how_long_it_is() -> None:
     assert claims_of_cpython(image, (BASE, BASE + POOL)) == []
 
 
+def test_a_chunk_of_the_interpreters_stack_beside_pools_is_found() -> None:
+    image = Image()
+    for number in range(4):
+        pool(image, BASE + number * POOL)
+    image.words(BASE + 4 * POOL + 0x3000, 0, POOL, 100)
+    claims = claims_of_cpython(image, (BASE, BASE + 4 * POOL + 0x3000 + POOL))
+    assert spans_of(claims) == [(0, 4 * POOL), (4 * POOL + 0x3000, 5 * POOL + 0x3000)]
+
+
 # ---- V8 ----
 
 CHUNK = 1 << 18

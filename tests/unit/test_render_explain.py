@@ -63,6 +63,12 @@ def test_what_matters_is_told_at_length_and_the_rest_in_a_line() -> None:
     assert "glibc.malloc.tcache_count=0" not in text
 
 
+def test_the_limit_of_a_container_is_shown_with_what_is_left() -> None:
+    data = dataclasses.replace(DATA, memory_limit_bytes=512 * MIB, memory_headroom_bytes=100 * MIB)
+    assert "cgroup limit 512.0 MiB, 100.0 MiB left" in shown(140, data)
+    assert "cgroup" not in shown(140)
+
+
 def test_drift_is_shown_with_its_sign() -> None:
     assert "drift -12.0 KiB" in shown(data=dataclasses.replace(DATA, drift_bytes=-12 << 10))
 
