@@ -74,6 +74,7 @@ class _Attempt:
     ) -> None:
         self._process = process
         self._pid = process.pid
+        self._auxv = procfs.auxv(process.pid)
         self._plan = plan
         self._stacks = stacks
         self._deadline_ns = deadline_ns
@@ -85,7 +86,7 @@ class _Attempt:
     def until_done(self) -> LiveCall:
         reasons: dict[int, str] = {}
         for _ in moments(self._deadline_ns, _LONGEST_PAUSE_S):
-            procfs.same(self._process)
+            self._refuse_other_program()
             vet.refuse_stopped(self._pid)
             candidates, unfit = trim_thread.choose(self._pid, self._stacks, self._plan.native)
             tried = {
@@ -126,7 +127,16 @@ class _Attempt:
         if how.step in _NOT_THIS_THREAD or (how.step < lib.AS_AT_CALL and number == errno.ESRCH):
             reasons[chosen.tid] = trim_thread.phrase(how.step, number)
             return None
+        if how.step == lib.AS_AT_CODE:
+            self._refuse_other_program()
         raise self._failure(chosen.tid, how.step, number)
+
+    def _refuse_other_program(self) -> None:
+        """Raises NoSuchProcess. After an execve, even of the same program, nothing that was found
+        out holds; the auxiliary vector tells, by the random places of program and stack."""
+        procfs.same(self._process)
+        if procfs.auxv(self._pid) != self._auxv:
+            raise NoSuchProcess(f"process {self._pid} called exec meanwhile", "Ask again.")
 
     def _failure(self, tid: int, step: int, number: int) -> Exception:
         thread = borrow.describe(self._pid, tid)

@@ -268,8 +268,7 @@ def test_the_target_ends_meanwhile(program: Path, monkeypatch: pytest.MonkeyPatc
 
         def too_late(*arguments: object) -> tuple[list[Candidate], dict[int, str]]:
             found = choose(*arguments)  # type: ignore[arg-type]
-            waiter._process.kill()
-            waiter._process.wait()
+            waiter.kill()
             return found
 
         monkeypatch.setattr(trim_thread, "choose", too_late)
