@@ -20,7 +20,7 @@ from typing import Any
 
 from allocscope.act import borrow, trim_plan, trim_thread, vet
 from allocscope.act.moments import moments
-from allocscope.act.tracer import Tracer, failure
+from allocscope.act.tracer import Tracer, failure, has_ended
 from allocscope.act.trim_thread import Candidate
 from allocscope.errors import NoSuchProcess, Unsafe
 from allocscope.glibc.locate import Located
@@ -124,7 +124,11 @@ class _Attempt:
         self._pause_ns += how.pause_ns - duration_ns[0]
         if not number:
             return LiveCall(chosen.tid, duration_ns[0], self._pause_ns, how.result)
-        if how.step in _NOT_THIS_THREAD or (how.step < lib.AS_AT_CALL and number == errno.ESRCH):
+        early = how.step < lib.AS_AT_CALL
+        if early and (number == errno.ESRCH or has_ended(chosen.tid)):
+            reasons[chosen.tid] = "has ended"
+            return None
+        if how.step in _NOT_THIS_THREAD:
             reasons[chosen.tid] = trim_thread.phrase(how.step, number)
             return None
         if how.step == lib.AS_AT_CODE:
