@@ -34,7 +34,7 @@ _LONGEST_PAUSE_S = 0.01
 """Between two looks: a thread that rarely rests does so for a millisecond or two."""
 _TRIES_PER_MOMENT = 4
 _CLEAN_UP_NS = 3_000_000_000
-_LEAST_NS = 100_000_000
+_LEAST_NS = 1_000_000_000
 """What a try has that is begun just before the deadline."""
 _LATER = (
     "Try again at a quieter moment, or give a longer --deadline. The forecast and the rehearsal "

@@ -222,7 +222,11 @@ def test_states_in_which_nobody_is_asked(ask_program: Path, state: str, word: st
 
 @pytest.mark.parametrize(
     ("kind", "word"),
-    [("coroutine", "stands on no ordinary stack"), ("blocked", "has none of SIGURG")],
+    [
+        ("coroutine", "stands on no ordinary stack"),
+        ("blocked", "has none of SIGURG"),
+        ("handler", "runs a signal handler"),
+    ],
 )
 def test_threads_that_are_not_fit(
     program: Path, monkeypatch: pytest.MonkeyPatch, kind: str, word: str

@@ -2,7 +2,8 @@
  *
  * usage: trimmed KIND [--locked]
  *   KIND: read poll ppoll nanosleep futex epoll sigtimedwait accept recv wait pause: the call that the waiter is in;
- *         blocked: read, with all signals blocked; coroutine: read, on a stack in the heap
+ *         blocked: read, with all signals blocked; coroutine: read, on a stack of its own; handler: read, in a signal
+ *         handler that returns by code of the program's own, not by libc's
  *   --locked: all memory is mlocked, so that malloc_trim's madvise fails and sets errno
  *
  * The waiter makes its call with every register filled, and compares them when it is over. Protocol: one JSON line when it is
@@ -203,6 +204,24 @@ static void make_the_call(void)
 
 static ucontext_t outside, inside;
 
+static void in_handler(int number)
+{
+    (void)number;
+    make_the_call();
+}
+
+/* libc's sigaction would put its own way back in. */
+void own_way_back(void);
+asm(".globl own_way_back\nown_way_back: mov $15,%eax; syscall\n");
+
+static void wait_in_handler(void)
+{
+    const struct { void (*handler)(int); unsigned long flags; void (*restorer)(void); uint64_t mask; } action = {
+        in_handler, 0x04000000 /* SA_RESTORER */, own_way_back, 0};
+    syscall(SYS_rt_sigaction, SIGUSR2, &action, NULL, sizeof action.mask);
+    syscall(SYS_tgkill, getpid(), waiter_tid, SIGUSR2);
+}
+
 static void *wait_here(void *unused)
 {
     static char alternate[STACK_BYTES];
@@ -226,6 +245,8 @@ static void *wait_here(void *unused)
         inside.uc_link = &outside;
         makecontext(&inside, make_the_call, 0);
         swapcontext(&outside, &inside);
+    } else if (is("handler")) {
+        wait_in_handler();
     } else {
         make_the_call();
     }
