@@ -56,19 +56,6 @@ def _safe_linking_by_version(version: str | None) -> bool:
     return number is None or number >= SAFE_LINKING_SINCE
 
 
-def _parked_sizes(memory: NativeMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
-    """How many chunks each thread's tcache holds, and their bytes."""
-    by_tid = reading.parked.by_tid
-    sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
-    return {
-        tid: (
-            len(chunks),
-            sum(int.from_bytes(next(sizes) or b"", "little") & ~7 for _ in chunks),
-        )
-        for tid, chunks in by_tid.items()
-    }
-
-
 def read(
     memory: NativeMemory,
     target: Target,
@@ -105,7 +92,7 @@ def read(
         frozen=recorded or sort == FROZEN,
     )
     resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
-    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
+    return HeapAnswer(reading, image, sort, resident, reading.parked.sizes(memory))
 
 
 def present(

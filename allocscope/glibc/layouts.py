@@ -11,9 +11,7 @@ alone, and has not been run.
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 
 WORD = 8
 HEAP_MAX_BYTES = 64 << 20
@@ -130,7 +128,7 @@ STATE_A = StateLayout(
     max_system_mem=2176,
     since="the oldest known here (2.17)",
 )
-STATE_B = dataclasses.replace(
+STATE_B = replace(
     STATE_A,
     name="B",
     size=2192,
@@ -186,10 +184,8 @@ PAR_1 = ParLayout(
     tcache_count=None,
     since="the oldest known here (2.17)",
 )
-PAR_2 = dataclasses.replace(
-    PAR_1, name="P2", size=80, sbrk_base=72, since="2.24: max_total_mem removed"
-)
-PAR_3 = dataclasses.replace(
+PAR_2 = replace(PAR_1, name="P2", size=80, sbrk_base=72, since="2.24: max_total_mem removed")
+PAR_3 = replace(
     PAR_2,
     name="P3",
     size=112,
@@ -236,10 +232,10 @@ TCACHE_1 = TcacheLayout(
     key_is_address=False,
     since="d5c3fafc43 (2.26): tcache",
 )
-TCACHE_2 = dataclasses.replace(
+TCACHE_2 = replace(
     TCACHE_1, name="T2", key_is_address=True, since="4b246928bd (2.29): key is the struct's address"
 )
-TCACHE_3 = dataclasses.replace(
+TCACHE_3 = replace(
     TCACHE_2,
     name="T3",
     counter_bytes=2,
@@ -247,10 +243,8 @@ TCACHE_3 = dataclasses.replace(
     chunk_sizes=(0x290, 0x2A0),
     since="1f50f2ad85 (2.30): 16-bit counts",
 )
-TCACHE_4 = dataclasses.replace(
-    TCACHE_3, name="T4", key_is_address=False, since="fc859c3048 (2.34): random key"
-)
-TCACHE_5 = dataclasses.replace(
+TCACHE_4 = replace(TCACHE_3, name="T4", key_is_address=False, since="fc859c3048 (2.34): random key")
+TCACHE_5 = replace(
     TCACHE_4,
     name="T5",
     slot_count=76,
@@ -259,7 +253,7 @@ TCACHE_5 = dataclasses.replace(
     counts_free_slots=True,
     since="7e10e30e64 (2.42): num_slots, large bins",
 )
-TCACHE_6 = dataclasses.replace(
+TCACHE_6 = replace(
     TCACHE_5,
     name="T6",
     chunk_sizes=(0x300, 0x310, 0x320),

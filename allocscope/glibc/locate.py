@@ -91,7 +91,9 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
 def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
     state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
     for start, data in areas:
-        for address in self_linked(start, data):
+        linked = set(self_linked(start, data))
+        last_of_series = sorted(a for a in linked if a + 2 * WORD not in linked)  # as bin 127 is
+        for address in last_of_series:
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
                 if offset < 0 or offset + layout.size > len(data) or (start + offset) % 16:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 
@@ -13,8 +11,8 @@ class Mapping:
     """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
     kernel prints it otherwise."""
 
-    start: int = dataclasses.field(metadata=HEX)
-    end: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    end: int = field(metadata=HEX)
     perms: str
     offset: int
     device: str
@@ -78,7 +76,7 @@ class ProcessStatus:
 
     ``state``: one letter. ``uid``: the effective one. ``ns_pid``: its pid in each pid namespace,
     outermost first. ``tgid``: the process that this task is a thread of. ``cpus_allowed``: a list
-    such as ``0-3,8``."""
+    such as ``0-3,8``. ``comm``: the name. ``ppid``: the parent, 0 outside of our pid namespace."""
 
     state: str
     tracer_pid: int
@@ -94,6 +92,8 @@ class ProcessStatus:
     tgid: int | None = None
     cpus_allowed: str | None = None
     effective_capabilities: int | None = None
+    comm: str = ""
+    ppid: int | None = None
 
 
 @immutable
@@ -186,10 +186,10 @@ class AuxVector:
     a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
     ``secure``: set-id or similar, so that glibc ignored its environment."""
 
-    base: int = dataclasses.field(metadata=HEX)
-    phdr: int = dataclasses.field(metadata=HEX)
+    base: int = field(metadata=HEX)
+    phdr: int = field(metadata=HEX)
     phnum: int
-    entry: int = dataclasses.field(metadata=HEX)
+    entry: int = field(metadata=HEX)
     page_bytes: int
     secure: bool
 
@@ -202,8 +202,8 @@ class CgroupLimits:
     ``cpus``: CPU time per time, None without a quota. ``memory_limit_bytes``: None without a
     limit. ``memory_usage_bytes``: of its own group, page cache included.
     ``memory_headroom_bytes``: the least that any of those groups can still grow before the kernel
-    reclaims or kills; None without a limit. ``cpu_path`` and ``memory_path``: the directory that
-    sets the tightest limit, or the process's own, None where it cannot be seen."""
+    has to kill, page cache given up; None without a limit. ``cpu_path`` and ``memory_path``: the
+    directory that sets the tightest limit, or the process's own, None where it cannot be seen."""
 
     cpus: float | None
     cpu_path: str | None

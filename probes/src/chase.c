@@ -76,7 +76,6 @@ static int follow(batch *b, const as_list *lists, size_t list_count, follower *f
             }
             error = keep(&followers[i]);
             followers[i].at = lists[i].mangled ? r->values[k] ^ (r->links[k] >> 12) : r->values[k];
-            as_prefetch_held(b->source, followers[i].at + (uint64_t)lists[i].link_offset);
             r->active[going++] = i;
         }
         if (error)

@@ -2,6 +2,7 @@
  * header has been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
+#include "headers.h"
 #include "sorted.h"
 #include "trim_rule.h"
 #include "window.h"
@@ -10,9 +11,6 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
-
-/* How far ahead memory is asked for: held memory is cold when the walk comes by. */
-enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
 
 enum { PREV_INUSE = 1, FLAG_BITS = 7, FENCEPOST = 16 };
 
@@ -311,12 +309,19 @@ static int walk_chunks(walker *w)
 {
     const as_region *g = w->region;
     window *win = &w->window;
-    uint64_t at = g->first, ahead = 0;
+    uint64_t at = g->first;
+    header_cursor kept = headers_from(win->source->headers, at);
     if (at >= g->limit) {
         stop(w, at, AS_STOP_LIMIT);
         return 0;
     }
     while (at) {
+        int links_there;
+        const uint64_t *words = headers_take(&kept, at, &links_there);
+        if (words) {
+            at = step(w, at, (const unsigned char *)words, links_there);
+            continue;
+        }
         if (!window_holds(win, at)) {
             if (g->deadline_ns && now_ns() > g->deadline_ns) {
                 settle(w, 1);
@@ -327,22 +332,12 @@ static int walk_chunks(walker *w)
             int error = window_move(win, at);
             if (error)
                 return error;
-            ahead = 0;
         }
-        uint64_t offset = at - win->base, page = offset / WINDOW_PAGE;
-        if (!win->there[page] || offset % 16) {
+        const unsigned char *bytes = window_chunk(win, at, &links_there);
+        if (bytes)
+            at = step(w, at, bytes, links_there);
+        else if (window_holds(win, at))
             at = skip_damage(w, at);
-            continue;
-        }
-        int link_there = (offset + 32 <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
-        if (!link_there && at + 32 < win->limit && win->there == win->own_there && page + 1 == WINDOW_PAGES) {
-            win->end = at; /* the links lie in the next block: read it from here */
-            continue;
-        }
-        if (win->there != win->own_there) /* held memory is cold, a block just read is not */
-            for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
-                __builtin_prefetch(win->bytes + ahead);
-        at = step(w, at, win->bytes + offset, link_there);
     }
     return 0;
 }
