@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import os
 import random
+import select
 import shutil
 import signal
 import statistics
@@ -170,7 +171,8 @@ def _fork(pid: int, action: str, after_s: float | None) -> tuple[bool, float]:
         finally:
             os._exit(0)
     if after_s is not None:
-        time.sleep(after_s)
+        with open(os.pidfd_open(child), "rb") as end:
+            select.select([end], [], [], after_s)  # it may be over before
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status), time.monotonic() - begun
