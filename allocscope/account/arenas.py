@@ -18,8 +18,10 @@ from allocscope.model.heap import (
     Arena,
     Figures,
     Heap,
+    LargeFree,
     Mmapped,
     Overhead,
+    PageHolder,
     SizeClass,
     ThreadCache,
 )
@@ -225,6 +227,48 @@ def _summed(parts: Sequence[SizeClass]) -> SizeClass:
         if name not in bounds
     }
     return SizeClass(**bounds, **counted)
+
+
+PAGE = 4096
+FIRST_FEW = 10
+"""How many page holders and large free chunks are named; the walk keeps as many of each row."""
+
+
+def page_holders(classes: Sequence[SizeClass]) -> tuple[PageHolder, ...]:
+    """The size classes whose live chunks are on the most resident pages. A page may count for
+    several."""
+    holding = sorted(
+        (row for row in classes if row.pages_held), key=lambda row: (-row.pages_held, row.min_bytes)
+    )
+    return tuple(
+        PageHolder(
+            min_bytes=row.min_bytes,
+            max_bytes=row.max_bytes,
+            pages_held=row.pages_held,
+            held_bytes=row.pages_held * PAGE,
+            live_count=row.live_count,
+            live_bytes=row.live_bytes,
+        )
+        for row in holding[:FIRST_FEW]
+    )
+
+
+def largest_free(reading: HeapReading) -> tuple[LargeFree, ...]:
+    """The largest free chunks of all arenas, tops included."""
+    found = [
+        LargeFree(
+            arena_index=item.index,
+            address=chunk.address,
+            size_bytes=chunk.size_bytes,
+            resident_bytes=chunk.resident_bytes,
+            is_top=chunk.address == item.state.top,
+        )
+        for item in reading.arenas
+        for piece in item.pieces
+        for chunk in piece.tally.largest
+    ]
+    found.sort(key=lambda chunk: (-chunk.size_bytes, chunk.address))
+    return tuple(found[:FIRST_FEW])
 
 
 def thread_caches(

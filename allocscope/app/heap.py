@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
-from allocscope.app.target import Target, find_malloc, libc_of
+from allocscope.app.target import OtherMalloc, Target, find_malloc, libc_of, other_mallocs
 from allocscope.glibc.locate import Located
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
@@ -31,13 +31,16 @@ VALIDATED = "validated"
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
-    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache."""
+    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache. ``hugetlb_bytes``: of the heap,
+    on hugetlb pages that are there. ``others``: mallocs in use beside this one."""
 
     reading: HeapReading
     image: LibcImage
     sort: str
     mmapped_resident_bytes: int
     parked: dict[int, tuple[int, int]]
+    hugetlb_bytes: int = 0
+    others: tuple[OtherMalloc, ...] = ()
 
     @property
     def consistency(self) -> str:
@@ -82,6 +85,7 @@ def read(
         spans=target.anonymous_spans,
         brk_end=max((end for _, end in target.brk_spans), default=0),
         safe_linking_default=_safe_linking_by_version(image.version),
+        hugetlb_spans=target.hugetlb_spans,
         trim=trim,
     )
     reading = read_heap(
@@ -91,8 +95,26 @@ def read(
         max_rounds=max_rounds,
         frozen=recorded or sort == FROZEN,
     )
-    resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
-    return HeapAnswer(reading, image, sort, resident, reading.parked.sizes(memory))
+    huge = {start for start, _ in target.hugetlb_spans}
+    resident = sum(
+        memory.residency(start, end).resident_bytes
+        for start, end in reading.mmapped
+        if start not in huge
+    )
+    parked = reading.parked.sizes(memory)
+    hugetlb = _hugetlb_bytes(memory, target, reading)
+    others = other_mallocs(memory, target, image)
+    return HeapAnswer(reading, image, sort, resident, parked, hugetlb, others)
+
+
+def _hugetlb_bytes(memory: NativeMemory, target: Target, reading: HeapReading) -> int:
+    ours = [(piece.start, piece.end) for item in reading.arenas for piece in item.pieces]
+    ours += reading.mmapped
+    return sum(
+        memory.residency(low, high).resident_bytes
+        for low, high in target.hugetlb_spans
+        if any(start < high and low < end for start, end in ours)
+    )
 
 
 def present(
@@ -117,15 +139,18 @@ def present(
             version=answer.image.version,
         ),
     )
+    classes = account.size_classes(reading)
     return ArenasData(
         rss_bytes=rss_bytes,
         arenas=arenas,
         mmapped=account.mmapped(reading, answer.mmapped_resident_bytes),
         totals=account.totals([arena.figures for arena in arenas]),
         settings=settings,
-        size_classes=account.size_classes(reading),
+        size_classes=classes,
         threads=account.thread_caches(reading, answer.parked),
         glibc_says=glibc_says,
+        page_holders=account.page_holders(classes),
+        largest_free=account.largest_free(reading),
     )
 
 
@@ -142,6 +167,7 @@ def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> t
     """What the reader of this answer must know."""
     return (
         tuple(_layout_caveats(answer))
+        + tuple(_other_caveats(answer))
         + tuple(_validation_caveats(answer, of_core))
         + tuple(_sum_caveats(answer, data))
     )
@@ -156,6 +182,18 @@ def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
             "process shows, and the library's version is not known or is another."
         )
         yield Caveat("layout-ambiguous", text)
+
+
+def _other_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    for other in answer.others:
+        arenas = f"{other.arena_count} arena{'s' if other.arena_count > 1 else ''}"
+        text = (
+            f"There is another malloc in this process, that of {other.path} (loaded once more, in "
+            f"a namespace of its own, or preloaded): {arenas} of {other.system_bytes} bytes, "
+            f"{other.mmapped_count} chunks with mappings of their own of {other.mmapped_bytes} "
+            "bytes. None of that is in these figures."
+        )
+        yield Caveat("other-malloc", text)
 
 
 def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
@@ -193,6 +231,12 @@ def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
 
 
 def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
+    if answer.hugetlb_bytes:
+        text = (
+            f"{answer.hugetlb_bytes} bytes of the heap are on hugetlb pages: RSS does not count "
+            "them, and nothing here counts them as resident."
+        )
+        yield Caveat("hugetlb", text)
     moving = {item.index for item in answer.reading.arenas if item.changed or item.cut_short}
     still = [arena for arena in data.arenas if arena.index not in moving]
     unread = [arena for arena in still if arena.figures.unread_bytes]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import Layout, TcacheLayout
 from allocscope.glibc.locate import Located
+from allocscope.glibc.main_arena import main_pieces, rows_of
 from allocscope.glibc.marks import (
     Marks,
     Parked,
@@ -22,14 +23,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import (
-    PLAIN_TRIM,
-    Surroundings,
-    Trim,
-    main_pieces,
-    rows_of,
-    thread_pieces,
-)
+from allocscope.glibc.pieces import PLAIN_TRIM, Surroundings, Trim, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
@@ -55,7 +49,8 @@ three microseconds for one link of each list; keeping takes as long as there are
 @immutable
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
-    (ascending) and the end of the break; and which malloc_trim is to be foretold."""
+    (ascending), the end of the break, which malloc_trim is to be foretold, and which of the
+    mappings are of hugetlb pages."""
 
     memory: Memory
     walker: Walker
@@ -65,6 +60,7 @@ class Subject:
     brk_end: int
     safe_linking_default: bool
     trim: Trim = PLAIN_TRIM
+    hugetlb_spans: tuple[tuple[int, int], ...] = ()
 
 
 @immutable
@@ -155,6 +151,8 @@ class _Reader:
             subject.spans,
             subject.brk_end,
             subject.trim,
+            subject.hugetlb_spans,
+            frozenset(arena.address for arena in arenas),
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 
@@ -168,7 +166,7 @@ class _Reader:
         pieces = []
         try:
             if index:
-                heaps = tuple(read_heaps(memory, arena))
+                heaps = tuple(read_heaps(memory, arena, around.heap_max_bytes))
             few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
             fast, whole = fast_chunks(memory, arena, now.safe_linking, few)
             with contextlib.ExitStack() as stack:

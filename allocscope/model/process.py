@@ -40,6 +40,11 @@ class Mapping:
         """Private memory without a file behind it: "", [heap], [stack], [anon:…]."""
         return self.inode == 0 and self.private
 
+    @property
+    def hugetlb(self) -> bool:
+        """Private memory of hugetlb pages, which the kernel names like a file of its own."""
+        return self.path.startswith("/anon_hugepage") and self.private
+
 
 @immutable
 class SmapsEntry:
@@ -94,6 +99,7 @@ class ProcessStatus:
     effective_capabilities: int | None = None
     comm: str = ""
     ppid: int | None = None
+    hugetlb_bytes: int | None = None
 
 
 @immutable

@@ -37,6 +37,7 @@ class Region:
     tcache_struct: Sequence[int]
     known: Sequence[int]
     locked: Sequence[int] = ()
+    hugetlb: bool = False
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -52,9 +53,19 @@ class Words:
 
 
 @immutable
+class FreeChunk:
+    """A chunk in a bin, or top."""
+
+    address: int
+    size_bytes: int
+    resident_bytes: int
+
+
+@immutable
 class Tally:
-    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
-    what the walk looked at, where it was asked to keep that."""
+    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
+    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
+    that."""
 
     live_bytes: int
     live_count: int
@@ -84,6 +95,8 @@ class Tally:
     bin_trimmable_bytes: int
     bin_whole_bytes: int
     top_trimmable_bytes: int
+    last_live: int = field(metadata=HEX)
+    last_live_bytes: int
     trim_break_bytes: int
     locked_trim_bytes: int
     pages: Residency
@@ -98,6 +111,7 @@ class Tally:
     stopped_at: int = field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
+    largest: tuple[FreeChunk, ...] = ()
     words: Words | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -29,6 +29,7 @@ def parse(data: bytes) -> ProcessStatus:
             peak_rss_bytes=_size(lines, b"VmHWM"),
             page_table_bytes=_size(lines, b"VmPTE"),
             swap_bytes=_size(lines, b"VmSwap"),
+            hugetlb_bytes=_size(lines, b"HugetlbPages"),
             locked_bytes=_size(lines, b"VmLck"),
             seccomp=int(lines.get(b"Seccomp", b"0")),
             ns_pid=tuple(int(pid) for pid in lines.get(b"NSpid", b"").split()),

@@ -8,8 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Page states, as bits of as_run.flags. A zero page is mapped but belongs to nobody: it does not count as resident. */
-enum { AS_PRESENT = 1, AS_SWAPPED = 2, AS_ZERO = 4, AS_HUGE = 8, AS_GUARD = 16 };
+/* Page states, as bits of as_run.flags. A zero page is mapped but belongs to nobody, and a hugetlb page is not in RSS: they do not
+ * count as resident. The kernel does not tell a hugetlb page from another huge one; who walks it must. */
+enum { AS_PRESENT = 1, AS_SWAPPED = 2, AS_ZERO = 4, AS_HUGE = 8, AS_GUARD = 16, AS_HUGETLB = 32 };
 
 /* Pages [start, end) that share the same state. */
 typedef struct as_run {

@@ -85,6 +85,18 @@ static uint64_t now_ns(void)
 
 /* ---- one chunk ---- */
 
+/* Keeps the largest free chunks; of equals the first. */
+static void note_free(as_tally *t, uint64_t chunk, uint64_t size, uint64_t resident)
+{
+    as_free_chunk *table = t->largest;
+    size_t place = AS_LARGEST - 1;
+    if (size <= table[place].size)
+        return;
+    for (; place > 0 && table[place - 1].size < size; place--)
+        table[place] = table[place - 1];
+    table[place] = (as_free_chunk){chunk, size, resident};
+}
+
 static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_t end)
 {
     uint64_t page = w->region->page_size;
@@ -157,6 +169,8 @@ static void settle(walker *w, int in_use)
         }
         t->live_bytes += size;
         t->live_resident_bytes += there;
+        t->last_live = chunk;
+        t->last_live_bytes = size;
         t->live_count++;
         class->live_bytes += size;
         class->live_count++;
@@ -187,6 +201,7 @@ static void settle(walker *w, int in_use)
             row_close(&w->trim);
         return;
     }
+    note_free(t, chunk, size, there);
     t->bin_bytes += size;
     t->bin_count++;
     t->bin_resident_bytes += there;
@@ -247,6 +262,7 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     row_meets_top(&w->trim, at, g->limit);
     w->tally->top_bytes = g->limit - at;
     w->tally->top_resident_bytes = resident(w, at, g->limit);
+    note_free(w->tally, at, w->tally->top_bytes, w->tally->top_resident_bytes);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
 
@@ -382,6 +398,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     int error = runs_load(source, region->start, region->map_end, &w.runs);
     if (error)
         return error;
+    for (size_t i = 0; region->hugetlb && i < w.runs.count; i++)
+        w.runs.runs[i].flags |= AS_HUGETLB;
     as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)

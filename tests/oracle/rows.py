@@ -159,6 +159,8 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             f"{kind}_resident_bytes": resident(kind)
             for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
+        "last_live": of["live"][-1].address if of["live"] else 0,
+        "last_live_bytes": of["live"][-1].size if of["live"] else 0,
         "bin_trimmable_bytes": present(within(gone, of["bin"])),
         "bin_whole_bytes": sum(high - low for low, high in within(advised, of["bin"])),
         "top_trimmable_bytes": present(within(lowered, of["top"])),
@@ -174,6 +176,14 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
         "bin_bk_hash": sum(mixed(chunk.bk) for chunk in of["bin"]) & MASK,
         "classes": _classes(chunks, pages),
+        "largest": [
+            {
+                "address": chunk.address,
+                "size_bytes": chunk.size,
+                "resident_bytes": pages.resident(chunk.address, chunk.end),
+            }
+            for chunk in sorted(of["bin"] + of["top"], key=lambda c: (-c.size, c.address))[:10]
+        ],
     }
 
 

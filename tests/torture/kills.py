@@ -160,6 +160,14 @@ def instants(action: str, kills: int, mib: int, seed: int = 1) -> Row:
     return row
 
 
+def _ended_within(child: int, seconds: float) -> bool:
+    descriptor = os.pidfd_open(child)
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
 def _fork(pid: int, action: str, after_s: float | None) -> tuple[bool, float]:
     """Does it in a child, killed ``after_s`` later: whether that came in time, and how long it
     took."""
@@ -171,8 +179,7 @@ def _fork(pid: int, action: str, after_s: float | None) -> tuple[bool, float]:
         finally:
             os._exit(0)
     if after_s is not None:
-        with open(os.pidfd_open(child), "rb") as end:
-            select.select([end], [], [], after_s)  # it may be over before
+        _ended_within(child, after_s)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status), time.monotonic() - begun

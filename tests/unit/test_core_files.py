@@ -216,10 +216,10 @@ def test_a_32_bit_core(write: Write) -> None:
         report(write(bytes(data)))
 
 
-def test_a_compression_that_python_does_not_have(write: Write) -> None:
+def test_a_compression_that_is_not_unpacked(write: Write) -> None:
     with pytest.raises(MissingPart) as caught:
-        report(write(b"\x28\xb5\x2f\xfd rest"))
-    assert "zstd -d" in caught.value.hint
+        report(write(b"\x04\x22\x4d\x18 rest"))
+    assert "lz4 -d" in caught.value.hint
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
