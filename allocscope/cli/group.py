@@ -25,6 +25,7 @@ DEFAULT_VERB = "explain"
 VERBS = (
     "arenas",
     "ask",
+    "check",
     "diff",
     "doctor",
     "explain",
