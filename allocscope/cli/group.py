@@ -34,6 +34,7 @@ VERBS = (
     "record",
     "repro",
     "trim",
+    "tune",
 )
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
