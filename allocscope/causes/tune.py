@@ -136,7 +136,7 @@ def _arena_max(case: _Case) -> Suggestion | LeftAlone:
         ),
         cost="threads that allocate at the same time wait for each other's arena; watch the "
         "program's speed under full load",
-        needs_restart=True,
+        only_at_start=True,
         command=case.command("arena_max", value),
         in_program=f"mallopt(M_ARENA_MAX, {value}), before the first thread is started",
     )
@@ -181,15 +181,15 @@ def _trim_threshold(case: _Case) -> Suggestion | LeftAlone:
         value=DEFAULT_BYTES,
         concerned_bytes=sum(over),
         estimate=f"{size(sum(over))} lie at the ends of {plural(len(over), 'heap')}, beyond "
-        f"{size(DEFAULT_BYTES)} each. free() would have given back of it what no live chunk lies "
-        "behind; it is kept to be used again, and may be",
+        f"{size(DEFAULT_BYTES)} each. free() would have given it back; as it is, it waits to be "
+        "used again, and may be",
         rests_on=(
             f"trim_threshold is {_amount(setting)} ({setting.origin}): {setting.evidence}",
             f"the largest end of a heap has {size(max(tops))} resident",
         ),
         cost="a system call whenever the end of a heap shrinks and grows again, and page faults "
         "where that memory is used anew; mmap_threshold stays fixed then as well",
-        needs_restart=False,
+        only_at_start=False,
         command=case.command("trim_threshold", DEFAULT_BYTES),
         in_program=f"mallopt(M_TRIM_THRESHOLD, {DEFAULT_BYTES})",
     )
@@ -204,6 +204,7 @@ def _mmap_threshold(case: _Case) -> Suggestion | LeftAlone:
     whole = sum(arena.whole_pages_bytes for arena in case.situation.residence)
     concerned = min(sum(row.bin_bytes for row in large), whole)
     live_count = sum(row.live_count for row in large)
+    live_bytes = sum(row.live_bytes for row in large)
     if not case.worth(concerned):
         return LeftAlone(
             "mmap_threshold",
@@ -219,11 +220,11 @@ def _mmap_threshold(case: _Case) -> Suggestion | LeftAlone:
         "from smaller chunks would not",
         rests_on=(
             f"mmap_threshold is {_amount(setting)} ({setting.origin}): {setting.evidence}",
-            f"{plural(live_count, 'live chunk')} of {size(DEFAULT_BYTES)} and more lie in arenas",
+            f"of such chunks in arenas {live_count} of {size(live_bytes)} are live",
         ),
         cost="mmap, munmap and page faults for each such allocation, which are dear where they are "
         "frequent; at most mmap_max of them have mappings; trim_threshold stays fixed then as well",
-        needs_restart=False,
+        only_at_start=False,
         command=case.command("mmap_threshold", DEFAULT_BYTES),
         in_program=f"mallopt(M_MMAP_THRESHOLD, {DEFAULT_BYTES})",
     )
@@ -266,7 +267,7 @@ def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
         cost="malloc and free take the arena's lock more often"
         + ("" if value else ", with 0 each time")
         + "; many threads on one arena wait for each other",
-        needs_restart=True,
+        only_at_start=True,
         command=case.command("tcache_count", value),
         in_program=None,
     )

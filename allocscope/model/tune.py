@@ -32,7 +32,7 @@ class Suggestion:
     on now, measured; what of them comes back is ``estimate``, in words, and not known before it is
     tried. ``rests_on``: what it is concluded from; ``cost``: what it may cost; ``command``: how to
     start the program with it; ``in_program``: the call that does the same from within, None without
-    one."""
+    one; ``only_at_start``: it has its effect only before malloc and the threads are busy."""
 
     key: SettingKey
     value: int
@@ -40,7 +40,7 @@ class Suggestion:
     estimate: str
     rests_on: tuple[str, ...]
     cost: str
-    needs_restart: bool
+    only_at_start: bool
     command: str
     in_program: str | None
 

@@ -137,5 +137,5 @@ def _suggestion(page: Page, number: int, suggestion: Suggestion) -> None:
     page.line(f"   may cost: {clean(suggestion.cost)}.", hanging=5)
     page.line(f"   > {clean(suggestion.command)}", hanging=5)
     if suggestion.in_program is not None:
-        restart = "" if suggestion.needs_restart else ", without a restart"
-        page.line(f"   > or in the program{restart}: {clean(suggestion.in_program)}", hanging=5)
+        when = "" if suggestion.only_at_start else ", at any time"
+        page.line(f"   > or in the program{when}: {clean(suggestion.in_program)}", hanging=5)
