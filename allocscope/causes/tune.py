@@ -3,8 +3,8 @@
 Strategy: one rule for each setting looks at the situation and gives a suggestion or the reason why
 there is none. Rules: one look at a process cannot tell what another setting would have made of it,
 so no gain is promised: a suggestion names the bytes that the setting bears on now, what they depend
-on, what it may cost, and the command that tries it. Too little to be worth a restart: below 1 % of
-RSS, or below 1 MiB.
+on, what it may cost, and the command that tries it. Too little to be worth a restart: below 5 % of
+RSS, or below 4 MiB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from allocscope.model.tune import ArenaUse, LeftAlone, SettingKey, Suggestion, T
 from allocscope.units import MIB, plural, size
 
 FEWEST_ARENAS = 2
-WORTH_RATIO = 0.01
+WORTH_RATIO = 0.05
+WORTH_BYTES = 4 * MIB
 CROWDED_RATIO = 0.01
 """Of the looks at locks: found with others waiting."""
 OLD_TCACHE_COUNT = 7
@@ -36,7 +37,7 @@ class _Case:
     version: str | None
 
     def worth(self, concerned: int) -> bool:
-        return concerned >= max(MIB, WORTH_RATIO * self.situation.rss_bytes)
+        return concerned >= max(WORTH_BYTES, WORTH_RATIO * self.situation.rss_bytes)
 
     def command(self, key: SettingKey, value: int) -> str:
         return start_with(key, value, self.version, self.situation.environ or {})

@@ -62,7 +62,7 @@ def _settings(page: Page, data: TuneData) -> None:
     page.heading("Settings in force")
     lines = list(sentences.settings_lines(data.settings, page.look.exact_bytes))
     if data.limit_rule is not None:
-        lines.insert(1, ("limit", clean(data.limit_rule), ""))
+        lines[0] = ("arenas", f"{data.settings.arena_count}, {clean(data.limit_rule)}", "")
     names = max(len(name) for name, _, _ in lines)
     for name, value, origin in lines:
         start = f"  {name:{names}}  "
@@ -116,8 +116,10 @@ def _suggestions(page: Page, data: TuneData) -> None:
     for number, suggestion in enumerate(data.suggestions, start=1):
         _suggestion(page, number, suggestion)
     if data.suggestions:
-        page.line("Run each under the same load as now, compare `allocscope footprint PID`, and")
-        page.line("time what the program does.")
+        page.line(
+            "Run each under the same load as now, compare `allocscope footprint PID`, and time "
+            "what the program does."
+        )
         page.blank()
     if data.left_alone:
         page.heading("Left as they are")
