@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from allocscope.account import ledger
 from allocscope.app.arenas_core import arenas_of_core
-from allocscope.app.arenas_file import arenas_of_file
+from allocscope.app.arenas_file import FileAnswer, arenas_of_file
 from allocscope.app.explain import ExplainOptions, survey
 from allocscope.causes import explanation, gate
 from allocscope.causes.elsewhere import GLIBC
@@ -21,6 +22,7 @@ from allocscope.files import CORE, RECORDING, kind_of
 from allocscope.immutable import immutable
 from allocscope.model.gate import FIGURES, GateData, Limit
 from allocscope.model.report import Caveat, Report
+from allocscope.model.situation import Situation
 
 
 @immutable
@@ -64,16 +66,41 @@ def _check_file(path: Path, options: CheckOptions) -> Report[GateData]:
             "Check the running process, or leave this limit out.",
         )
     if kind == RECORDING:
-        if options.exe is not None:
-            raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
-        report = arenas_of_file(path, sample=options.sample, deadline_s=options.deadline_s).report
-    else:
-        assert kind == CORE
-        if options.sample is not None:
-            raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
-        report = arenas_of_core(path, exe=options.exe, deadline_s=options.deadline_s)
-    return _judged(
-        report, Found(report.data), options.limits, _allocator_caveats(report, options.limits)
+        return _check_recording(path, options)
+    assert kind == CORE
+    if options.sample is not None:
+        raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
+    report = arenas_of_core(path, exe=options.exe, deadline_s=options.deadline_s)
+    return _judged(report, Found(report.data), options.limits, ())
+
+
+def _check_recording(path: Path, options: CheckOptions) -> Report[GateData]:
+    if options.exe is not None:
+        raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
+    answer = arenas_of_file(path, sample=options.sample, deadline_s=options.deadline_s)
+    report = answer.report
+    situation = _recorded(answer)
+    found = Found(report.data, situation, explanation.explain(situation))
+    return _judged(report, found, options.limits, _allocator_caveats(report, options.limits))
+
+
+def _recorded(answer: FileAnswer) -> Situation:
+    """What a recording tells of the causes: those that lie in malloc."""
+    data, facts = answer.report.data, answer.facts
+    return Situation(
+        process=facts.process,
+        allocator=facts.allocator,
+        ledger=ledger.of_malloc(facts.rss_bytes, answer.residence, data.mmapped.resident_bytes),
+        holdings=(),
+        smaps=(),
+        heap=data,
+        residence=answer.residence,
+        rollup=None,
+        status=None,
+        limits=None,
+        outside=(),
+        contention=None,
+        environ=facts.environ,
     )
 
 

@@ -51,7 +51,8 @@ MOST_ROWS = 3
 
 @immutable
 class Found:
-    """What is known of the process: its heap; of a running one all the rest."""
+    """What is known of the process: its heap; but for a core also its situation, of a recording as
+    far as malloc goes."""
 
     heap: ArenasData
     situation: Situation | None = None

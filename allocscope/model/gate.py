@@ -40,7 +40,8 @@ class Verdict:
     """One limit held against one process.
 
     ``says``: what the figure consists of. ``causes``: those of ``explain`` that bear on this
-    figure, the weightiest first, where the limit is exceeded (a file tells none). ``remedies``:
+    figure, the weightiest first, where the limit is exceeded (of a recording those that lie in
+    malloc, of a core none). ``remedies``:
     what can be done besides the causes' own."""
 
     key: LimitKey

@@ -3,6 +3,7 @@ hold, and a recording or a core is judged as its process was."""
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from typing import Any
 import jsonschema
 import pytest
 from live.cli import ROOT, assert_refused, command, unharmed
+from live.core_files import gdbs_core
+from live.programs import READY_SECONDS, speaking
 
+from allocscope.lab.child import child
 from allocscope.lab.fixture import RunningFixture
 
 Running = Callable[..., RunningFixture]
@@ -97,8 +101,55 @@ def test_a_recording_is_judged_as_its_process_was(running: Running, tmp_path: Pa
     for one, other in zip(live["limits"], recorded["limits"], strict=True):
         for name in ("key", "figure", "most", "found", "exceeded"):
             assert one[name] == pytest.approx(other[name], abs=1e-3), name
-    [trim] = next(one for one in recorded["limits"] if one["exceeded"])["remedies"]
-    assert (trim["key"], trim["gain_is"]) == ("trim", "forecast")
+        keys = [[cause["key"] for cause in limit["causes"]] for limit in (one, other)]
+        assert keys[0] == keys[1]
+        weights = [[c["exclusive_bytes"] for c in limit["causes"]] for limit in (one, other)]
+        assert weights[0] == weights[1]
+    assert recorded["limits"][0]["causes"][0]["key"] == "scattered-live"
+
+
+def test_a_core_is_judged_by_what_it_tells(running: Running, tmp_path: Path) -> None:
+    target = running("arena-spread")
+    path = str(gdbs_core(target.pid, tmp_path))
+    limits = ("--max-retained", "1MiB", "--max-trimmable", "1GiB", "--max-arenas", "1000")
+    data = told("check", path, *limits, status=1)
+    retained, trimmable, _ = data["limits"]
+    assert retained["found"] == pytest.approx(free_bytes(target), rel=0.05)
+    assert not trimmable["exceeded"]
+    assert data["rss_bytes"] is None
+    [trim] = retained["remedies"]
+    assert (trim["gain_bytes"], trim["gain_is"]) == (trimmable["found"], "forecast")
+    refused = command("check", path, "--max-retained-ratio", "20%")
+    assert_refused(refused, 2, "cannot be judged from a core: it is a share of RSS", "running")
+
+
+def test_limits_on_glibc_mean_nothing_where_jemalloc_serves_malloc() -> None:
+    if ctypes.util.find_library("jemalloc") is None:
+        pytest.skip("libjemalloc.so.2 not installed")
+    words = [sys.executable, "-c", "import sys; print('ready', flush=True); sys.stdin.read()"]
+    with child(words, environment={"LD_PRELOAD": "libjemalloc.so.2"}) as program:
+        assert program.line(READY_SECONDS) == "ready"
+        shown = command("check", str(program.pid), "--max-retained", "1GiB")
+        assert shown.returncode == 6
+        assert "PARTIAL: --max-retained judged glibc's arenas only" in shown.stdout
+        kept = command("check", str(program.pid), "--max-footprint", "1GiB")
+        assert kept.returncode == 0
+
+
+def test_a_name_that_was_chosen_to_do_harm(tmp_path: Path) -> None:
+    code = (
+        "import ctypes, sys; name = b'\\x1b[2J<&\\xff>'\n"
+        "assert ctypes.CDLL(None).prctl(15, name, 0, 0, 0) == 0\n"  # PR_SET_NAME
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    report = tmp_path / "junit.xml"
+    with speaking([sys.executable, "-c", code]) as pid:
+        shown = command("check", str(pid), "--max-arenas", "1", "--junit", str(report))
+    assert shown.returncode == 0
+    assert "\x1b" not in shown.stdout
+    case = ET.parse(report).getroot().find(".//testcase")
+    assert case is not None
+    assert case.get("classname") == "allocscope.check.\\x1b[2J<&\\xff>"
 
 
 def test_a_file_refuses_what_it_cannot_judge(running: Running, tmp_path: Path) -> None:
