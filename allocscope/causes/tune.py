@@ -205,13 +205,20 @@ def _mmap_threshold(case: _Case) -> Suggestion | LeftAlone:
     whole = sum(arena.whole_pages_bytes for arena in case.situation.residence)
     concerned = min(sum(row.bin_bytes for row in large), whole)
     live_count = sum(row.live_count for row in large)
-    live_bytes = sum(row.live_bytes for row in large)
     if not case.worth(concerned):
         return LeftAlone(
             "mmap_threshold",
             f"it is {_amount(setting)} ({setting.origin}), but no more than {size(concerned)} are "
             f"free in chunks of {size(DEFAULT_BYTES)} and more",
         )
+    if not live_count:
+        return LeftAlone(
+            "mmap_threshold",
+            f"it is {_amount(setting)} ({setting.origin}), but no live chunk of "
+            f"{size(DEFAULT_BYTES)} and more lies in an arena: nothing shows that the free ones "
+            "were allocated in such sizes, not merged of smaller ones",
+        )
+    live = size(sum(row.live_bytes for row in large))
     return Suggestion(
         key="mmap_threshold",
         value=DEFAULT_BYTES,
@@ -221,7 +228,7 @@ def _mmap_threshold(case: _Case) -> Suggestion | LeftAlone:
         "from smaller chunks would not",
         rests_on=(
             f"mmap_threshold is {_amount(setting)} ({setting.origin}): {setting.evidence}",
-            f"of such chunks in arenas {live_count} of {size(live_bytes)} are live",
+            f"{plural(live_count, 'live chunk')} of such sizes, {live} in all, in arenas",
         ),
         cost="mmap, munmap and page faults for each such allocation, which are dear where they are "
         "frequent; at most mmap_max of them have mappings; trim_threshold stays fixed then as well",

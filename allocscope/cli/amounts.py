@@ -13,31 +13,34 @@ import click
 
 from allocscope.units import GIB, KIB, MIB, TIB
 
-UNITS = {"K": KIB, "KIB": KIB, "M": MIB, "MIB": MIB, "G": GIB, "GIB": GIB, "T": TIB, "TIB": TIB}
-WHOLE = ("", "B")
-DECIMAL = ("KB", "MB", "GB", "TB")
-NUMBER = r"(?P<number>\d+(?:\.\d+)?|\.\d+)"
-SIZE = re.compile(NUMBER + r"\s*(?P<unit>[A-Za-z]*)", re.ASCII)
-RATIO = re.compile(NUMBER + r"\s*(?P<percent>%?)", re.ASCII)
+UNITS = {"K": KIB, "M": MIB, "G": GIB, "T": TIB}
+SIZE = re.compile(r"(\d+|\d*\.\d+)([KMGT])(?:iB)?", re.ASCII | re.IGNORECASE)
+WHOLE = re.compile(r"(\d+)B?", re.ASCII)
+RATIO = re.compile(r"(\d+|\d*\.\d+)(%?)", re.ASCII)
 MOST_BYTES = 1 << 63
+
+
+def bytes_of(text: str) -> int | None:
+    """``64MiB``, ``1.5G``, ``4096``, ``17B``; None for anything else."""
+    whole = WHOLE.fullmatch(text)
+    if whole:
+        return int(whole[1])
+    found = SIZE.fullmatch(text)
+    if found is None:
+        return None
+    number, unit = found[1], UNITS[found[2].upper()]
+    return round(float(number) * unit) if "." in number else int(number) * unit
 
 
 def size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """A number of bytes, with or without a unit; None where the option was not given."""
     if value is None:
         return None
-    found = SIZE.fullmatch(value.strip())
-    number, unit = (found["number"], found["unit"].upper()) if found else ("", "?")
-    if unit in DECIMAL:
-        raise click.BadParameter(f"{value}: sizes are powers of 1024 here; write {unit[0]}iB")
-    if unit in WHOLE:
-        if "." in number:
-            raise click.BadParameter(f"{value} is no whole number of bytes")
-        amount = int(number)
-    elif unit in UNITS:
-        amount = round(float(number) * UNITS[unit])
-    else:
-        raise click.BadParameter(f"{value} is no size; write 64MiB, 1.5GiB, 200K or 4096")
+    amount = bytes_of(value)
+    if amount is None:
+        raise click.BadParameter(
+            f"{value} is no size; write 64MiB, 1.5GiB, 200K (powers of 1024) or 4096"
+        )
     if amount >= MOST_BYTES:
         raise click.BadParameter(f"{value} is more than any machine has")
     return amount
@@ -47,10 +50,10 @@ def ratio(_context: click.Context, _parameter: click.Parameter, value: str | Non
     """A share of RSS below 1; None where the option was not given."""
     if value is None:
         return None
-    found = RATIO.fullmatch(value.strip())
+    found = RATIO.fullmatch(value)
     if found is None:
         raise click.BadParameter(f"{value} is no ratio; write 0.2 or 20%")
-    share = float(found["number"]) / (100 if found["percent"] else 1)
+    share = float(found[1]) / (100 if found[2] else 1)
     if share >= 1:
         raise click.BadParameter(
             f"{value}: no part of RSS is more than all of it; write less than 1, as 0.2 or 20%"

@@ -31,6 +31,8 @@ VERBS = (
     "explain",
     "footprint",
     "lazyfree",
+    "map",
+    "pins",
     "record",
     "repro",
     "trim",

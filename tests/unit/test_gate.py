@@ -322,7 +322,7 @@ PARAMETER = click.Option(["--x"])
         ("64MiB", 64 << 20),
         ("64mib", 64 << 20),
         ("1.5GiB", 3 << 29),
-        (".5 M", 1 << 19),
+        (".5M", 1 << 19),
         ("2T", 2 << 40),
     ],
 )
@@ -333,7 +333,22 @@ def test_a_size(text: str, bytes_: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-1", "+1", "64MB", "1.5", "1.5B", "64X", "much", "1e6", "٣", "inf", "9" * 20, "20%"],
+    [
+        "",
+        "-1",
+        "+1",
+        "64MB",
+        "1.5",
+        "1.5B",
+        "64X",
+        "much",
+        "1e6",
+        "٣",
+        "inf",
+        "9" * 20,
+        "20%",
+        "6 M",
+    ],
 )
 def test_no_size(text: str) -> None:
     with pytest.raises(click.BadParameter):

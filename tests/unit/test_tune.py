@@ -41,8 +41,8 @@ def spread(**changes: Any) -> Situation:
     return situation(arena(0, live=20), *SPREAD, **wanted)
 
 
-def with_large_chunks(made: Situation, free_mib: int) -> Situation:
-    row = SizeClass(1 << 20, 1 << 21, 3, 3 * MIB, 0, 0, 0, 0, free_mib, free_mib * MIB, 0)
+def with_large_chunks(made: Situation, free_mib: int, live: int = 3) -> Situation:
+    row = SizeClass(1 << 20, 1 << 21, live, live * MIB, 0, 0, 0, 0, free_mib, free_mib * MIB, 0)
     return dataclasses.replace(made, heap=dataclasses.replace(made.heap, size_classes=(row,)))
 
 
@@ -138,6 +138,7 @@ def test_large_free_chunks_count_as_far_as_their_pages_are_there() -> None:
     made = situation(arena(0, live=9, whole_pages=30), settings=RAISED)
     assert suggested("mmap_threshold", with_large_chunks(made, 20)).concerned_bytes == 20 * MIB
     assert suggested("mmap_threshold", with_large_chunks(made, 90)).concerned_bytes == 30 * MIB
+    assert "merged of smaller ones" in left("mmap_threshold", with_large_chunks(made, 90, live=0))
 
 
 @pytest.mark.parametrize(("settings", "value"), [(SETTINGS, 7), (SIXTEEN, 7)])
