@@ -237,6 +237,17 @@ def checked_heap(rss_bytes: int | None) -> Report[GateData]:
     return Report(base.process, base.libc, base.allocator, base.method, data, ())
 
 
+def test_what_it_shares_with_explain_has_one_schema() -> None:
+    folder = Path(__file__).resolve().parents[2] / "docs" / "schema"
+    parts = {
+        verb: json.loads((folder / f"{verb}.schema.json").read_text())["$defs"]
+        for verb in ("check", "explain", "tune", "arenas")
+    }
+    assert parts["check"]["cause"] == parts["explain"]["cause"]
+    assert parts["check"]["remedy"] == parts["explain"]["remedy"]
+    assert parts["tune"]["settings"] == (parts["arenas"]["arenas_data"]["properties"]["settings"])
+
+
 # ---- the page ----
 
 
