@@ -53,7 +53,7 @@ def _check_process(pid: int, options: CheckOptions) -> Report[GateData]:
         if gate.figure(limit.key, found) is None:
             raise MissingPart(
                 f"--{limit.key} cannot be judged: this kernel does not tell {FIGURES[limit.key]}",
-                "It needs Pss_Anon in /proc/PID/smaps_rollup, which is missing; leave this limit out.",
+                "It needs Pss_Anon in /proc/PID/smaps_rollup. Leave this limit out.",
             )
     return _judged(report, found, options.limits, _allocator_caveats(report, options.limits))
 

@@ -107,7 +107,8 @@ def _ratio(part: int, whole: int | None) -> float | None:
 
 
 def _unexplained(found: Found) -> float | None:
-    if found.situation is None:
+    """A recording, whose situation has no smaps, knows nothing of what is not malloc's."""
+    if found.situation is None or not found.situation.smaps:
         return None
     return _ratio(found.situation.ledger.resident("unexplained"), found.rss_bytes)
 

@@ -117,6 +117,8 @@ def test_a_file_has_figures_and_the_remedy_of_its_heap_but_no_causes() -> None:
 
 def test_what_is_not_known_is_not_nought() -> None:
     assert figure("max-footprint", found(dataclasses.replace(SCATTERED, rollup=None))) is None
+    recorded = found(dataclasses.replace(SCATTERED, smaps=()))
+    assert figure("max-unexplained-ratio", recorded) is None
     core = Found(dataclasses.replace(SCATTERED.heap, rss_bytes=None))
     assert figure("max-retained-ratio", core) is None
     for key in ("max-footprint", "max-unexplained-ratio"):
