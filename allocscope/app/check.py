@@ -99,6 +99,7 @@ def _recorded(answer: FileAnswer) -> Situation:
         status=None,
         limits=None,
         outside=(),
+        pressure=None,
         contention=None,
         environ=facts.environ,
     )
