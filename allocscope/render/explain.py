@@ -174,7 +174,7 @@ def _causes(page: Page, data: Explanation) -> None:
     page.heading("Causes")
     told = [cause for cause in data.causes if _matters(cause, data.rss_bytes)]
     for number, cause in enumerate(told, start=1):
-        _cause(page, number, cause)
+        tell_cause(page, number, cause)
     smaller = [cause for cause in data.causes if cause not in told]
     if smaller:
         page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
@@ -201,7 +201,8 @@ def _share_of_rss(cause: Cause) -> str:
     return f"{100 * cause.share_of_rss_ratio:.0f} % of RSS"
 
 
-def _cause(page: Page, number: int, cause: Cause) -> None:
+def tell_cause(page: Page, number: int, cause: Cause) -> None:
+    """One cause at length: what it holds, its evidence, its remedies."""
     exact = page.look.exact_bytes
     page.line(f"{number}. {_head(cause, exact)}", "bold", hanging=3)
     for text in cause.evidence:
@@ -209,10 +210,11 @@ def _cause(page: Page, number: int, cause: Cause) -> None:
     if cause.confidence != "measured":
         page.line(f"   - {WELL_KNOWN[cause.confidence]}", hanging=5)
     for remedy in cause.remedies:
-        page.line(f"   > {_remedy(remedy, exact)}", hanging=5)
+        page.line(f"   > {remedy_words(remedy, exact)}", hanging=5)
 
 
-def _remedy(remedy: Remedy, exact: bool) -> str:
+def remedy_words(remedy: Remedy, exact: bool) -> str:
+    """What to do, what it gives back, what it costs."""
     gain = "Gain: unknown"
     if remedy.gain_bytes is not None:
         gain = f"Gain: {size(remedy.gain_bytes, exact)} ({remedy.gain_is})"
