@@ -33,6 +33,7 @@ VERBS = (
     "record",
     "repro",
     "trim",
+    "watch",
 )
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
