@@ -6,9 +6,10 @@ of the arenas) costs a millisecond. The rule:
 1. The first sample walks.
 2. After a walk that took C seconds of CPU time none is made for C / WALK_SHARE seconds: whatever
    the process does, walks never cost more than that share of one core.
-3. After that, a sample walks when its glance has moved by MOVED_RATIO of RSS (at least MOVED_BYTES)
-   since the last walk, or when it is the CALM_SAMPLES-th since: chunks can be freed and used again
-   without a sign in any figure of a glance.
+3. After that, a sample walks when there is a sign that the ledger is another since the last walk:
+   its glance has moved by MOVED_RATIO of RSS (at least MOVED_BYTES), or an arena has been used,
+   which its header shows where no size does: half of all chunks can be freed without one.
+4. Without a sign every CALM_SAMPLES-th sample walks: thread caches are in no header.
 
 Rule: what is unknown in one of two glances tells nothing, so it has not moved.
 """
@@ -47,9 +48,23 @@ def walk_is_due(last: Walked | None, glance: Glance, number: int, now_ns: int) -
         return True
     if now_ns - last.ended_ns < last.cpu_ns / WALK_SHARE:
         return False
-    enough = max(MOVED_BYTES, int(MOVED_RATIO * (glance.rss_bytes or 0)))
-    calm = number - last.walk.sample >= CALM_SAMPLES
-    return calm or moved_bytes(last.glance, glance) >= enough
+    enough = max(MOVED_BYTES, int(MOVED_RATIO * last.walk.rss_bytes))
+    return (
+        moved_bytes(last.glance, glance) >= enough
+        or used(last.glance, glance)
+        or number - last.walk.sample >= CALM_SAMPLES
+    )
+
+
+def used(before: Glance, now: Glance) -> bool:
+    """Has an arena been used between two glances?"""
+    if before.malloc is None or now.malloc is None:
+        return False
+    return _headers(before.malloc) != _headers(now.malloc)
+
+
+def _headers(malloc: MallocGlance) -> dict[int, int]:
+    return {arena.address: arena.header_crc32 for arena in malloc.arenas}
 
 
 def moved_bytes(before: Glance, now: Glance) -> int:

@@ -7,6 +7,8 @@ while they are read are unknown in that glance, with a caveat.
 
 from __future__ import annotations
 
+import zlib
+
 from allocscope.app.target import find_malloc, look
 from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import WORD
@@ -62,6 +64,7 @@ class Glances:
                 attached_threads=state.attached_threads,
                 system_bytes=state.system_bytes,
                 top_bytes=_top_bytes(state, head),
+                header_crc32=zlib.crc32(state.raw),
             )
             for index, (state, head) in enumerate(zip(ring, heads, strict=True))
         )

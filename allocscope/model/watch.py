@@ -21,13 +21,15 @@ started another program."""
 @immutable
 class ArenaGlance:
     """An arena by its header alone. ``index``: place in the ring, 0 = main; ``top_bytes`` is None
-    where top's own header could not be read."""
+    where top's own header could not be read. ``header_crc32``: of the header without its lock; as
+    long as it stays the same, no bin, no fastbin and no top of this arena has been used."""
 
     index: int
     address: int = field(metadata=HEX)
     attached_threads: int | None
     system_bytes: int
     top_bytes: int | None
+    header_crc32: int
 
 
 @immutable
