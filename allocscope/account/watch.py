@@ -5,7 +5,7 @@ of the arenas) costs a millisecond. The rule:
 
 1. The first sample walks.
 2. After a walk that took C seconds of CPU time none is made for C / WALK_SHARE seconds: whatever
-   the process does, walks never cost more than that share of one core.
+   the process does, all walks but the last have cost no more than that share of one core.
 3. After that, a sample walks when there is a sign that the ledger is another since the last walk:
    its glance has moved by MOVED_RATIO of RSS (at least MOVED_BYTES), or an arena has been used,
    which its header shows where no size does: half of all chunks can be freed without one.
@@ -25,7 +25,7 @@ from allocscope.model.ledger import Explanation, LedgerKey
 from allocscope.model.situation import Situation
 from allocscope.model.watch import Glance, MallocGlance, Sample, Walk, WalkArena, WalkRow
 
-WALK_SHARE = 0.0125
+WALK_SHARE = 0.01
 MOVED_RATIO = 0.01
 MOVED_BYTES = 1 << 20
 CALM_SAMPLES = 12

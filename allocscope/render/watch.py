@@ -129,6 +129,8 @@ class _Sheet:
         self._report, self._series, self._look, self._how = report, series, look, how
         self._sample = report.data
         self._page = Page(look)
+        known = (self._sample.glance.rss_bytes or 0, self._sample.walk.rss_bytes)
+        self._unit = unit_for(max(known), look.exact_bytes)
 
     def head(self) -> None:
         """Who is watched, and what the kernel says."""
@@ -136,10 +138,10 @@ class _Sheet:
         self._page.items(
             [
                 f"pid {process.pid} {clean(process.comm, 40)}",
-                clean_path(process.exe, 60),
                 plural(glance.thread_count, "thread"),
                 f"sample {self._sample.number}",
                 f"watched for {age(self._sample.elapsed_s)}",
+                clean_path(process.exe, 60),
             ],
             "bold",
         )
@@ -156,8 +158,10 @@ class _Sheet:
         sample, exact = self._sample, self._look.exact_bytes
         told = "walked for this sample"
         if not sample.walked:
-            moved = size(sample.moved_bytes, exact)
-            told = f"walked {age(sample.age_s)} ago; RSS or the arenas moved by {moved} since"
+            told = f"walked {age(sample.age_s)} ago; no size has changed since"
+            if sample.moved_bytes:
+                moved = size(sample.moved_bytes, exact)
+                told = f"walked {age(sample.age_s)} ago; RSS or the arenas moved by {moved} since"
         self._page.heading(f"Ledger, {told}")
         self._page.line(clean(sample.walk.verdict), "" if sample.walked else "dim")
         rss = sample.glance.rss_bytes or 0
@@ -168,7 +172,7 @@ class _Sheet:
         ]
         rows = _folded(rows, self._room() - LEAST_ARENAS - 4)
         rows = [*self._ordered(rows), _Row("RSS, of this sample", account.rss, rss)]
-        unit = unit_for(max(row.now for row in rows), exact)
+        unit = self._unit
         columns = [
             Column("memory", tuple(row.name for row in rows), left=True),
             Column(unit.name, tuple(unit.cell(row.now) for row in rows)),
@@ -178,7 +182,7 @@ class _Sheet:
 
     def arenas(self) -> None:
         """As many arenas as there is room for."""
-        malloc, exact = self._sample.glance.malloc, self._look.exact_bytes
+        malloc, unit = self._sample.glance.malloc, self._unit
         if malloc is None:
             self._page.line("The arenas changed while this sample was taken.")
             return
@@ -187,15 +191,11 @@ class _Sheet:
             _Row(name, account.system(arena.address), arena.system_bytes)
             for name, arena in by_name.items()
         ]
-        rows = self._ordered(rows)[: max(0, self._room() - 3)]
+        rows, title = self._fitting(self._ordered(rows), self._room() - 3)
         if not rows:
             return
         shown = [by_name[row.name] for row in rows]
-        title = (
-            str(len(by_name)) if len(shown) == len(by_name) else f"{len(rows)} of {len(by_name)}"
-        )
         self._page.heading(f"Arenas ({title}); resident and free are the ledger's")
-        unit = unit_for(max(arena.system_bytes for arena in malloc.arenas), exact)
         walked = {arena.address: arena for arena in self._sample.walk.arenas}
 
         def of_walk(figure: Callable[[WalkArena], int]) -> tuple[str, ...]:
@@ -213,6 +213,18 @@ class _Sheet:
         ]
         self._table(columns, rows, unit)
 
+    def _fitting(self, rows: list[_Row], most: int) -> tuple[list[_Row], str]:
+        """The rows that there is room for, and how many they are in words. In the usual order the
+        largest are kept."""
+        if len(rows) <= max(0, most):
+            return rows, str(len(rows))
+        kept = rows
+        if self._how.order == "usual":
+            kept = sorted(rows, key=lambda row: -row.now)
+        kept = kept[: max(0, most)]
+        largest = " largest" if self._how.order == "usual" else ""
+        return [row for row in rows if row in kept], f"{len(kept)}{largest} of {len(rows)}"
+
     def text(self) -> str:
         """The screen, with its last line at the bottom."""
         lines = self._page.text().splitlines()[: self._how.height - 1]
@@ -222,7 +234,7 @@ class _Sheet:
     def _foot(self) -> str:
         parts = [KEYS] if self._how.keys else []
         parts.append(f"rows {ORDER_NAMES[self._how.order]}")
-        partial = [caveat.code for caveat in self._report.caveats if caveat.partial]
+        partial = {caveat.code: None for caveat in self._report.caveats if caveat.partial}
         if partial:
             parts.append(f"PARTIAL: {', '.join(partial)}")
         return " · ".join(parts)
