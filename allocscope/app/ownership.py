@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from allocscope.app.heap import HeapAnswer
 from allocscope.app.target import Target
 from allocscope.errors import AllocscopeError
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import find_tcbs
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.native.memory import NativeMemory
+from allocscope.owners.allocators import allocator_claims, recognisers
 from allocscope.owners.divide import disjoint, divide
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.loader import loader_claims
 from allocscope.owners.mapped import files_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
-from allocscope.proc import hotspot, mounts, procfs
+from allocscope.proc import allocators, hotspot, mounts, procfs
 from allocscope.proc.segments import bss_claims
 
 Span = tuple[int, int]
@@ -32,12 +33,13 @@ def holdings(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    answer: HeapAnswer,
+    reading: HeapReading | None,
     entries: Sequence[SmapsEntry],
 ) -> tuple[Holding, ...]:
-    """Every mapping of ``entries``, divided among its owners."""
+    """Every mapping of ``entries``, divided among its owners. ``reading``: None where no glibc
+    malloc could be read."""
     mappings = [entry.mapping for entry in entries]
-    claims = _claims(pid, memory, target, answer, mappings)
+    claims = _claims(pid, memory, target, reading, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -46,18 +48,21 @@ def _claims(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    answer: HeapAnswer,
+    reading: HeapReading | None,
     mappings: Sequence[Mapping],
 ) -> list[Claim]:
     spans = [(m.start, m.end) for m in mappings if m.anonymous and m.writable and m.readable]
     guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
-    claims = list(heap_claims(answer.reading))
+    claims = [] if reading is None else list(heap_claims(reading))
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))
     claims += bss_claims(pid, mappings)
     left = unclaimed(spans, claims)
     claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
+    mapped = allocators.mapped_allocators(pid, tuple(mappings))
+    known = recognisers(memory, mappings, mapped)
+    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), known)
     claims += hotspot.claims(pid, memory, mappings)
     readable = [(m.start, m.end) for m in mappings if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
