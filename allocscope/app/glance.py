@@ -1,8 +1,9 @@
 """What can be known of a process for next to nothing: the kernel's counters, the headers of
 malloc's arenas, and ``mp_``. No page tables are walked, no chunk but the tops is looked at.
 
-Rules: where malloc lies is found once, it never moves while the program runs; arenas that change
-while they are read are unknown in that glance, with a caveat.
+Rules: where malloc lies is not looked for in each glance, it never moves while the program runs;
+but a program that has hardly begun fits several layouts, so whoever walks it has it found again.
+Arenas that change while they are read are unknown in that glance, with a caveat.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ class Glances:
     def __init__(self, pid: int) -> None:
         """NoSuchProcess, PermissionRefused, NoGlibcHeap."""
         self._pid = pid
-        target = look(pid)
-        with ProcessMemory(pid) as memory:
-            self._located, _ = find_malloc(memory, target)
+        self.find()
+
+    def find(self) -> None:
+        """Finds malloc again. NoSuchProcess, PermissionRefused, NoGlibcHeap."""
+        target = look(self._pid)
+        with ProcessMemory(self._pid) as memory:
+            located, image = find_malloc(memory, target)
+        rows = located.layouts
+        self._main_arena, self._par = located.main_arena, located.par.address
+        self._layout = next((row for row in rows if image.version in row.versions), rows[0])
 
     def take(self) -> tuple[Glance, tuple[Caveat, ...]]:
         """One glance, and what is to be said about it. NoSuchProcess, PermissionRefused."""
@@ -52,10 +60,9 @@ class Glances:
         return glance, notes
 
     def _malloc(self, memory: ProcessMemory) -> MallocGlance:
-        where = self._located
-        ring = read_ring(memory, where.main_arena, where.layout.state)
-        size = where.layout.par.size
-        par = parse_par(where.par.address, memory.read(where.par.address, size), where.layout.par)
+        layout = self._layout
+        ring = read_ring(memory, self._main_arena, layout.state)
+        par = parse_par(self._par, memory.read(self._par, layout.par.size), layout.par)
         heads = memory.read_each([state.top + WORD for state in ring], WORD)
         arenas = tuple(
             ArenaGlance(

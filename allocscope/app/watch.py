@@ -123,6 +123,8 @@ class _Watching:
         """Walks; what stands in the way of any walk but the first is a caveat."""
         cpu_ns = time.process_time_ns()
         try:
+            if self._last is not None:
+                self._glances.find()
             found = survey(self._pid, ExplainOptions(deadline_s=self._options.deadline_s))
         except NoGlibcHeap as error:
             if self._last is None or life.fate(self.program) != "lives":

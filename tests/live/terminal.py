@@ -1,8 +1,9 @@
 """A terminal of our own for a command: of a known size, whose keys we press and whose screen we
 read.
 
-Rules: every wait is for something on the screen or for the end, with a limit; what is on the screen
-is what was written since the cursor last went home, without escape sequences.
+Rules: every wait is for something on the screen or for the end, with a limit; a screen is what was
+written after the cursor went home, without escape sequences, down to the last column of the last
+line.
 """
 
 from __future__ import annotations
@@ -57,8 +58,15 @@ class Terminal:
 
     @property
     def screen(self) -> list[str]:
-        """The lines on the screen."""
-        return ESCAPES.sub("", self.text.rpartition(HOME)[2]).split("\n")
+        """The lines of the last screen that was written to its end; none before the first."""
+        lines, columns, _, _ = struct.unpack(
+            "HHHH", fcntl.ioctl(self._slave, termios.TIOCGWINSZ, bytes(8))
+        )
+        for written in reversed(self.text.split(HOME)):
+            shown = ESCAPES.sub("", written).split("\n")
+            if len(shown) == lines and len(shown[-1]) >= columns:
+                return shown
+        return []
 
     def wait_for(self, condition: Callable[[list[str]], bool]) -> list[str]:
         """Reads until the screen is as wished, and returns it."""

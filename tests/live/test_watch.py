@@ -272,7 +272,7 @@ def on_terminal(request: pytest.FixtureRequest, target: Child) -> Iterator[Termi
 
 def sample_number(screen: list[str]) -> int:
     found = re.search(r"\bsample (\d+)\b", " ".join(screen[:2]))
-    return int(found[1]) if found and len(screen) == 40 else 0
+    return int(found[1]) if found else 0
 
 
 def test_the_screen_shows_series_and_keys_work(on_terminal: Terminal, target: Child) -> None:
