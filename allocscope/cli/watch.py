@@ -32,9 +32,21 @@ from allocscope.cli.output import colour
     metavar="SECONDS",
     help="For how long; until stopped or until the process ends by default.",
 )
-@options.deadline_option
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=options.Duration(1),
+    default=options.DEFAULT_DEADLINE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Give up a walk of the heap after this time.",
+)
 @options.table_options
-@options.output_options
+@click.option(
+    "--json", "as_json", is_flag=True, help="A line of JSON for each sample, and one for the end."
+)
+@options.output_option
+@options.debug_option
 def command(
     target: str,
     every_s: float,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -16,10 +18,12 @@ from unit.situations import MIB
 from allocscope.account import watch as account
 from allocscope.account.ledger import LABELS
 from allocscope.account.watch import Series, Walked, point, walk_is_due
+from allocscope.model.ledger import CauseKey, LedgerKey
 from allocscope.model.report import Report
 from allocscope.model.watch import (
     ArenaGlance,
     End,
+    EndKey,
     Glance,
     MallocGlance,
     Sample,
@@ -215,6 +219,16 @@ def test_a_sparkline_has_a_bar_for_each_value_and_keeps_their_order(
 
 
 # ---- what is printed ----
+
+
+@pytest.mark.parametrize(
+    ("definition", "name", "keys"),
+    [("walk_row", "key", LedgerKey), ("walk", "cause", CauseKey), ("end", "reason", EndKey)],
+)
+def test_the_schema_knows_every_key(definition: str, name: str, keys: Any) -> None:
+    path = Path(__file__).resolve().parents[2] / "docs" / "schema" / "watch.schema.json"
+    schema = json.loads(path.read_text())["$defs"]
+    assert schema[definition]["properties"][name]["enum"] == list(get_args(keys))
 
 
 def test_a_line_says_when_the_ledger_was_walked() -> None:
