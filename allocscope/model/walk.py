@@ -54,7 +54,8 @@ class Words:
 @immutable
 class Tally:
     """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
-    what the walk looked at, where it was asked to keep that."""
+    what the walk looked at, and ``cells``: what each page of [start, map_end) is used for
+    (model/page_map.py), both only where they were asked for."""
 
     live_bytes: int
     live_count: int
@@ -101,6 +102,7 @@ class Tally:
     stop_reason: int
     classes: tuple[SizeClass, ...]
     words: Words | None = field(default=None, compare=False, repr=False)
+    cells: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def row_resident_bytes(self) -> int:

@@ -33,6 +33,7 @@ from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
 PRESENT = 1
+PAGE = 4096
 _MASK64 = (1 << 64) - 1
 
 
@@ -54,7 +55,7 @@ class NativeMemory(Closing):
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
     ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``keeps_words``: a walk keeps what it
-    looks at, in its tally."""
+    looks at, in its tally. ``maps_pages``: it tells there what each page is used for."""
 
     def __init__(self, source: Any, label: str) -> None:
         """``source``: an open as_source, closed with this object; ``label`` names it in errors
@@ -63,6 +64,7 @@ class NativeMemory(Closing):
         self.label = label
         self.deadline_ns = 0
         self.keeps_words = False
+        self.maps_pages = False
 
     @property
     def source(self) -> Any:
@@ -201,7 +203,7 @@ class NativeMemory(Closing):
         keep = [array("Q", part) for part in _marks_of(region)]
         native = ffi.new("as_region *")
         native.start, native.first, native.limit = region.start, region.first, region.limit
-        native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
+        native.map_end, native.top, native.page_size = region.map_end, region.top, PAGE
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
         views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
@@ -210,11 +212,13 @@ class NativeMemory(Closing):
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
         native.locked, native.locked_count = views[4], len(keep[4])
+        cells = ffi.new("uint8_t[]", _page_count(region)) if self.maps_pages else ffi.NULL
+        native.cells = cells
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-            return _tally(tally, classes)
+            return _tally(tally, classes, cells=bytes(ffi.buffer(cells)) if cells else None)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
@@ -248,6 +252,11 @@ class NativeMemory(Closing):
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
 
 
+def _page_count(region: Region) -> int:
+    """The pages that ``[start, map_end)`` touches; at least 1, because cffi has no empty arrays."""
+    return max(-(-region.map_end // PAGE) - region.start // PAGE, 1)
+
+
 def _within(address: int) -> int:
     """The nearest address that there is."""
     return min(max(address, 0), _MASK64)
@@ -273,7 +282,7 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-_OWN_FIELDS = frozenset({"pages", "classes", "words"})
+_OWN_FIELDS = frozenset({"pages", "classes", "words", "cells"})
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
@@ -283,7 +292,9 @@ def _class_bounds(index: int) -> tuple[int, int]:
     return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
-def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
+def _tally(
+    tally: Any, classes: Any, words: Words | None = None, cells: bytes | None = None
+) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
     data, nothing = bytes(ffi.buffer(classes)), bytes(size)
@@ -303,4 +314,5 @@ def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
         ),
         classes=tuple(rows),
         words=words,
+        cells=cells,
     )
