@@ -19,9 +19,7 @@ from allocscope.proc.pages import FrameFlags
 Span = tuple[int, int]
 
 
-def page_map(
-    memory: ProcessMemory, reading: HeapReading, entries: Sequence[SmapsEntry]
-) -> PageMap:
+def page_map(memory: ProcessMemory, reading: HeapReading, entries: Sequence[SmapsEntry]) -> PageMap:
     """Of a reading whose walks mapped pages (``memory.maps_pages``)."""
     heaps = [
         HeapPages(arena.index, piece.start // PAGE * PAGE, _own_cells(piece))
