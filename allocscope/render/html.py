@@ -19,7 +19,7 @@ from allocscope.model.report import Caveat, Report
 from allocscope.model.situation import Situation
 from allocscope.render import html_heaps, sentences
 from allocscope.render.explain import WELL_KNOWN, matters, share
-from allocscope.render.markup import NOTHING, Cell, Heading, Html, Part, join, table, tag
+from allocscope.render.markup import NOTHING, Cell, Heading, Html, Part, join, prose, table, tag
 from allocscope.render.text import Unit, signed_size, size, unit_for
 from allocscope.version import VERSION
 
@@ -218,7 +218,7 @@ def _cause(cause: Cause) -> Html:
     head: list[Part] = [cause.title]
     if cause.bytes:
         head.append(tag("span", _amount(cause), class_="amount"))
-    evidence = [tag("li", said) for said in cause.evidence]
+    evidence = [tag("li", prose(said)) for said in cause.evidence]
     if cause.confidence != "measured":
         evidence.append(tag("li", WELL_KNOWN[cause.confidence]))
     remedies = [_remedy(remedy) for remedy in cause.remedies]
@@ -234,7 +234,9 @@ def _remedy(remedy: Remedy) -> Html:
     gain = "unknown"
     if remedy.gain_bytes is not None:
         gain = f"{size(remedy.gain_bytes)} ({remedy.gain_is})"
-    return tag("li", remedy.action, tag("p", f"Gain: {gain}. Cost: {remedy.cost}.", class_="gain"))
+    return tag(
+        "li", prose(remedy.action), tag("p", f"Gain: {gain}. Cost: {remedy.cost}.", class_="gain")
+    )
 
 
 # ---- what else there is ----
@@ -256,11 +258,11 @@ def _outside(data: Explanation) -> Html:
 
 
 def _settings(found: Situation) -> Html:
-    rows = [
-        [Cell(name), Cell(value), Cell(origin)]
-        for name, value, origin in sentences.settings_lines(found.heap.settings)
-    ]
+    lines = list(sentences.settings_lines(found.heap.settings))
     headings = [Heading("setting"), Heading("value"), Heading("from")]
+    if not any(origin for _, _, origin in lines):
+        headings.pop()
+    rows = [[Cell(told) for told in line[: len(headings)]] for line in lines]
     return tag(
         "section",
         tag("h2", "Settings in force"),

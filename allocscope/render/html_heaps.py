@@ -74,8 +74,13 @@ def map_section(pages: PageMap, heap: ArenasData) -> Html:
         ),
         note,
         _legend(pages),
-        tag("div", canvas, tag("div", *buttons, class_="zoom"), class_="map"),
-        tag("p", "The map is drawn by a script, which does not run here.", class_="told"),
+        tag(
+            "div",
+            canvas,
+            tag("p", "The map is drawn by a script, which does not run here.", class_="told"),
+            tag("div", *buttons, class_="zoom"),
+            class_="map",
+        ),
         tag("details", tag("summary", "The map as a table"), _pages_table(pages.heaps)),
         tag("script", Html(_packed(pages)), type="application/json", id="pages"),
     )

@@ -30,6 +30,12 @@ def text(foreign: str) -> Html:
     return Html(escape(clean(foreign)))
 
 
+def prose(sentence: str) -> Html:
+    """A sentence of ours, in which commands stand between backquotes."""
+    pieces = sentence.split("`")
+    return join([tag("code", piece) if n % 2 else piece for n, piece in enumerate(pieces)])
+
+
 def join(parts: Sequence[Part]) -> Html:
     return Html("".join(_html(part).source for part in parts))
 
@@ -67,8 +73,9 @@ class Heading:
 def table(
     caption: str, headings: Sequence[Heading], rows: Sequence[Sequence[Cell]], *, foot: int = 0
 ) -> Html:
-    """A table; a column is one of numbers if its first cell is. The last ``foot`` rows are sums."""
-    numbers = [bool(rows) and cell.number is not None for cell in rows[0]] if rows else []
+    """A table. A column is one of numbers if its first cell is; the first column names the row and
+    stays at the left in any case. The last ``foot`` rows are sums."""
+    numbers = [n > 0 and cell.number is not None for n, cell in enumerate(rows[0])] if rows else []
     head = [
         tag(
             "th",

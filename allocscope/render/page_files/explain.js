@@ -171,7 +171,7 @@
       const bottom = ((heap.row + heap.rows - view.y) * high) / view.height;
       const y = Math.max(top, free);
       if (bottom <= 0 || top >= high || y + 6 * ratio > Math.max(bottom, top + 14 * ratio)) continue;
-      context.fillText(narrow ? String(heap.arena) : `arena ${heap.arena}`, 4 * ratio, y, left - 6 * ratio);
+      context.fillText(narrow ? String(heap.arena) : `arena ${heap.arena}`, 4 * ratio, y + 2 * ratio, left - 6 * ratio);
       free = y + 14 * ratio;
     }
   }
