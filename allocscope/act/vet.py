@@ -1,4 +1,5 @@
-"""Is this a process of which a copy may be made? Every refusal says why, and what to do.
+"""Is this a process of which a copy may be made, or that may be made to call something? Every
+refusal says why, and what to do.
 
 Strategy: only what the kernel tells without a stop is looked at, so a refusal costs the target
 nothing.
@@ -29,16 +30,28 @@ def vet(pid: int) -> Process:
 
     Raises NoSuchProcess, NoGlibcHeap (a kernel thread), PermissionRefused, Unsafe, MissingPart.
     """
+    process = vet_for_call(pid)
+    _refuse_foreign_children(pid)
+    return process
+
+
+def vet_for_call(pid: int) -> Process:
+    """Who it is, unless no thread of it may be made to call anything. Raises as :func:`vet`."""
     machine = platform.machine()
     if machine != "x86_64":
-        raise MissingPart(f"snapshots exist for x86-64 only, this is {machine}", _PASSIVE)
+        raise MissingPart(f"this can be done on x86-64 only, and this is {machine}", _PASSIVE)
     process = procfs.identify(pid)
     if pid == os.getpid():
         raise Unsafe("allocscope cannot stop itself", f"Name another process. {_PASSIVE}")
     _refuse_traced(pid)
     _refuse_32_bit(pid)
-    _refuse_foreign_children(pid)
     return process
+
+
+def refuse_stopped(pid: int) -> None:
+    """Raises Unsafe for a process whose threads stand still, perhaps with a lock in hand."""
+    if procfs.status(pid).state == "T":
+        raise Unsafe(f"process {pid} is stopped (SIGSTOP)", f"Continue it. {_PASSIVE}")
 
 
 def unfit(status: ProcessStatus) -> str:
@@ -56,12 +69,12 @@ def refuse_all(pid: int, reasons: set[str]) -> Unsafe:
     """The error for a process none of whose threads may be used, for these reasons."""
     if "seccomp" in reasons:
         return Unsafe(
-            f"process {pid} runs under a seccomp filter, which may kill it for copying itself",
+            f"process {pid} runs under a seccomp filter, which may kill it for a call not its own",
             f"{_PASSIVE} Or start the process without the filter.",
         )
     if "shadow stack" in reasons:
         return Unsafe(
-            f"process {pid} runs with a shadow stack, which forbids the way a copy is made",
+            f"process {pid} runs with a shadow stack, which forbids the way calls are put into it",
             f"{_PASSIVE} Or start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off.",
         )
     if "vfork" in reasons:
@@ -97,7 +110,7 @@ def _refuse_32_bit(pid: int) -> None:
     except OSError as error:
         raise refusal.translate(pid, "the executable", error) from error
     if head == _ELF_32:
-        raise Unsafe(f"process {pid} is a 32-bit program: no snapshot can be made of it", _PASSIVE)
+        raise Unsafe(f"process {pid} is a 32-bit program, which is left alone", _PASSIVE)
 
 
 def _refuse_foreign_children(pid: int) -> None:

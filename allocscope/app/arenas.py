@@ -7,7 +7,7 @@ import time
 
 from allocscope.app import heap
 from allocscope.app.meanwhile import meanwhile
-from allocscope.app.target import look
+from allocscope.app.target import MALLOC_DEBUG, look
 from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
@@ -42,8 +42,20 @@ def read_smaps(
 ) -> tuple[tuple[SmapsEntry, ...] | None, tuple[Caveat, ...]]:
     """smaps, or None with the reason: it is read for small processes and on request."""
     if exact or rss_bytes <= SMAPS_MAX_RSS_BYTES:
-        return procfs.smaps(pid), ()
+        entries = procfs.smaps(pid)
+        return entries, _mlocked(entries)
     return None, (SMAPS_NOT_READ,)
+
+
+def _mlocked(entries: tuple[SmapsEntry, ...]) -> tuple[Caveat, ...]:
+    locked = sum(entry.locked_bytes for entry in entries if entry.mapping.anonymous)
+    if not locked:
+        return ()
+    text = (
+        f"{locked} bytes of anonymous memory are mlocked, where malloc_trim's madvise fails: "
+        "`allocscope trim` takes that into account, `trimmable` does not."
+    )
+    return (Caveat("mlocked", text),)
 
 
 def allocator_of(
@@ -54,6 +66,8 @@ def allocator_of(
     found = allocators.identify(pid, mappings, image)
     if found.name == "glibc":
         return found, ()
+    if found.name == MALLOC_DEBUG:  # glibc's malloc once more, or hands all calls on to it
+        return Allocator("glibc", (found.name, *found.others)), ()
     return found, (Caveat("other-allocator", OTHER_ALLOCATOR.format(name=found.name)),)
 
 

@@ -93,11 +93,13 @@ class TcacheLayout:
 @immutable
 class Layout:
     """A row of the table: what belongs together in the releases ``versions``, and in what
-    ``backports`` names.
+    ``backports`` names; ``versions`` is empty where the row is of no libc.so.6.
 
     ``tcache`` is None before there was one. ``mmap_size_is_usable``: chunks with a mapping of their
-    own store the length without header and offset (614cfd0f8a, 2.43). ``checked``: of which
-    releases a process or a recorded core was read, and agreed with glibc's own figures."""
+    own store the length without header and offset (614cfd0f8a, 2.43). ``heap_max_by_huge_pages``:
+    where hugetlb pages are used, a heap's largest size, and its alignment, is four of them (from
+    2.35 on; 9f551e28a7 of 2.42 ended that). ``checked``: of which releases a process or a recorded
+    core was read, and agreed with glibc's own figures."""
 
     versions: tuple[str, ...]
     state: StateLayout
@@ -105,6 +107,7 @@ class Layout:
     tcache: TcacheLayout | None
     par: ParLayout
     mmap_size_is_usable: bool = False
+    heap_max_by_huge_pages: bool = False
     backports: str = ""
     checked: str = ""
 
@@ -112,6 +115,11 @@ class Layout:
     def name(self) -> str:
         tcache = "none" if self.tcache is None else self.tcache.name
         return f"{self.state.name}/heap{self.heap_info_bytes}/{tcache}/{self.par.name}"
+
+    def heap_max_bytes(self, hp_pagesize: int) -> int:
+        """The largest size of a thread heap, and its alignment. ``hp_pagesize``: ``mp_``'s, 0 where
+        no hugetlb pages are used."""
+        return 4 * hp_pagesize if self.heap_max_by_huge_pages and hp_pagesize else HEAP_MAX_BYTES
 
 
 STATE_A = StateLayout(
@@ -220,6 +228,13 @@ def _par(name: str, size: int, thp: int, first_int: int, since: str) -> ParLayou
 
 PAR_4 = _par("P4", 136, 40, 60, "7478c9959a (2.35): hugetlb tunable")
 PAR_5 = _par("P5", 144, 48, 68, "321e1fc73f (2.43): thp_mode")
+PAR_4N = replace(
+    PAR_4, name="P4n", size=104, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
+)
+"""That of libc_malloc_debug.so.0, which is malloc.c built without tcache."""
+PAR_5N = replace(
+    PAR_5, name="P5n", size=112, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
+)
 PAR_6 = _par("P6", 136, 48, 68, "2.44: tcache_unsorted_limit removed")
 
 TCACHE_1 = TcacheLayout(
@@ -298,9 +313,35 @@ LAYOUTS = (
         48,
         TCACHE_4,
         PAR_4,
+        heap_max_by_huge_pages=True,
         checked="2.36, 2.41 (run), 2.39 (recorded core)",
     ),
     Layout(("2.42",), STATE_C, 48, TCACHE_5, PAR_4),
     Layout(("2.43",), STATE_D, 48, TCACHE_6, PAR_5, True, checked="2.43 (run)"),
     Layout(("2.44",), STATE_D, 48, TCACHE_6, PAR_6, True, checked="2.44 (run)"),
 )
+
+MALLOC_DEBUG_LAYOUTS = (
+    Layout((), STATE_C, 32, None, PAR_2, backports="libc_malloc_debug of 2.34"),
+    Layout(
+        (),
+        STATE_C,
+        48,
+        None,
+        PAR_4N,
+        backports="libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
+        checked="its 2.36, 2.41 (run)",
+    ),
+    Layout(
+        (),
+        STATE_D,
+        48,
+        None,
+        PAR_5N,
+        True,
+        backports="libc_malloc_debug of 2.43, 2.44",
+        checked="its 2.43, 2.44 (run)",
+    ),
+)
+"""Those of libc_malloc_debug.so.0, and tried for that library alone: without a tcache a row demands
+less, and would also fit a libc whose tcache is not known."""

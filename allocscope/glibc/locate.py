@@ -73,12 +73,12 @@ def self_linked(start: int, data: bytes) -> list[int]:
     ]
 
 
-def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
+def heap_info_size(memory: Memory, arenas: Sequence[ArenaState], heap_max_bytes: int) -> int | None:
     """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
     contradict each other."""
     sizes = set()
     for arena in arenas[1:]:
-        start = heap_of(arena.address)
+        start = heap_of(arena.address, heap_max_bytes)
         size = arena.address - start
         if size not in HEAP_INFO_BYTES or read_heap_info(memory, start).arena != arena.address:
             raise InvalidHeap(f"arena {arena.address:#x} does not lie behind a heap header")
@@ -88,8 +88,21 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
     return sizes.pop() if sizes else None
 
 
-def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
-    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+def _heaps_fit(
+    memory: Memory, arenas: Sequence[ArenaState], layout: Layout, hp_pagesize: int
+) -> bool:
+    """Do the thread arenas lie where this row has them?"""
+    try:
+        size = heap_info_size(memory, arenas, layout.heap_max_bytes(hp_pagesize))
+    except (InvalidHeap, MemoryGap):
+        return False
+    return size in (None, layout.heap_info_bytes)
+
+
+def _candidates(
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout]
+) -> Iterable[tuple[StateLayout, ArenaState]]:
+    state_layouts = {layout.state.name: layout.state for layout in rows}.values()
     for start, data in areas:
         linked = set(self_linked(start, data))
         last_of_series = sorted(a for a in linked if a + 2 * WORD not in linked)  # as bin 127 is
@@ -103,10 +116,12 @@ def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayou
                     yield layout, arena
 
 
-def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
+def _untouched(
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout]
+) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
     itself, and one attached thread where such are counted."""
-    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    state_layouts = {layout.state.name: layout.state for layout in rows}.values()
     for start, data in areas:
         words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
         for layout in state_layouts:
@@ -124,39 +139,41 @@ def _fitting(
     memory: Memory,
     areas: Sequence[tuple[int, bytes]],
     heap_spans: Sequence[tuple[int, int]],
+    table: Sequence[Layout],
     state: StateLayout,
     main: ArenaState,
 ) -> tuple[Located, list[ArenaState]] | None:
     """The malloc whose main_arena this candidate is, with its arenas; None when it is none."""
     try:
         arenas = read_ring(memory, main.address, state)
-        heap_info = heap_info_size(memory, arenas)
     except (InvalidHeap, MemoryGap):
         return None
-    rows = [
-        layout
-        for layout in LAYOUTS
-        if layout.state is state and heap_info in (None, layout.heap_info_bytes)
-    ]
-    pars = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
-    names = {par.layout.name for par in pars}
-    fitting = tuple(row for row in rows if row.par.name in names)
+    rows = [layout for layout in table if layout.state is state]
+    found = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
+    pars = {par.layout.name: par for par in found}
+    fitting = tuple(
+        row
+        for row in rows
+        if row.par.name in pars and _heaps_fit(memory, arenas, row, pars[row.par.name].hp_pagesize)
+    )
     if not fitting:
         return None
-    return Located(main.address, fitting, pars[0], len(arenas)), arenas
+    return Located(main.address, fitting, pars[fitting[0].par.name], len(arenas)), arenas
 
 
 def _agreeing(memory: Memory, located: Located, arenas: Sequence[ArenaState]) -> int:
     """How many arenas add up."""
-    return sum(_adds_up(memory, arena, arena is arenas[0], located.par) for arena in arenas)
+    return sum(_adds_up(memory, arena, arena is arenas[0], located) for arena in arenas)
 
 
-def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -> bool:
+def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, located: Located) -> bool:
     """Is ``system_mem`` what the arena's heaps, or sbrk_base and top, say? In a process that runs
     it may not be for an instant."""
+    par = located.par
     try:
         if not is_main:
-            return arena.system_bytes == sum(heap.size for heap in read_heaps(memory, arena))
+            heaps = read_heaps(memory, arena, located.layout.heap_max_bytes(par.hp_pagesize))
+            return arena.system_bytes == sum(heap.size for heap in heaps)
         if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
             return arena.system_bytes == 0
         top_size = int.from_bytes(memory.read(arena.top + WORD, WORD), "little") & ~CHUNK_FLAGS
@@ -168,7 +185,10 @@ def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -
 
 
 def locate(
-    memory: Memory, data_spans: Sequence[tuple[int, int]], heap_spans: Sequence[tuple[int, int]]
+    memory: Memory,
+    data_spans: Sequence[tuple[int, int]],
+    heap_spans: Sequence[tuple[int, int]],
+    table: Sequence[Layout] = LAYOUTS,
 ) -> Located | None:
     """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or
     None.
@@ -178,9 +198,9 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    for candidates in (_candidates(areas), _untouched(areas)):
+    for candidates in (_candidates(areas, table), _untouched(areas, table)):
         for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-            fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+            fits = [_fitting(memory, areas, heap_spans, table, *candidate) for candidate in group]
             found = [fit for fit in fits if fit is not None]
             if len(found) > 1:
                 return max(found, key=lambda fit: _agreeing(memory, *fit))[0]

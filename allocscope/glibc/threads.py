@@ -129,15 +129,24 @@ def _chunk_sizes(memory: Memory, pointers: Sequence[int]) -> list[int]:
     return [0 if word is None else int.from_bytes(word, "little") & ~7 for word in words]
 
 
-def _read_tcache(
-    memory: Memory, tid: int, pointer: int, layout: TcacheLayout | None, fill: int
-) -> Tcache | None:
+def _read_tcaches(
+    memory: Memory, pointers: Sequence[tuple[int, int]], layout: TcacheLayout | None, fill: int
+) -> list[Tcache | None]:
+    """What each ``(tid, pointer)`` leads to, None where that can be no tcache."""
     if layout is None:
-        return None
-    if pointer % 16 or not pointer or _chunk_sizes(memory, [pointer])[0] not in layout.chunk_sizes:
-        return None
-    [data] = memory.read_each([pointer], layout.size)
-    return None if data is None else parse_tcache(tid, pointer, data, layout, fill)
+        return [None] * len(pointers)
+    sizes = _chunk_sizes(memory, [pointer for _, pointer in pointers])
+    there = [
+        pointer != 0 and pointer % 16 == 0 and size in layout.chunk_sizes
+        for (_, pointer), size in zip(pointers, sizes, strict=True)
+    ]
+    wanted = [pointer for (_, pointer), is_one in zip(pointers, there, strict=True) if is_one]
+    found = iter(memory.read_each(wanted, layout.size))
+    tcaches: list[Tcache | None] = []
+    for (tid, pointer), is_one in zip(pointers, there, strict=True):
+        data = next(found) if is_one else None
+        tcaches.append(None if data is None else parse_tcache(tid, pointer, data, layout, fill))
+    return tcaches
 
 
 def tls_words(memory: Memory, tcb: int) -> dict[int, int]:
@@ -179,7 +188,7 @@ def find_slots(
         for (offset, word), size in zip(inside.items(), sizes, strict=True):
             for layout in layouts:
                 if size in layout.chunk_sizes:
-                    tcache = _read_tcache(memory, tid, word, layout, fill)
+                    [tcache] = _read_tcaches(memory, [(tid, word)], layout, fill)
                     if tcache is not None:
                         tcache_votes[layout.name, offset] += 1
                         parked.update((head, tcache.address) for head in tcache.heads if head)
@@ -223,11 +232,10 @@ def read_threads(
         found = memory.read_each([tcbs[thread.tid] + offset for thread in known], WORD)
         return [0 if data is None else int.from_bytes(data, "little") for data in found]
 
+    pointers = zip((thread.tid for thread in known), words(slots.tcache_offset), strict=True)
+    tcaches = _read_tcaches(memory, list(pointers), slots.layout, fill)
     states: dict[int, ThreadState] = {}
-    for thread, arena, pointer in zip(
-        known, words(slots.arena_offset), words(slots.tcache_offset), strict=True
-    ):
-        tcache = _read_tcache(memory, thread.tid, pointer, slots.layout, fill)
+    for thread, arena, tcache in zip(known, words(slots.arena_offset), tcaches, strict=True):
         states[thread.tid] = ThreadState(
             thread.tid, thread.name, arena if arena in arenas else None, tcache
         )

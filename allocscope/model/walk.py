@@ -37,6 +37,7 @@ class Region:
     tcache_struct: Sequence[int]
     known: Sequence[int]
     locked: Sequence[int] = ()
+    hugetlb: bool = False
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -51,11 +52,30 @@ class Words:
     words: bytes
 
 
+MOST_LARGEST = 10
+"""As many free chunks does a tally name (AS_LARGEST in probes/include/walk.h)."""
+
+
+@immutable
+class FreeChunk:
+    """A chunk in a bin, or top."""
+
+    address: int
+    size_bytes: int
+    resident_bytes: int
+
+
 @immutable
 class Tally:
+<<<<<<< HEAD
     """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
     what the walk looked at, and ``cells``: what each page of [start, map_end) is used for
     (model/page_map.py), both only where they were asked for."""
+=======
+    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
+    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
+    that."""
+>>>>>>> main
 
     live_bytes: int
     live_count: int
@@ -98,9 +118,12 @@ class Tally:
     cut_at_top_count: int
     damage_count: int
     first_damage: int = field(metadata=HEX)
+    before_damage: int = field(metadata=HEX)
+    first_footer_mismatch: int = field(metadata=HEX)
     stopped_at: int = field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
+    largest: tuple[FreeChunk, ...] = ()
     words: Words | None = field(default=None, compare=False, repr=False)
     cells: bytes | None = field(default=None, compare=False, repr=False)
 

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import os
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ from allocscope.errors import (
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
-from allocscope.model.walk import Region, Residency, Tally, Words
+from allocscope.model.walk import FreeChunk, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -206,6 +207,7 @@ class NativeMemory(Closing):
         native.map_end, native.top, native.page_size = region.map_end, region.top, PAGE
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
+        native.hugetlb = region.hugetlb
         views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
         native.tcache, native.tcache_count = views[0], len(keep[0])
         native.fastbin, native.fastbin_count = views[1], len(keep[1])
@@ -282,7 +284,12 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
+<<<<<<< HEAD
 _OWN_FIELDS = frozenset({"pages", "classes", "words", "cells"})
+=======
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words"})
+_FREE_CHUNK = struct.Struct("<3Q")
+>>>>>>> main
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
@@ -292,9 +299,20 @@ def _class_bounds(index: int) -> tuple[int, int]:
     return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
+<<<<<<< HEAD
 def _tally(
     tally: Any, classes: Any, words: Words | None = None, cells: bytes | None = None
 ) -> Tally:
+=======
+def _largest(tally: Any) -> Iterator[FreeChunk]:
+    for address, size, resident in _FREE_CHUNK.iter_unpack(ffi.buffer(tally.largest)):
+        if not size:
+            return
+        yield FreeChunk(address, size, resident)
+
+
+def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
+>>>>>>> main
     rows = []
     size = ffi.sizeof("as_class")
     data, nothing = bytes(ffi.buffer(classes)), bytes(size)
@@ -313,6 +331,7 @@ def _tally(
             int(pages.zero_bytes),
         ),
         classes=tuple(rows),
+        largest=tuple(_largest(tally)),
         words=words,
         cells=cells,
     )

@@ -87,6 +87,18 @@ static uint64_t now_ns(void)
 
 /* ---- one chunk ---- */
 
+/* Keeps the largest free chunks; of equals the first. */
+static void note_free(as_tally *t, uint64_t chunk, uint64_t size, uint64_t resident)
+{
+    as_free_chunk *table = t->largest;
+    size_t place = AS_LARGEST - 1;
+    if (size <= table[place].size)
+        return;
+    for (; place > 0 && table[place - 1].size < size; place--)
+        table[place] = table[place - 1];
+    table[place] = (as_free_chunk){chunk, size, resident};
+}
+
 static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_t end)
 {
     uint64_t page = w->region->page_size;
@@ -201,6 +213,7 @@ static void settle(walker *w, int in_use)
             row_close(&w->trim);
         return;
     }
+    note_free(t, chunk, size, there);
     t->bin_bytes += size;
     t->bin_count++;
     t->bin_resident_bytes += there;
@@ -246,10 +259,12 @@ static void leave_unread(walker *w, uint64_t start, uint64_t end)
 static uint64_t skip_damage(walker *w, uint64_t at)
 {
     as_tally *t = w->tally;
+    if (!t->damage_count++) {
+        t->first_damage = at;
+        t->before_damage = w->size ? w->chunk : 0;
+    }
     settle(w, 1);
     row_close(&w->trim);
-    if (!t->damage_count++)
-        t->first_damage = at;
     uint64_t next = next_known(w->region, at);
     leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
@@ -263,7 +278,14 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     w->tally->top_resident_bytes = resident(w, at, g->limit);
     if (g->cells)
         page_map_free(&w->pages, at, g->limit);
+    note_free(w->tally, at, w->tally->top_bytes, w->tally->top_resident_bytes);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
+}
+
+static void count_footer_mismatch(as_tally *t, uint64_t chunk)
+{
+    if (!t->footer_mismatch_count++)
+        t->first_footer_mismatch = chunk;
 }
 
 /* Takes the chunk at address; returns the next one's address, 0 at the end of the walk. */
@@ -279,7 +301,7 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     if (w->words)
         keep_header(w->words, at, words);
     if (!previous_in_use && w->size && words[0] != w->size)
-        w->tally->footer_mismatch_count++;
+        count_footer_mismatch(w->tally, w->chunk);
     if (at == g->top) {
         settle(w, previous_in_use);
         meet_top(w, at, size);
@@ -399,6 +421,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     if (error)
         return error;
     page_map_open(&w.pages, region);
+    for (size_t i = 0; region->hugetlb && i < w.runs.count; i++)
+        w.runs.runs[i].flags |= AS_HUGETLB;
     as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)

@@ -3,7 +3,7 @@ allocscope reads with."""
 
 from __future__ import annotations
 
-from allocscope.glibc.layouts import LAYOUTS
+from allocscope.glibc.layouts import LAYOUTS, MALLOC_DEBUG_LAYOUTS
 
 HEAD = """
 ## Layouts
@@ -24,10 +24,12 @@ def text() -> str:
     """The whole section, ended by a newline."""
     rows = [
         (f"`{row.name}`", _span(row.versions), row.backports, row.checked or "**from the sources**")
-        for row in LAYOUTS
+        for row in (*LAYOUTS, *MALLOC_DEBUG_LAYOUTS)
     ]
     return HEAD + "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
 def _span(versions: tuple[str, ...]) -> str:
+    if not versions:
+        return "none"
     return versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"

@@ -29,8 +29,6 @@ from glibcs import fetch, judge, layout_table, programs
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "support-matrix.md"
-NEVER_RESTS = {"busy"}
-"""Fixtures that are no state to compare with: they go on allocating."""
 
 Judge = Callable[[Report[ArenasData], Mapping[str, Any]], list[str]]
 
@@ -56,11 +54,8 @@ def stress_readings(tree: fetch.Tree, programs_built: Path, seeds: int) -> Itera
 
 def fixture_readings(tree: fetch.Tree, programs_built: Path) -> Iterator[Reading]:
     """Every fixture that comes to rest, once."""
-    sources = fixture.sources()
-    common = sources / "common"
-    for name in sorted(set(fixture.names()) - NEVER_RESTS):
-        files = [*sorted(common.glob("*.c")), sources / name / f"{name}.c"]
-        program = programs.build(files, programs_built / name, f"-I{common}")
+    for name in programs.RESTING_FIXTURES:
+        program = programs.fixture_program(name, programs_built)
         with fixture.run(name, program=program, command_prefix=programs.loader_of(tree)) as target:
             yield compared(name, target.pid, target.truth, judge.fixture_differences)
 

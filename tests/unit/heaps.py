@@ -253,6 +253,7 @@ def figures(tally: Tally) -> dict[str, Any]:
     found = dataclasses.asdict(tally)
     del found["words"]
     found["classes"] = list(found["classes"])
+    found["largest"] = list(found["largest"])
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from glibcs import layout_table
 from unit.releases import RELEASES
 
-from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, WORD, Layout
+from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, MALLOC_DEBUG_LAYOUTS, WORD, Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_VERSION = {version: row for row in LAYOUTS for version in row.versions}
@@ -39,7 +39,7 @@ def test_offsets_are_those_of_the_release(version: str) -> None:
         assert row.tcache.key_is_address == (release.key == 0)
 
 
-@pytest.mark.parametrize("row", LAYOUTS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", (*LAYOUTS, *MALLOC_DEBUG_LAYOUTS), ids=lambda row: row.name)
 def test_a_row_holds_together(row: Layout) -> None:
     state, par, tcache = row.state, row.par, row.tcache
     assert state.top + 2 * WORD == state.bins
