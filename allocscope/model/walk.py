@@ -67,15 +67,9 @@ class FreeChunk:
 
 @immutable
 class Tally:
-<<<<<<< HEAD
-    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
-    what the walk looked at, and ``cells``: what each page of [start, map_end) is used for
-    (model/page_map.py), both only where they were asked for."""
-=======
     """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
-    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
-    that."""
->>>>>>> main
+    free chunks by falling size. ``words``: what the walk looked at, and ``cells``: what each page
+    of [start, map_end) is used for (model/page_map.py), both only where they were asked for."""
 
     live_bytes: int
     live_count: int

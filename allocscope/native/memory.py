@@ -214,13 +214,15 @@ class NativeMemory(Closing):
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
         native.locked, native.locked_count = views[4], len(keep[4])
-        cells = ffi.new("uint8_t[]", _page_count(region)) if self.maps_pages else ffi.NULL
-        native.cells = cells
+        pages = -(-region.map_end // PAGE) - region.start // PAGE
+        cells = ffi.new("uint8_t[]", max(pages, 0)) if self.maps_pages else None
+        native.cells = cells or ffi.NULL
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-            return _tally(tally, classes, cells=bytes(ffi.buffer(cells)) if cells else None)
+            told = None if cells is None else bytes(ffi.buffer(cells))
+            return _tally(tally, classes, cells=told)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
@@ -254,11 +256,6 @@ class NativeMemory(Closing):
         return sum(int(lib.as_hash(address)) for address in addresses) & _MASK64
 
 
-def _page_count(region: Region) -> int:
-    """The pages that ``[start, map_end)`` touches; at least 1, because cffi has no empty arrays."""
-    return max(-(-region.map_end // PAGE) - region.start // PAGE, 1)
-
-
 def _within(address: int) -> int:
     """The nearest address that there is."""
     return min(max(address, 0), _MASK64)
@@ -284,12 +281,8 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-<<<<<<< HEAD
-_OWN_FIELDS = frozenset({"pages", "classes", "words", "cells"})
-=======
-_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells"})
 _FREE_CHUNK = struct.Struct("<3Q")
->>>>>>> main
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
@@ -299,11 +292,6 @@ def _class_bounds(index: int) -> tuple[int, int]:
     return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
 
 
-<<<<<<< HEAD
-def _tally(
-    tally: Any, classes: Any, words: Words | None = None, cells: bytes | None = None
-) -> Tally:
-=======
 def _largest(tally: Any) -> Iterator[FreeChunk]:
     for address, size, resident in _FREE_CHUNK.iter_unpack(ffi.buffer(tally.largest)):
         if not size:
@@ -311,8 +299,9 @@ def _largest(tally: Any) -> Iterator[FreeChunk]:
         yield FreeChunk(address, size, resident)
 
 
-def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
->>>>>>> main
+def _tally(
+    tally: Any, classes: Any, words: Words | None = None, cells: bytes | None = None
+) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
     data, nothing = bytes(ffi.buffer(classes)), bytes(size)

@@ -78,8 +78,8 @@ void page_map_held(page_map *map, uint64_t start, uint64_t end)
 void page_map_free(page_map *map, uint64_t start, uint64_t end)
 {
     const as_region *g = map->region;
-    uint64_t page = page_of(g, start), high = map_end(g);
-    for (; page < end && page < high; page += g->page_size)
+    uint64_t page = page_of(g, start), low = map_start(g), high = map_end(g);
+    for (page = page < low ? low : page; page < end && page < high; page += g->page_size)
         if (*cell_at(g, page) == AS_CELL_OTHER)
             *cell_at(g, page) = AS_CELL_FREE;
 }
@@ -98,7 +98,7 @@ void page_map_close(page_map *map, const run_list *runs)
     for (size_t i = 0; i < runs->count; i++) {
         const as_run *run = &runs->runs[i];
         set_pages(g, at, run->start, AS_CELL_ABSENT);
-        if (!as_resident(run->flags))
+        if (!(run->flags & AS_PRESENT) || run->flags & AS_ZERO)
             set_pages(g, run->start, run->end, run->flags & AS_SWAPPED ? AS_CELL_SWAPPED : AS_CELL_ABSENT);
         at = run->end;
     }

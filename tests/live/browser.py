@@ -147,10 +147,10 @@ def browser(profile: Path) -> Iterator[Tab]:
     command_read, command_write = os.pipe()
     answer_read, answer_write = os.pipe()
     # Chromium reads its commands from descriptor 3 and answers on 4.
-    script = 'exec 3<&"$1" 4>&"$2"; shift 2; exec chromium "$@"'
+    script = 'exec 3<"/dev/fd/$1" 4>"/dev/fd/$2"; shift 2; exec chromium "$@"'
+    own = [str(command_read), str(answer_write), *FLAGS, f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        ["sh", "-c", script.replace("exec 3", "exec 3", 1), "sh"]
-        + [str(command_read), str(answer_write), *FLAGS, f"--user-data-dir={profile}"],
+        ["sh", "-c", script, "sh", *own],
         pass_fds=(command_read, answer_write),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
