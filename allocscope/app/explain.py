@@ -148,7 +148,7 @@ def _round(
             memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
         )
         entries = smaps()
-    parts = holdings(pid, memory, target, answer, entries)
+    parts = holdings(pid, memory, target, answer.reading, entries)
 
     def resident(start: int, end: int) -> int:
         return by_byte(memory.residency, start, end).resident_bytes

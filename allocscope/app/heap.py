@@ -75,6 +75,7 @@ def read(
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
     trim: Trim = PLAIN_TRIM,
+    pins: bool = False,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
@@ -93,6 +94,7 @@ def read(
         safe_linking_default=_safe_linking_by_version(image.version),
         hugetlb_spans=target.hugetlb_spans,
         trim=trim,
+        pins=pins,
     )
     reading = read_heap(
         subject,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from allocscope.app.heap import HeapAnswer
 from allocscope.app.target import Target
 from allocscope.errors import AllocscopeError
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import find_tcbs
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
@@ -32,12 +32,13 @@ def holdings(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    answer: HeapAnswer,
+    reading: HeapReading | None,
     entries: Sequence[SmapsEntry],
 ) -> tuple[Holding, ...]:
-    """Every mapping of ``entries``, divided among its owners."""
+    """Every mapping of ``entries``, divided among its owners. ``reading``: None where no glibc
+    malloc could be read."""
     mappings = [entry.mapping for entry in entries]
-    claims = _claims(pid, memory, target, answer, mappings)
+    claims = _claims(pid, memory, target, reading, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -46,12 +47,12 @@ def _claims(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    answer: HeapAnswer,
+    reading: HeapReading | None,
     mappings: Sequence[Mapping],
 ) -> list[Claim]:
     spans = [(m.start, m.end) for m in mappings if m.anonymous and m.writable and m.readable]
     guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
-    claims = list(heap_claims(answer.reading))
+    claims = [] if reading is None else list(heap_claims(reading))
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))

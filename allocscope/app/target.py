@@ -65,12 +65,14 @@ class Target:
         return tuple((m.start, m.end) for m in self.mappings if m.path == "[heap]")
 
 
-def look(pid: int) -> Target:
-    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread, no glibc in
-    it)."""
+def look(pid: int, *, without_glibc: bool = False) -> Target:
+    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread; no glibc in
+    it, unless ``without_glibc`` allows that)."""
     process = procfs.identify(pid)
     mappings = procfs.mappings(pid)
-    images = libc.require_glibc(process, libc.identify(pid, mappings))
+    images = libc.identify(pid, mappings)
+    if not without_glibc:
+        images = libc.require_glibc(process, images)
     threads = tuple(
         ThreadHead(task.tid, task.comm, robust_list(task.tid)) for task in procfs.tasks(pid)
     )

@@ -8,7 +8,17 @@ names the process, its RSS, and the first cause with what it would give back.
 from __future__ import annotations
 
 from allocscope.account.footprint import footprint_bytes
-from allocscope.causes import elsewhere, outside, pages, parked, rank, retained, settings, spread
+from allocscope.causes import (
+    elsewhere,
+    outside,
+    pages,
+    parked,
+    rank,
+    retained,
+    settings,
+    slabs,
+    spread,
+)
 from allocscope.causes.finding import Finding, Rule, share
 from allocscope.model.ledger import Cause, Explanation, healthy_bytes
 from allocscope.model.situation import Situation
@@ -25,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     spread.thread_top,
     retained.untrimmed_free,
     retained.scattered_live,
+    slabs.slab_growth,
     elsewhere.large_live,
     elsewhere.runtime_heap,
     elsewhere.other_allocator,

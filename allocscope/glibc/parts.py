@@ -53,12 +53,12 @@ _OWN = {
     "before_resident_bytes",
     "beyond_resident_bytes",
 }
-_OWN |= {"pages", "classes", "largest", "words"}
+_OWN |= {"pages", "classes", "largest", "words", "pins"}
 
 
 def walk(memory: Memory, walker: Walker, region: Region) -> Tally:
     """The tally of the whole region."""
-    seams = _seams(memory, region)
+    seams = [] if region.pins else _seams(memory, region)
     if not seams:
         return walker.walk(region)
     parts = _cut(region, seams)
@@ -214,6 +214,7 @@ def joined(tallies: Sequence[Tally], shared: Sequence[Residency]) -> Tally:
         classes=add_classes(tallies),
         largest=_largest(tallies),
         words=_words(tallies),
+        pins=None,
     )
 
 

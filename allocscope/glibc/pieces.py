@@ -74,6 +74,8 @@ class Surroundings:
     """The addresses of all arenas."""
     in_parts: bool = True
     """May rows and heaps be walked side by side? Not where their headers are kept, in one place."""
+    pins: bool = False
+    """Whether to look for what holds free memory."""
 
     @property
     def heap_max_bytes(self) -> int:
@@ -139,6 +141,7 @@ def _walk(
         tcache_struct=inside.tcache_struct,
         known=inside.known,
         locked=around.trim.locked,
+        pins=around.pins,
     )
     if not around.in_parts:
         return around.walker.walk(region)

@@ -64,6 +64,7 @@ class Subject:
     safe_linking_default: bool
     trim: Trim = PLAIN_TRIM
     hugetlb_spans: tuple[tuple[int, int], ...] = ()
+    pins: bool = False
 
 
 @immutable
@@ -176,6 +177,7 @@ class _Reader:
             subject.trim,
             subject.hugetlb_spans,
             frozenset(arena.address for arena in arenas),
+            pins=subject.pins,
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 

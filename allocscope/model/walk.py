@@ -38,6 +38,8 @@ class Region:
     known: Sequence[int]
     locked: Sequence[int] = ()
     hugetlb: bool = False
+    pins: bool = False
+    """Whether to look for what holds free memory (probes/include/pins.h): slower."""
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -63,6 +65,36 @@ class FreeChunk:
     address: int
     size_bytes: int
     resident_bytes: int
+
+
+@immutable
+class Pinning:
+    """Free bytes on resident pages on which all live chunks are of one size class, and how many
+    these chunks are."""
+
+    min_bytes: int
+    max_bytes: int
+    live_count: int
+    pinned_bytes: int
+
+
+HELD_NOTHING, HELD_LIVE, HELD_TCACHE, HELD_FASTBIN, HELD_STRUCT = range(5)
+
+
+@immutable
+class Pins:
+    """What holds free memory in a row of chunks; the meaning of each field is in
+    probes/include/pins.h."""
+
+    last: int = field(metadata=HEX)
+    last_size: int
+    last_kind: int
+    run_start: int = field(metadata=HEX)
+    run_count: int
+    below_start: int = field(metadata=HEX)
+    mixed_bytes: int
+    parked_bytes: int
+    classes: tuple[Pinning, ...]
 
 
 @immutable
@@ -120,6 +152,7 @@ class Tally:
     largest: tuple[FreeChunk, ...] = ()
     words: Words | None = field(default=None, compare=False, repr=False)
     cells: bytes | None = field(default=None, compare=False, repr=False)
+    pins: Pins | None = field(default=None, compare=False, repr=False)
 
     @property
     def row_resident_bytes(self) -> int:

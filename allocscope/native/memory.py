@@ -29,7 +29,8 @@ from allocscope.errors import (
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
-from allocscope.model.walk import FreeChunk, Region, Residency, Tally, Words
+from allocscope.model.pins import Reference
+from allocscope.model.walk import FreeChunk, Pinning, Pins, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -82,6 +83,35 @@ class NativeMemory(Closing):
             raise MemoryGap(f"a page of {self.label} is not in memory ({doing})")
         if code:
             raise failure(code, self.label, doing)
+
+    def references(
+        self, span: tuple[int, int], targets: Sequence[tuple[int, int]], most: int
+    ) -> tuple[list[Reference], list[int], int]:
+        """Words of ``span`` that point into one of ``targets`` (ascending, apart): of each target
+        the first ``most``, how many there are of each, and the bytes that were read."""
+        pieces = ffi.new("as_target[]", list(targets))
+        out = ffi.new("as_reference[]", len(targets) * most)
+        totals = ffi.new("uint64_t[]", len(targets))
+        count, scanned, done = (ffi.new("size_t *"), ffi.new("uint64_t *"), ffi.new("uint64_t *"))
+        code = lib.as_references(
+            self._source, span[0], span[1], pieces, len(targets), most, self.deadline_ns,
+            out, count, totals, scanned, done,
+        )  # fmt: skip
+        self._check(code, "looking for pointers")
+        found = [Reference(r.where, r.value, r.target) for r in out[0 : count[0]]]
+        return found, [int(total) for total in totals], int(scanned[0])
+
+    def chunks_at(self, first: int, limit: int, addresses: Sequence[int]) -> list[int]:
+        """Which chunk of the row ``[first, limit)`` each address (ascending) lies in: its start, 0
+        where headers do not lead there."""
+        where = _array_of(addresses)
+        chunks = ffi.new("uint64_t[]", max(len(where), 1))
+        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
+        code = lib.as_chunks_at(
+            self._source, first, limit, view, len(where), self.deadline_ns, chunks
+        )
+        self._check(code, "following chunks")
+        return [int(chunk) for chunk in chunks[0 : len(where)]]
 
     # ---- Memory ----
 
@@ -219,6 +249,11 @@ class NativeMemory(Closing):
         native.cells = cells or ffi.NULL
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
+        if region.pins:
+            pins = ffi.new("as_pins *")
+            code = lib.as_walk_pins(self._source, native, pins, tally, classes)
+            self._check(code, "walking the heap")
+            return _tally(tally, classes, pins=_pins(pins))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             told = None if cells is None else bytes(ffi.buffer(cells))
@@ -272,6 +307,21 @@ def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
     return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
+def _pins(native: Any) -> Pins:
+    classes = [
+        Pinning(
+            int(lib.as_class_min(index)),
+            int(lib.as_class_min(index + 1)) - 16,
+            int(native.pinning_count[index]),
+            int(native.pinned_bytes[index]),
+        )
+        for index in range(lib.AS_CLASSES)
+        if native.pinned_bytes[index]
+    ]
+    single = {name: int(getattr(native, name)) for name in names_of(Pins) if name != "classes"}
+    return Pins(**single, classes=tuple(classes))
+
+
 def _words(native: Any) -> Words:
     def copy(start: Any, size: int) -> bytes:
         return bytes(ffi.buffer(start, size)) if size else b""
@@ -281,7 +331,7 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells", "pins"})
 _FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
@@ -300,7 +350,12 @@ def _largest(tally: Any) -> Iterator[FreeChunk]:
 
 
 def _tally(
-    tally: Any, classes: Any, words: Words | None = None, cells: bytes | None = None
+    tally: Any,
+    classes: Any,
+    words: Words | None = None,
+    *,
+    cells: bytes | None = None,
+    pins: Pins | None = None,
 ) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
@@ -323,4 +378,5 @@ def _tally(
         largest=tuple(_largest(tally)),
         words=words,
         cells=cells,
+        pins=pins,
     )

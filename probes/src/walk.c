@@ -4,6 +4,7 @@
 #include "walk.h"
 #include "headers.h"
 #include "page_map.h"
+#include "pins_private.h"
 #include "sorted.h"
 #include "trim_rule.h"
 #include "window.h"
@@ -44,6 +45,7 @@ typedef struct walker {
     trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
     page_map pages;  /* filled in where region->cells is there */
+    pin_watch pins;
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
     int links_read;
@@ -152,6 +154,25 @@ static void take_fencepost(walker *w, uint64_t at, uint64_t size)
     w->tally->fencepost_resident_bytes += resident(w, at, at + size);
 }
 
+SELDOM static int kind_of(const walker *w, int in_use, int parked, int fast, int structure)
+{
+    if (parked)
+        return AS_HELD_TCACHE;
+    if (fast)
+        return w->region->merge_fastbins ? AS_HELD_NOTHING : AS_HELD_FASTBIN;
+    if (structure)
+        return AS_HELD_STRUCT;
+    return in_use ? AS_HELD_LIVE : AS_HELD_NOTHING;
+}
+
+SELDOM static void tell_pins(walker *w, uint64_t chunk, uint64_t size, int kind)
+{
+    if (kind == AS_HELD_NOTHING)
+        pins_free(&w->pins, chunk, size);
+    else
+        pins_held(&w->pins, chunk, size, kind);
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -172,6 +193,8 @@ static void settle(walker *w, int in_use)
     int structure = marked(&w->structs, chunk);
     if (w->region->cells)
         map_chunk(w, chunk, size, in_use && !parked && !fast);
+    if (w->pins.pins)
+        tell_pins(w, chunk, size, kind_of(w, in_use, parked, fast, structure));
     if (in_use && !parked && !fast) {
         row_close(&w->trim);
         if (structure) {
@@ -406,7 +429,8 @@ static uint64_t never_met(const marks *m, uint64_t stopped_at)
     return count;
 }
 
-int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
+static int walk(as_source *source, const as_region *region, as_words *words, as_pins *pins, as_tally *tally,
+                as_class *classes)
 {
     walker w = {.region = region, .tally = tally, .classes = classes, .words = words};
     memset(tally, 0, sizeof *tally);
@@ -414,6 +438,7 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
         classes[i].last_page = 0;
     w.trim = (trimming){.region = region, .tally = tally, .runs = &w.runs, .locked = region->locked};
     w.trim.locked_end = region->locked + region->locked_count / 2 * 2;
+    pins_open(&w.pins, pins, &w.runs, region->page_size);
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);
@@ -427,6 +452,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)
         error = walk_chunks(&w);
+    if (pins)
+        pins_close(&w.pins);
     count_sides(&w);
     tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
                                never_met(&w.structs, tally->stopped_at);
@@ -437,7 +464,18 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     return !error && words ? words->error : error;
 }
 
+int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
+{
+    return walk(source, region, words, NULL, tally, classes);
+}
+
+int as_walk_pins(as_source *source, const as_region *region, as_pins *pins, as_tally *tally, as_class *classes)
+{
+    memset(pins, 0, sizeof *pins);
+    return walk(source, region, NULL, pins, tally, classes);
+}
+
 int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
 {
-    return as_walk_words(source, region, NULL, tally, classes);
+    return walk(source, region, NULL, NULL, tally, classes);
 }

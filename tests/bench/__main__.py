@@ -21,6 +21,7 @@ BENCHMARKS = (
     "walk",
     "stops",
     "memory",
+    "pins",
     "footprint",
     "explain",
     "forecast",
