@@ -168,13 +168,21 @@ def test_lazily_freed_pages_are_as_many_as_the_kernel_counts() -> None:
     frames.close()
     with child([sys.executable, "-c", GIVES_BACK_LAZILY]) as process:
         assert process.line(READY_SECONDS) == "ready"
+        before = lazyfree_bytes(process.pid)
         pages = portrait(process.pid, ExplainOptions(pages=True))[1].pages
-        smaps = Path(f"/proc/{process.pid}/smaps").read_text()
+        after = lazyfree_bytes(process.pid)
     assert pages is not None
     assert pages.lazy_known
     marked = sum(heap.page_count(LAZY) for heap in pages.heaps) * PAGE
-    kernel = 1024 * sum(int(kib) for kib in re.findall(r"LazyFree: +(\d+) kB", smaps))
-    assert marked == kernel == 4 << 20
+    assert before <= marked <= after
+    assert 3 << 20 < marked <= 4 << 20
+
+
+def lazyfree_bytes(pid: int) -> int:
+    """What the kernel counts: it grows a little while the last pages wait for their turn (each CPU
+    has a batch of them)."""
+    smaps = Path(f"/proc/{pid}/smaps").read_text()
+    return 1024 * sum(int(kib) for kib in re.findall(r"LazyFree: +(\d+) kB", smaps))
 
 
 # ---- in the browser ----
