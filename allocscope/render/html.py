@@ -40,7 +40,7 @@ def page(report: Report[Explanation], found: Situation, files: PageFiles, now: f
         _caveats(report.caveats),
         _ledger(data),
         _causes(data),
-        html_heaps.map_section(found.pages, found.heap) if found.pages else NOTHING,
+        _map(found),
         html_heaps.arenas_section(found.heap),
         html_heaps.classes_section(found.heap),
         _outside(data),
@@ -67,6 +67,12 @@ def page(report: Report[Explanation], found: Situation, files: PageFiles, now: f
         lang="en",
     )
     return f"<!DOCTYPE html>\n{whole.source}\n"
+
+
+def _map(found: Situation) -> Html:
+    if found.pages is None or not any(heap.cells for heap in found.pages.heaps):
+        return NOTHING
+    return html_heaps.map_section(found.pages, found.heap)
 
 
 def _hash(source: str) -> str:

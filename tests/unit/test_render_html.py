@@ -146,6 +146,14 @@ def test_the_map_is_told_in_a_table_too() -> None:
     assert shown == ["0", "0x560000000000", "4", "2", "1", "1", "0", "0", "0", "0"]
 
 
+@pytest.mark.parametrize("pages", [None, PageMap((), lazy_known=True)])
+def test_without_pages_there_is_no_map(pages: PageMap | None) -> None:
+    read = Read(made(dataclasses.replace(FOUND, pages=pages)))
+    assert "The heaps, page by page" not in read.texts["h2"]
+    assert read.attributes("canvas") == []
+    assert len(read.texts["script"]) == 1
+
+
 def test_what_is_not_known_of_pages_is_said() -> None:
     unseen = dataclasses.replace(PAGES, lazy_known=False)
     assert "may not see one by one" not in made()
