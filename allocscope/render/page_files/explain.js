@@ -89,22 +89,26 @@
 
   const gutter = () => (canvas.clientWidth < 600 ? NARROW_GUTTER : GUTTER);
 
-  // As many columns as make the pages about square when all of them are seen.
+  // As many columns as make the pages about square when all of them are seen. Between heaps the
+  // sheet is empty for as many rows as can then be told apart.
   function layOut() {
     const wide = canvas.clientWidth - gutter(), high = canvas.clientHeight;
-    const rowsFor = (count) => heaps.reduce((sum, heap) => sum + Math.ceil(heap.count / count) + 1, 0);
+    const filled = (count) => heaps.reduce((sum, heap) => sum + Math.ceil(heap.count / count), 0);
+    const gapFor = (count) => Math.ceil((2 * filled(count)) / high);
+    const rowsFor = (count) => filled(count) + heaps.length * gapFor(count);
     columns = 16;
     while (wide / (columns * 2) >= high / rowsFor(columns * 2) && columns < 65536) columns *= 2;
     rowCount = rowsFor(columns);
+    const gap = gapFor(columns);
     rowHeap = new Int32Array(rowCount).fill(-1);
     let row = 0;
     heaps.forEach((heap, index) => {
       heap.row = row;
       heap.rows = Math.ceil(heap.count / columns);
       rowHeap.fill(index, row, row + heap.rows);
-      row += heap.rows + 1;
+      row += heap.rows + gap;
     });
-    whole = { x: 0, y: 0, width: columns, height: Math.max(rowCount - 1, 1) };
+    whole = { x: 0, y: 0, width: columns, height: Math.max(rowCount - gap, 1) };
     view = { ...whole };
   }
 
