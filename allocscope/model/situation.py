@@ -11,6 +11,7 @@ from allocscope.model.owners import Holding
 from allocscope.model.page_map import PageMap
 from allocscope.model.process import (
     CgroupLimits,
+    Pressure,
     Process,
     ProcessStatus,
     SmapsEntry,
@@ -79,6 +80,7 @@ class Situation:
     status: ProcessStatus | None
     limits: CgroupLimits | None
     outside: tuple[OutsideRss, ...]
+    pressure: Pressure | None
     contention: Contention | None
     environ: dict[str, str] | None
     pages: PageMap | None = None

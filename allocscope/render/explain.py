@@ -16,12 +16,13 @@ from allocscope.model.ledger import (
     Remedy,
     healthy_bytes,
 )
+from allocscope.model.process import Pressure
 from allocscope.model.report import Report
 from allocscope.render import sentences
 from allocscope.render.bar import stacked
 from allocscope.render.columns import GAP, Column, fit
 from allocscope.render.page import Look, Page
-from allocscope.render.text import clean, signed_size, size, unit_for
+from allocscope.render.text import clean, plural, signed_size, size, unit_for
 
 LETTERS: dict[LedgerKey, str] = {
     "glibc-live": "L",
@@ -49,6 +50,8 @@ WELL_KNOWN = {
     "hint": "a hint, not a measurement",
 }
 LEAST_EVIDENCE = 20
+LEAST_STALL = 0.01
+"""Pressure below this share of time is not worth a line."""
 
 
 def explain(report: Report[Explanation], look: Look) -> str:
@@ -131,6 +134,10 @@ def _short(row: LedgerRow, width: int) -> str:
 
 
 def _outside(page: Page, data: Explanation) -> None:
+    pressed = _pressure(data.pressure)
+    if pressed:
+        page.blank()
+        page.line(f"Memory is short: {'; '.join(pressed)}.", "bold")
     if not data.outside_rss:
         return
     page.blank()
@@ -138,6 +145,25 @@ def _outside(page: Page, data: Explanation) -> None:
     for fact in data.outside_rss:
         amount = size(fact.bytes, page.look.exact_bytes)
         page.line(f"  {fact.key}: {amount}, {clean(fact.evidence)}", hanging=4)
+
+
+def _pressure(pressure: Pressure | None) -> list[str]:
+    """Who waited for memory lately, and who was killed; nothing where all is well."""
+    if pressure is None:
+        return []
+    told = [
+        f"tasks {where} waited for it {100 * stalls.some_10s_ratio:.0f} % of the last 10 s and "
+        f"{100 * stalls.some_60s_ratio:.0f} % of the last minute"
+        for where, stalls in (
+            ("on this machine", pressure.system),
+            ("of its control group", pressure.cgroup),
+        )
+        if stalls is not None and max(stalls.some_10s_ratio, stalls.some_60s_ratio) >= LEAST_STALL
+    ]
+    if pressure.oom_kill_count:
+        killed = plural(pressure.oom_kill_count, "process", "processes")
+        told.append(f"the kernel has killed {killed} of its control group for memory")
+    return told
 
 
 # ---- causes ----

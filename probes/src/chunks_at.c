@@ -1,3 +1,4 @@
+/* Which chunks given addresses lie in: headers are followed from the first chunk of a row on. */
 #define _GNU_SOURCE
 #include "pins.h"
 #include "runs.h"
