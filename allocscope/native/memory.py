@@ -35,6 +35,7 @@ from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
 PRESENT = 1
+PAGE = 4096
 _MASK64 = (1 << 64) - 1
 
 
@@ -56,7 +57,7 @@ class NativeMemory(Closing):
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
     ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``keeps_words``: a walk keeps what it
-    looks at, in its tally."""
+    looks at, in its tally. ``maps_pages``: it tells there what each page is used for."""
 
     def __init__(self, source: Any, label: str) -> None:
         """``source``: an open as_source, closed with this object; ``label`` names it in errors
@@ -65,6 +66,7 @@ class NativeMemory(Closing):
         self.label = label
         self.deadline_ns = 0
         self.keeps_words = False
+        self.maps_pages = False
 
     @property
     def source(self) -> Any:
@@ -234,7 +236,7 @@ class NativeMemory(Closing):
         keep = [array("Q", part) for part in _marks_of(region)]
         native = ffi.new("as_region *")
         native.start, native.first, native.limit = region.start, region.first, region.limit
-        native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
+        native.map_end, native.top, native.page_size = region.map_end, region.top, PAGE
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
         native.hugetlb = region.hugetlb
@@ -244,6 +246,9 @@ class NativeMemory(Closing):
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
         native.locked, native.locked_count = views[4], len(keep[4])
+        pages = -(-region.map_end // PAGE) - region.start // PAGE
+        cells = ffi.new("uint8_t[]", max(pages, 0)) if self.maps_pages else None
+        native.cells = cells or ffi.NULL
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if region.pins:
@@ -253,7 +258,8 @@ class NativeMemory(Closing):
             return _tally(tally, classes, pins=_pins(pins))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-            return _tally(tally, classes)
+            told = None if cells is None else bytes(ffi.buffer(cells))
+            return _tally(tally, classes, cells=told)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
@@ -327,7 +333,7 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "pins"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells", "pins"})
 _FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
@@ -345,7 +351,14 @@ def _largest(tally: Any) -> Iterator[FreeChunk]:
         yield FreeChunk(address, size, resident)
 
 
-def _tally(tally: Any, classes: Any, words: Words | None = None, pins: Pins | None = None) -> Tally:
+def _tally(
+    tally: Any,
+    classes: Any,
+    words: Words | None = None,
+    *,
+    cells: bytes | None = None,
+    pins: Pins | None = None,
+) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
     data, nothing = bytes(ffi.buffer(classes)), bytes(size)
@@ -366,5 +379,6 @@ def _tally(tally: Any, classes: Any, words: Words | None = None, pins: Pins | No
         classes=tuple(rows),
         largest=tuple(_largest(tally)),
         words=words,
+        cells=cells,
         pins=pins,
     )
