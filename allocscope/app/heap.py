@@ -58,7 +58,8 @@ def _safe_linking_by_version(version: str | None) -> bool:
 def _parked_sizes(memory: NativeMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
     """How many chunks each thread's tcache holds, and their bytes."""
     by_tid = reading.parked.by_tid
-    sizes = iter(memory.read_each([chunk + 8 for tid in by_tid for chunk in by_tid[tid]], 8))
+    word = memory.abi.word_bytes
+    sizes = iter(memory.read_each([chunk + word for tid in by_tid for chunk in by_tid[tid]], word))
     return {
         tid: (
             len(chunks),
@@ -85,6 +86,7 @@ def read(
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
     located, image = found or find_malloc(memory, target)
+    memory.abi = dataclasses.replace(memory.abi, alignment=located.layout.abi.alignment)
     subject = Subject(
         memory=memory,
         walker=memory,

@@ -7,13 +7,14 @@ import dataclasses
 from collections.abc import Sequence
 
 from allocscope.errors import NoGlibcHeap, PermissionRefused
+from allocscope.glibc.abi import of_machine
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
-from allocscope.proc.memory import robust_list
+from allocscope.proc.memory import robust_lists
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,8 +58,10 @@ def look(pid: int) -> Target:
     process = procfs.identify(pid)
     mappings = procfs.mappings(pid)
     images = libc.require_glibc(process, libc.identify(pid, mappings))
+    tasks = procfs.tasks(pid)
+    heads = robust_lists([task.tid for task in tasks], images[0].machine)
     threads = tuple(
-        ThreadHead(task.tid, task.comm, robust_list(task.tid)) for task in procfs.tasks(pid)
+        ThreadHead(task.tid, task.comm, head) for task, head in zip(tasks, heads, strict=True)
     )
     try:
         environ: dict[str, str] | None = procfs.environ(pid)
@@ -76,6 +79,10 @@ def first_malloc(
     """
     idle: tuple[Located, LibcImage] | None = None
     for image in images:
+        abi = of_machine(image.machine)
+        if abi is None:
+            continue
+        memory.abi = abi
         spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
         found = locate(memory, spans, heap_spans)
         if found is None:

@@ -22,7 +22,7 @@ from allocscope.model.process import Mapping
 from allocscope.parse import core_notes
 from allocscope.parse.core_notes import CoreNotes
 
-USER_END = 1 << 47
+USER_END = 1 << 48
 
 
 class Core(SpanMemory):

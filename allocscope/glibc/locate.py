@@ -17,7 +17,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, WORD, Layout, StateLayout
+from allocscope.glibc.abi import Abi
+from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, Layout, StateLayout
 from allocscope.glibc.par import ParValues, find_par
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import (
@@ -31,7 +32,6 @@ from allocscope.glibc.states import (
     read_ring,
 )
 
-HEAP_INFO_BYTES = (32, 48)
 PAGE = 4096
 MOST_TORN = 2
 """Bins that one operation under way may have half linked: the one that a chunk leaves, the one that
@@ -65,26 +65,37 @@ def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[i
     return areas
 
 
-def _self_linked(start: int, data: bytes) -> list[int]:
-    """Addresses of words that, with their successor, form an empty bin: both point 16 bytes before
-    themselves."""
-    words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
-    base = start - 2 * WORD
+def _words(data: bytes, abi: Abi) -> memoryview[int]:
+    return memoryview(data)[: len(data) // abi.word_bytes * abi.word_bytes].cast(abi.letter)
+
+
+def _self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
+    """Addresses of words that, with their successor, form an empty bin: both point a chunk's header
+    before themselves."""
+    words, size = _words(data, abi), abi.word_bytes
+    base = start - abi.header_bytes
     return [
-        start + i * WORD
+        start + i * size
         for i in range(len(words) - 1)
-        if words[i] == base + i * WORD and words[i + 1] == words[i]
+        if words[i] == base + i * size and words[i + 1] == words[i]
     ]
 
 
+def _states(abi: Abi) -> list[StateLayout]:
+    """Those of the table with words of this width."""
+    states = [layout.state for layout in LAYOUTS if layout.abi.word_bytes == abi.word_bytes]
+    return list({state.name: state for state in states}.values())
+
+
 def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
-    base = arena.address + layout.bins - 2 * WORD
+    abi = layout.abi
+    base = arena.address + layout.bins - abi.header_bytes
     torn = 0
     for i in range(BIN_COUNT):
-        here = base + 2 * WORD * i
+        here = base + abi.header_bytes * i
         # an empty bin's ends are no chunks, and in layout D not aligned like one
         ends = [end for end in arena.bins[2 * i : 2 * i + 2] if end != here]
-        if any(end == 0 or end % 16 for end in ends):
+        if any(end == 0 or not abi.is_chunk(end) for end in ends):
             return False
         torn += len(ends) == 1
     return torn <= MOST_TORN
@@ -95,7 +106,7 @@ def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
         arena.lock_word in (0, 1, 2)
         and 0 <= arena.flags < 8
         and arena.top != 0
-        and (arena.top % 16 == 0 or arena.top == arena.address + layout.top)  # none yet
+        and (layout.abi.is_chunk(arena.top) or arena.top == arena.address + layout.top)  # none yet
         and max(arena.system_bytes, arena.max_system_bytes) < 1 << 47
         and (arena.attached_threads or 0) < 1 << 24
         and _bins_plausible(arena, layout)
@@ -105,11 +116,13 @@ def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
 def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
     """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
     contradict each other."""
+    abi = memory.abi
+    known = {row.heap_info_bytes for row in LAYOUTS if row.abi.word_bytes == abi.word_bytes}
     sizes = set()
     for arena in arenas[1:]:
-        start = heap_of(arena.address)
+        start = heap_of(arena.address, abi)
         size = arena.address - start
-        if size not in HEAP_INFO_BYTES or read_heap_info(memory, start).arena != arena.address:
+        if size not in known or read_heap_info(memory, start).arena != arena.address:
             raise InvalidHeap(f"arena {arena.address:#x} does not lie behind a heap header")
         sizes.add(size)
     if len(sizes) > 1:
@@ -117,28 +130,32 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
     return sizes.pop() if sizes else None
 
 
-def _candidates(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
-    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+def _candidates(
+    areas: Sequence[tuple[int, bytes]], abi: Abi
+) -> Iterable[tuple[StateLayout, ArenaState]]:
+    state_layouts = _states(abi)
     for start, data in areas:
-        for address in _self_linked(start, data):
+        for address in _self_linked(start, data, abi):
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
-                if offset < 0 or offset + layout.size > len(data) or (start + offset) % 16:
+                if offset < 0 or offset + layout.size > len(data) or (start + offset) % abi.header_bytes:
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
                 if _state_plausible(arena, layout):
                     yield layout, arena
 
 
-def _untouched(areas: Sequence[tuple[int, bytes]]) -> Iterable[tuple[StateLayout, ArenaState]]:
+def _untouched(
+    areas: Sequence[tuple[int, bytes]], abi: Abi
+) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
     itself, and one attached thread where such are counted."""
-    state_layouts = {layout.state.name: layout.state for layout in LAYOUTS}.values()
+    state_layouts = _states(abi)
     for start, data in areas:
-        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        words, size = _words(data, abi), abi.word_bytes
         for layout in state_layouts:
-            for i in range(layout.next // WORD, len(words)):
-                offset = i * WORD - layout.next
+            for i in range(layout.next // size, len(words)):
+                offset = i * size - layout.next
                 if words[i] != start + offset or offset + layout.size > len(data):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
@@ -163,8 +180,10 @@ def _fitting(
     rows = [
         layout
         for layout in LAYOUTS
-        if layout.state is state and heap_info in (None, layout.heap_info_bytes)
+        if layout.state == state and heap_info in (None, layout.heap_info_bytes)
     ]
+    if not rows:
+        return None
     pars = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
     names = {par.layout.name for par in pars}
     fitting = tuple(row for row in rows if row.par.name in names)
@@ -186,7 +205,8 @@ def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -
             return arena.system_bytes == sum(heap.size for heap in read_heaps(memory, arena))
         if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
             return arena.system_bytes == 0
-        top_size = int.from_bytes(memory.read(arena.top + WORD, WORD), "little") & ~CHUNK_FLAGS
+        top_size = memory.abi.word(memory.read(arena.top, memory.abi.header_bytes), memory.abi.word_bytes)
+        top_size &= ~CHUNK_FLAGS
     except (InvalidHeap, MemoryGap):
         return False
     if arena.noncontiguous or not par.sbrk_base:
@@ -205,7 +225,7 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    candidates = itertools.chain(_candidates(areas), _untouched(areas))
+    candidates = itertools.chain(_candidates(areas, memory.abi), _untouched(areas, memory.abi))
     for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
         fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
         found = [fit for fit in fits if fit is not None]

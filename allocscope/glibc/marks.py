@@ -14,13 +14,11 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from allocscope.glibc.layouts import WORD, StateLayout
+from allocscope.glibc.abi import Abi
+from allocscope.glibc.layouts import StateLayout
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import ArenaState
 from allocscope.glibc.threads import Tcache
-
-HEADER_BYTES = 2 * WORD
-MIN_CHUNK_BYTES = 32
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,10 +48,10 @@ class Marks:
         return Marks(*(part[bisect_left(part, start) : bisect_left(part, end)] for part in lists))
 
 
-def longest_list(arenas: Sequence[ArenaState]) -> int:
+def longest_list(arenas: Sequence[ArenaState], abi: Abi) -> int:
     """More chunks than this cannot be in one list: the largest arena, cut into the smallest chunks.
     A list that is changed while it is followed may lead in a circle, so this bound matters."""
-    return max((arena.system_bytes for arena in arenas), default=0) // MIN_CHUNK_BYTES + 1
+    return max((arena.system_bytes for arena in arenas), default=0) // abi.min_chunk_bytes + 1
 
 
 def detect_safe_linking(
@@ -67,7 +65,8 @@ def detect_safe_linking(
         for head, count in zip(t.heads, t.counts, strict=True)
         if head
     ]
-    samples += [(head, HEADER_BYTES, 0) for arena in arenas for head in arena.fastbins if head]
+    header = memory.abi.header_bytes
+    samples += [(head, header, 0) for arena in arenas for head in arena.fastbins if head]
     for head, link_offset, count in samples[:64]:
         verdicts = []
         for mangled in (False, True):
@@ -94,7 +93,7 @@ def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
     for (tcache, i), (found, whole) in zip(wanted, lists, strict=True):
         if not whole or len(found) != tcache.counts[i]:
             broken.append(f"tcache bin {i} of thread {tcache.tid}")
-        chunks = [pointer - HEADER_BYTES for pointer in found]
+        chunks = [pointer - memory.abi.header_bytes for pointer in found]
         parked += chunks
         by_tid[tcache.tid] = by_tid.get(tcache.tid, ()) + tuple(chunks)
     structs = array("Q", sorted(t.chunk for t in tcaches))
@@ -108,7 +107,10 @@ def fast_chunks(
     and within ``limit`` elements."""
     heads = [head for head in arena.fastbins if head]
     lists = memory.chase(
-        heads, link_offset=HEADER_BYTES, mangled=mangled, limit=limit or longest_list([arena])
+        heads,
+        link_offset=memory.abi.header_bytes,
+        mangled=mangled,
+        limit=limit or longest_list([arena], memory.abi),
     )
     chunks = array("Q")
     for found, _ in lists:

@@ -8,61 +8,64 @@ search ends when the count is reached.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 
-from allocscope.glibc.layouts import WORD
+from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import CHUNK_FLAGS
 
 PAGE = 4096
-HEADER = 2 * WORD
 IS_MMAPPED = 2
 HUGETLB_BIT = 1
 SEARCH_PAGES = 1 << 18
 OFFSET_PAGES = 512
 
 
-def chunk_length(prev_size: int, size_word: int, offset: int, size_is_usable: bool) -> int:
+def chunk_length(
+    prev_size: int, size_word: int, offset: int, size_is_usable: bool, abi: Abi = WIDE
+) -> int:
     """Length of the mapping that a header at ``offset`` into it describes, 0 when it is no header
     of an mmapped chunk."""
     if size_word & CHUNK_FLAGS != IS_MMAPPED:
         return 0
     size = size_word & ~CHUNK_FLAGS
     if size_is_usable:
-        length = offset + size + HEADER if prev_size & ~HUGETLB_BIT == offset else 0
+        length = offset + size + abi.header_bytes if prev_size & ~HUGETLB_BIT == offset else 0
     else:
         length = offset + size if prev_size == offset else 0
     return length if length % PAGE == 0 and length >= PAGE else 0
 
 
 def _length_at(memory: Memory, address: int, end: int, size_is_usable: bool) -> int:
-    [data] = memory.read_each([address], HEADER)
+    abi = memory.abi
+    [data] = memory.read_each([address + abi.slack_bytes], abi.header_bytes)
     if data is None:
         return 0
-    prev_size, size_word = struct.unpack("<2Q", data)
-    length = chunk_length(prev_size, size_word, 0, size_is_usable)
+    prev_size, size_word = abi.words(data, 0, 2)
+    length = chunk_length(prev_size, size_word, abi.slack_bytes, size_is_usable, abi)
     return length if length <= end - address else 0
 
 
 def header_of(memory: Memory, start: int, end: int, size_is_usable: bool) -> tuple[int, bytes]:
     """Where the header of the chunk lies that has the mapping ``[start, end)``, and its bytes; none
     where it is no longer there."""
-    for offsets in ([0], _aligned_offsets(start, end)):
-        found = memory.read_each([start + offset for offset in offsets], HEADER)
+    abi = memory.abi
+    for offsets in ([abi.slack_bytes], _aligned_offsets(start, end, abi)):
+        found = memory.read_each([start + offset for offset in offsets], abi.header_bytes)
         for offset, data in zip(offsets, found, strict=True):
             if data is None:
                 continue
-            prev_size, size_word = struct.unpack("<2Q", data)
-            if chunk_length(prev_size, size_word, offset, size_is_usable) == end - start:
+            prev_size, size_word = abi.words(data, 0, 2)
+            if chunk_length(prev_size, size_word, offset, size_is_usable, abi) == end - start:
                 return start + offset, data
     return start, b""
 
 
-def _aligned_offsets(start: int, end: int) -> list[int]:
-    offsets = list(range(HEADER, PAGE, HEADER))
+def _aligned_offsets(start: int, end: int, abi: Abi) -> list[int]:
+    offsets = list(range(abi.slack_bytes + abi.alignment, PAGE, abi.alignment))
     offsets += [
-        page * PAGE - HEADER for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end
+        page * PAGE - abi.header_bytes
+        for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end
     ]
     return offsets
 
@@ -70,13 +73,14 @@ def _aligned_offsets(start: int, end: int) -> list[int]:
 def _aligned_length_at(memory: Memory, start: int, end: int, size_is_usable: bool) -> int:
     """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned
     address."""
-    offsets = _aligned_offsets(start, end)
-    found = memory.read_each([start + offset for offset in offsets], HEADER)
+    abi = memory.abi
+    offsets = _aligned_offsets(start, end, abi)
+    found = memory.read_each([start + offset for offset in offsets], abi.header_bytes)
     for offset, data in zip(offsets, found, strict=True):
         if data is None:
             continue
-        prev_size, size_word = struct.unpack("<2Q", data)
-        length = chunk_length(prev_size, size_word, offset, size_is_usable)
+        prev_size, size_word = abi.words(data, 0, 2)
+        length = chunk_length(prev_size, size_word, offset, size_is_usable, abi)
         if length and length <= end - start:
             return length
     return 0

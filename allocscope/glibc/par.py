@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from allocscope.glibc.layouts import ParLayout
 
 DEFAULT_THRESHOLD = 0x20000
-DEFAULT_ARENA_TEST = 8
 DEFAULT_MMAP_MAX = 65536
 SMALL_TCACHE_BINS = 64
 MAX_TCACHE_BINS = 76
@@ -56,8 +55,10 @@ class ParValues:
 def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParValues:
     """``mp_`` from its bytes at ``data[at:]``."""
 
+    size = layout.abi.word_bytes
+
     def word(offset: int) -> int:
-        return int(struct.unpack_from("<Q", data, at + offset)[0])
+        return layout.abi.word(data, at + offset)
 
     def optional(offset: int | None) -> int | None:
         return None if offset is None else word(offset)
@@ -69,10 +70,10 @@ def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParV
         address=address,
         layout=layout,
         trim_threshold=word(0),
-        top_pad=word(8),
-        mmap_threshold=word(16),
-        arena_test=word(24),
-        arena_max=word(32),
+        top_pad=word(size),
+        mmap_threshold=word(2 * size),
+        arena_test=word(3 * size),
+        arena_max=word(4 * size),
         thp_pagesize=optional(layout.thp_pagesize) or 0,
         hp_pagesize=optional(layout.hp_pagesize) or 0,
         n_mmaps=number(layout.n_mmaps),
@@ -104,7 +105,8 @@ def _counters_plausible(par: ParValues, in_motion: int) -> bool:
         0 <= par.n_mmaps <= par.max_n_mmaps + in_motion
         and max(par.mmapped_mem, par.max_mmapped_mem) < 1 << 47
         and (par.mmapped_mem <= par.max_mmapped_mem or in_motion > 0)
-        and par.mmapped_mem % 16 == 0  # from 2.43 each realloc of a mapping adds 16 for ever
+        # from 2.43 each realloc of a mapping adds a header for ever
+        and par.mmapped_mem % par.layout.abi.header_bytes == 0
         and par.mmapped_mem >= (par.n_mmaps - in_motion) * 4096
         and (par.max_n_mmaps > 0 or par.max_mmapped_mem == 0)
         and (par.max_n_mmaps <= in_motion or par.max_mmapped_mem > 0)
@@ -137,7 +139,7 @@ def defaults_held(par: ParValues) -> int:
         (par.trim_threshold == DEFAULT_THRESHOLD)
         + (par.top_pad == DEFAULT_THRESHOLD)
         + (par.mmap_threshold == DEFAULT_THRESHOLD)
-        + (par.arena_test == DEFAULT_ARENA_TEST)
+        + (par.arena_test == par.layout.abi.arenas_per_cpu)
         + (par.n_mmaps_max == DEFAULT_MMAP_MAX)
         + (par.tcache_bins == SMALL_TCACHE_BINS)
         + (par.tcache_bins is not None)
@@ -164,8 +166,10 @@ def _find(
 ) -> list[ParValues]:
     best: list[ParValues] = []
     best_score = 0
+    abi = layouts[0].abi
+    size = abi.word_bytes
     for start, data in areas:
-        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        words = memoryview(data)[: len(data) // size * size].cast(abi.letter)
         for index in range(len(words) - 5):
             # arena_test and arena_max are small numbers, the thresholds before them sizes: a quick
             # sieve
@@ -176,9 +180,9 @@ def _find(
             ):
                 continue
             for layout in layouts:
-                if index * 8 + layout.size > len(data):
+                if index * size + layout.size > len(data):
                     continue
-                par = parse_par(start + index * 8, data, layout, index * 8)
+                par = parse_par(start + index * size, data, layout, index * size)
                 if not plausible(par, heap_spans, in_motion):
                     continue
                 score = defaults_held(par)

@@ -15,16 +15,14 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import HEAP_MAX_BYTES, WORD, Layout
+from allocscope.glibc.abi import Abi
+from allocscope.glibc.layouts import Layout
 from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
-PAGE = 4096
-ALIGN = 16
-MIN_CHUNK = 32
 MAX_PIECES = 4096
 
 
@@ -59,9 +57,13 @@ class Surroundings:
     """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
 
     @property
+    def abi(self) -> Abi:
+        return self.memory.abi
+
+    @property
     def trim_unit(self) -> int:
         """systrim works in huge pages where ``mp_.thp_pagesize`` is set (2.35 on)."""
-        return self.par.thp_pagesize or PAGE
+        return self.par.thp_pagesize or self.abi.page_bytes
 
     def extent(self, address: int) -> tuple[int, int] | None:
         """The run of neighbouring mappings around ``address``."""
@@ -97,7 +99,7 @@ def _walk(
 ) -> Tally:
     inside = marks.within(first, limit)
     region = Region(
-        start=start // PAGE * PAGE,
+        start=start // around.abi.page_bytes * around.abi.page_bytes,
         first=first,
         limit=limit,
         map_end=map_end,
@@ -135,9 +137,9 @@ def thread_pieces(
     """Walks every heap of a thread arena."""
     pieces = []
     for heap in heaps:
-        holds_arena = heap.start == heap_of(arena.address)
+        holds_arena = heap.start == heap_of(arena.address, around.abi)
         header = around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
-        first = _round_up(heap.start + header, ALIGN)
+        first = around.abi.first_chunk(heap.start + header)
         limit = heap.start + heap.size
         tally = _walk(
             around,
@@ -153,7 +155,7 @@ def thread_pieces(
             Piece(
                 start=heap.start,
                 end=limit,
-                reserved_bytes=HEAP_MAX_BYTES,
+                reserved_bytes=around.abi.heap_max_bytes,
                 holds_top=first <= arena.top < limit,
                 header_bytes=header,
                 alignment_bytes=first - heap.start - header,
@@ -169,8 +171,9 @@ def thread_pieces(
 
 
 def _chunk_size(memory: Memory, chunk: int) -> int:
+    word = memory.abi.word_bytes
     try:
-        return int.from_bytes(memory.read(chunk + WORD, WORD), "little") & ~CHUNK_FLAGS
+        return memory.abi.word(memory.read(chunk + word, word)) & ~CHUNK_FLAGS
     except MemoryGap:
         return 0
 
@@ -198,7 +201,7 @@ def _brk_limit(around: Surroundings, arena: ArenaState, extent: tuple[int, int])
     """Where top ends. In a contiguous arena that is sbrk_base + system_mem, whatever an allocation
     under way wrote to top."""
     by_system = around.par.sbrk_base + arena.system_bytes
-    if not arena.noncontiguous and arena.top + MIN_CHUNK <= by_system <= extent[1]:
+    if not arena.noncontiguous and arena.top + around.abi.min_chunk_bytes <= by_system <= extent[1]:
         return by_system
     return min(arena.top + _chunk_size(around.memory, arena.top), extent[1])
 
@@ -214,7 +217,7 @@ def _rows(
     pieces: list[Piece] = []
     foreign = 0
     while start < limit and len(pieces) < MAX_PIECES:
-        first = _round_up(start, ALIGN)
+        first = around.abi.first_chunk(start)
         tally = _walk(
             around,
             marks,
@@ -245,21 +248,24 @@ def _rows(
         if not more:
             break
         beyond = marks.within(end, limit).known
-        high = beyond[0] + ALIGN if beyond else limit  # a free chunk may itself begin the row
+        high = beyond[0] + around.abi.alignment if beyond else limit  # a free chunk may itself begin the row
         targets = [address for address in beyond if address > end]
         following = around.walker.row_start(end, high, limit, targets)
         if following is None:
             break
-        foreign = following - end
-        start = following
+        # where no chunk can begin at the start of a page, those first bytes are malloc's own
+        page_start = following - around.abi.slack_bytes
+        start = page_start if page_start % around.abi.page_bytes == 0 else following
+        foreign = start - end
     return pieces
 
 
 def _own_pages(around: Surroundings, before: Sequence[Piece], start: int, end: int) -> Residency:
     """Page states of a row that shares its break with others: each page counts for the first row
     that reaches into it."""
-    taken = max((_round_up(piece.end, PAGE) for piece in before), default=0)
-    return around.memory.residency(max(start // PAGE * PAGE, taken), _round_up(end, PAGE))
+    page = around.abi.page_bytes
+    taken = max((_round_up(piece.end, page) for piece in before), default=0)
+    return around.memory.residency(max(start // page * page, taken), _round_up(end, page))
 
 
 def _mmapped_rows(
@@ -280,8 +286,9 @@ def _mmapped_rows(
             start = next(
                 (
                     page
-                    for page in range(at, targets[0] + 1, PAGE)
-                    if page == targets[0] or around.walker.chain_reaches(page, high, targets)
+                    for page in range(at, targets[0] + 1, around.abi.page_bytes)
+                    if (chunk := around.abi.first_chunk(page)) == targets[0]
+                    or around.walker.chain_reaches(chunk, high, targets)
                 ),
                 None,
             )
@@ -290,6 +297,6 @@ def _mmapped_rows(
             limit = top_end if start <= arena.top < top_end else high
             found = _rows(around, arena, marks, start, limit)
             pieces += found
-            at = _round_up(found[-1].end, PAGE)
+            at = _round_up(found[-1].end, around.abi.page_bytes)
             targets = [a for a in targets if a >= at]
     return pieces

@@ -99,7 +99,7 @@ class _Reader:
             self.memory,
             self.tcbs,
             {arena.address for arena in arenas},
-            _in_spans(subject.spans),
+            _in_spans(subject.spans, self.memory.abi.alignment),
             _tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
@@ -187,7 +187,8 @@ class _Reader:
         if not self.frozen:
             after = self.threads(now.arenas, now.around.par)
             tcaches = [thread.tcache for thread in after if thread.tcache is not None]
-            moved = chunks_in_motion(now.tcaches, tcaches, now.parked)
+            header = self.memory.abi.header_bytes
+            moved = chunks_in_motion(now.tcaches, tcaches, now.parked, header)
         state = self.layout.state
         return [
             check(self.memory, self.subject.walker, reading, state, moved) for reading in readings
@@ -270,9 +271,9 @@ def _tcache_layouts(located: Located) -> list[TcacheLayout]:
     return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
-def _in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
+def _in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int], bool]:
     low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-    return lambda address: low <= address < high and address % 16 == 0
+    return lambda address: low <= address < high and address % alignment == 0
 
 
 def _without(

@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import WORD
 from allocscope.glibc.locate import read_areas
 from allocscope.glibc.mmapped import header_of
 from allocscope.glibc.protocols import Memory

@@ -6,6 +6,9 @@ import dataclasses
 
 from allocscope.model.process import Mapping
 
+X86_64, I386, AARCH64, OTHER = "x86-64", "i386", "aarch64", "other"
+"""What a program was compiled for, as far as allocscope knows such machines."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Libc:
@@ -41,7 +44,7 @@ class LibcImage:
     file; None where its headers could not be read and the program is not relocatable. ``static``:
     part of the executable itself. ``bits``: 64 or 32. ``banner``: the packager's words.
     ``file_readable``: the very file that is mapped can be opened. ``evidence``: what made it
-    known.
+    known. ``machine``: one of the names above.
     """
 
     kind: str
@@ -55,6 +58,7 @@ class LibcImage:
     static: bool
     bits: int
     evidence: str
+    machine: str = X86_64
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

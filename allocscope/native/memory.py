@@ -26,6 +26,7 @@ from allocscope.errors import (
     NoSuchProcess,
     PermissionRefused,
 )
+from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import Region, Residency, Tally, Words
@@ -80,6 +81,18 @@ class NativeMemory(Closing):
         self.keeps_words = False
         self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
         self._buffer_bytes = 0
+        self._abi = WIDE
+
+    @property
+    def abi(self) -> Abi:
+        """How words and chunks lie in this memory: to be set as soon as that is known."""
+        return self._abi
+
+    @abi.setter
+    def abi(self, abi: Abi) -> None:
+        code = lib.as_source_shape(self._source, abi.word_bytes, abi.alignment, abi.page_bytes)
+        self._check(code, "setting its word size")
+        self._abi = abi
 
     def close(self) -> None:
         if self._source:
@@ -215,7 +228,8 @@ class NativeMemory(Closing):
         keep = [array("Q", part) for part in _marks_of(region)]
         native = ffi.new("as_region *")
         native.start, native.first, native.limit = region.start, region.first, region.limit
-        native.map_end, native.top, native.page_size = region.map_end, region.top, 4096
+        native.map_end, native.top = region.map_end, region.top
+        native.page_size = self._abi.page_bytes
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
         views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
@@ -227,12 +241,12 @@ class NativeMemory(Closing):
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-            return _tally(tally, classes)
+            return _tally(tally, classes, self._abi)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
             self._check(code, "walking the heap")
-            return _tally(tally, classes, _words(words))
+            return _tally(tally, classes, self._abi, _words(words))
         finally:
             lib.as_words_free(words)
 
@@ -300,14 +314,14 @@ _OWN_FIELDS = frozenset({"pages", "classes", "words"})
 _TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
 
 
-def _tally(tally: Any, classes: Any, words: Words | None = None) -> Tally:
+def _tally(tally: Any, classes: Any, abi: Abi, words: Words | None = None) -> Tally:
     rows = []
     for index in range(lib.AS_CLASSES):
         row = classes[index]
         if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
             figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
             low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
-            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - 16, **figures))
+            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - abi.alignment, **figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},

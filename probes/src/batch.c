@@ -52,7 +52,7 @@ static int page_there(batch *b, uint64_t address, int *there)
     uint64_t page = address / PAGE, number = page / BATCH_PIECE_PAGES, index = page % BATCH_PIECE_PAGES;
     presence_piece *piece = &b->pieces[number % BATCH_PIECES];
     *there = 0;
-    if (address >> 47)
+    if (address >> 48)
         return 0;
     if (piece->number != number + 1) {
         int error = load_piece(b, piece, number);

@@ -13,7 +13,13 @@
 /* How far ahead memory is asked for: held memory is cold when the walk comes by. */
 enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
 
-enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, CHUNK_STRUCT = 48 };
+enum { PREV_INUSE = 1, FLAG_BITS = 7 };
+
+/* sizeof(struct malloc_chunk). */
+static uint64_t chunk_struct(as_shape s)
+{
+    return 6 * s.word;
+}
 
 /* A sorted list of addresses that the walk passes by. */
 typedef struct marks {
@@ -42,6 +48,7 @@ typedef struct free_row {
 
 typedef struct walker {
     const as_region *region;
+    as_shape shape;
     as_tally *tally;
     as_class *classes;
     run_list runs;
@@ -103,7 +110,8 @@ static void row_extend(walker *w, uint64_t start, uint64_t end)
     free_row *row = &w->row;
     uint64_t page = w->region->page_size;
     if (!row->start)
-        *row = (free_row){start, round_up(start + CHUNK_STRUCT, page), round_up(start + CHUNK_STRUCT, page), 0};
+        *row = (free_row){start, round_up(start + chunk_struct(w->shape), page),
+                          round_up(start + chunk_struct(w->shape), page), 0};
     uint64_t whole = end & ~(page - 1);
     if (whole > row->pages_end) {
         row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
@@ -128,7 +136,7 @@ static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
 {
     const as_region *g = w->region;
     uint64_t start = w->row.start ? w->row.start : top, size = top_end - start;
-    uint64_t spare = size > MIN_SIZE ? size - MIN_SIZE - 1 : 0;
+    uint64_t keep = as_min_chunk(w->shape), spare = size > keep ? size - keep - 1 : 0;
     w->row.start = 0;
     if (!g->trim_unit || spare <= g->trim_pad)
         return;
@@ -161,21 +169,37 @@ static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_
 /* Out of the way of the walk that keeps nothing. */
 #define SELDOM __attribute__((noinline, cold))
 
-SELDOM static void keep_header(as_words *kept, uint64_t chunk, const uint64_t *words)
+/* Two words of the target, of which what is kept are multiples of 8 bytes. */
+static void keep_pair(const walker *w, uint64_t address, uint64_t first, uint64_t second)
 {
-    if (!(words[1] & PREV_INUSE))
-        as_words_add(kept, chunk, words[0]);
-    as_words_add(kept, chunk + 8, words[1]);
+    if (w->shape.word == 4) {
+        as_words_add(w->words, address, first | second << 32);
+        return;
+    }
+    as_words_add(w->words, address, first);
+    as_words_add(w->words, address + 8, second);
+}
+
+SELDOM static void keep_header(const walker *w, uint64_t chunk, uint64_t prev_size, uint64_t size_word)
+{
+    if (!(size_word & PREV_INUSE))
+        keep_pair(w, chunk, prev_size, size_word);
+    else if (w->shape.word == 4)
+        keep_pair(w, chunk, 0, size_word);
+    else
+        as_words_add(w->words, chunk + 8, size_word);
 }
 
 /* A parked chunk has one link, a binned one two; what follows is payload. */
 SELDOM static void keep_links(const walker *w, int count)
 {
+    uint64_t links = w->chunk + as_header(w->shape);
     if (!w->links_read)
         return;
-    as_words_add(w->words, w->chunk + 16, w->fd);
     if (count > 1)
-        as_words_add(w->words, w->chunk + 24, w->bk);
+        keep_pair(w, links, w->fd, w->bk);
+    else
+        as_words_add(w->words, links, w->fd);
 }
 
 /* The chunk held back is whole now: what is it? */
@@ -186,7 +210,7 @@ static void settle(walker *w, int in_use)
     if (!size)
         return;
     w->size = 0;
-    if (size == FENCEPOST) {
+    if (size == as_header(w->shape)) {
         t->fencepost_bytes += size;
         row_close(w);
         return;
@@ -290,42 +314,45 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
 
+/* Inlined once for each shape, so that 64-bit heaps cost what they would cost alone. */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* Takes the chunk at address; returns the next one's address, 0 at the end of the walk. */
-static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int link_there)
+static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const unsigned char *bytes, int link_there)
 {
     const as_region *g = w->region;
-    uint64_t words[4];
-    memcpy(words, bytes, link_there ? 32 : 16);
-    uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
-    int previous_in_use = words[1] & PREV_INUSE;
-    int after_fencepost = w->size == FENCEPOST;
+    const uint64_t min_size = as_min_chunk(s), fencepost = as_header(s), beyond_fencepost = fencepost + as_slack(s);
+    uint64_t prev_size = as_word(s, bytes, 0), size_word = as_word(s, bytes, 1);
+    uint64_t size = size_word & ~(uint64_t)FLAG_BITS;
+    int previous_in_use = size_word & PREV_INUSE;
+    int after_fencepost = w->size == fencepost;
 
     if (w->words)
-        keep_header(w->words, at, words);
-    if (!previous_in_use && w->size && words[0] != w->size)
+        keep_header(w, at, prev_size, size_word);
+    if (!previous_in_use && w->size && prev_size != w->size)
         w->tally->footer_mismatch_count++;
     if (at == g->top) {
         settle(w, previous_in_use);
         meet_top(w, at, size);
         return 0;
     }
-    if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
-        if (w->size == MIN_SIZE && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
-            w->tally->fencepost_bytes += MIN_SIZE;
+    if (size == 0 && (after_fencepost || at + beyond_fencepost == g->limit)) {
+        if (w->size == min_size && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
+            w->tally->fencepost_bytes += min_size;
             w->size = 0;
         }
         settle(w, previous_in_use);
         row_close(w);
-        w->tally->fencepost_bytes += FENCEPOST;
-        return stop(w, at + FENCEPOST, at + FENCEPOST == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+        w->tally->fencepost_bytes += beyond_fencepost;
+        return stop(w, at + beyond_fencepost, at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
-    int on_page_border = (at + FENCEPOST) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
-    if (size == FENCEPOST && after_fencepost && on_page_border) {
+    int on_page_border = (at + beyond_fencepost) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
+    if (size == fencepost && after_fencepost && on_page_border) {
         settle(w, previous_in_use);
-        w->tally->fencepost_bytes += FENCEPOST;
-        return stop(w, at + FENCEPOST, at + FENCEPOST >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+        w->tally->fencepost_bytes += beyond_fencepost;
+        return stop(w, at + beyond_fencepost, at + beyond_fencepost >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
-    if ((size < MIN_SIZE && size != FENCEPOST) || size % 16 || size > g->limit - at)
+    if ((size != fencepost && (size < min_size || size % s.alignment)) || size > g->limit - at)
         return skip_damage(w, at);
     if (at < g->top && size > g->top - at) {
         size = g->top - at;
@@ -334,8 +361,8 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     settle(w, previous_in_use);
     w->chunk = at;
     w->size = size;
-    w->fd = link_there ? words[2] : 0;
-    w->bk = link_there ? words[3] : 0;
+    w->fd = link_there ? as_word(s, bytes, 2) : 0;
+    w->bk = link_there ? as_word(s, bytes, 3) : 0;
     w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
@@ -345,9 +372,10 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     return at + size;
 }
 
-static int walk_chunks(walker *w)
+static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
 {
     const as_region *g = w->region;
+    const uint64_t with_links = as_min_chunk(s);
     window *win = &w->window;
     uint64_t at = g->first, ahead = 0;
     if (at >= g->limit) {
@@ -368,21 +396,27 @@ static int walk_chunks(walker *w)
             ahead = 0;
         }
         uint64_t offset = at - win->base, page = offset / WINDOW_PAGE;
-        if (!win->there[page] || offset % 16) {
+        int misplaced = !as_is_chunk(s, offset) && w->size != as_header(s); /* behind a fencepost nothing is aligned */
+        if (!win->there[page] || misplaced) {
             at = skip_damage(w, at);
             continue;
         }
-        int link_there = (offset + 32 <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
-        if (!link_there && at + 32 < win->limit && win->there == win->own_there && page + 1 == WINDOW_PAGES) {
+        int link_there = (offset + with_links <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
+        if (!link_there && at + with_links < win->limit && win->there == win->own_there && page + 1 == WINDOW_PAGES) {
             win->end = at; /* the links lie in the next block: read it from here */
             continue;
         }
         if (win->there != win->own_there) /* held memory is cold, a block just read is not */
             for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
                 __builtin_prefetch(win->bytes + ahead);
-        at = step(w, at, win->bytes + offset, link_there);
+        at = step(w, s, at, win->bytes + offset, link_there);
     }
     return 0;
+}
+
+static int walk_chunks(walker *w)
+{
+    return w->shape.word == 8 ? walk_shaped(w, AS_SHAPE_64) : walk_shaped(w, w->shape);
 }
 
 static marks marks_of(const uint64_t *list, size_t count)
@@ -402,7 +436,7 @@ static uint64_t never_met(const marks *m, uint64_t stopped_at)
 
 int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
 {
-    walker w = {.region = region, .tally = tally, .classes = classes, .words = words};
+    walker w = {.region = region, .shape = source->shape, .tally = tally, .classes = classes, .words = words};
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
