@@ -76,12 +76,12 @@ class Abi:
 
     def words(self, data: bytes, offset: int, count: int) -> tuple[int, ...]:
         """``count`` words from ``offset`` on. struct.error where there are fewer."""
-        return struct.unpack_from(f"<{count}{self.letter}", data, offset)
+        return struct.unpack_from(f"<{count}{'Q' if self.word_bytes == 8 else 'I'}", data, offset)
 
-    @property
-    def letter(self) -> str:
-        """A word, for the modules struct and array, and for memoryview.cast."""
-        return "Q" if self.word_bytes == 8 else "I"
+    def view(self, data: bytes) -> memoryview[int]:
+        """All whole words, without a copy."""
+        whole = memoryview(data)[: len(data) // self.word_bytes * self.word_bytes]
+        return whole.cast("Q") if self.word_bytes == 8 else whole.cast("I")
 
 
 WIDE = Abi()

@@ -65,14 +65,10 @@ def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[i
     return areas
 
 
-def _words(data: bytes, abi: Abi) -> memoryview[int]:
-    return memoryview(data)[: len(data) // abi.word_bytes * abi.word_bytes].cast(abi.letter)
-
-
 def _self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
     """Addresses of words that, with their successor, form an empty bin: both point a chunk's header
     before themselves."""
-    words, size = _words(data, abi), abi.word_bytes
+    words, size = abi.view(data), abi.word_bytes
     base = start - abi.header_bytes
     return [
         start + i * size
@@ -138,7 +134,11 @@ def _candidates(
         for address in _self_linked(start, data, abi):
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
-                if offset < 0 or offset + layout.size > len(data) or (start + offset) % abi.header_bytes:
+                if (
+                    offset < 0
+                    or offset + layout.size > len(data)
+                    or (start + offset) % abi.header_bytes
+                ):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
                 if _state_plausible(arena, layout):
@@ -152,7 +152,7 @@ def _untouched(
     itself, and one attached thread where such are counted."""
     state_layouts = _states(abi)
     for start, data in areas:
-        words, size = _words(data, abi), abi.word_bytes
+        words, size = abi.view(data), abi.word_bytes
         for layout in state_layouts:
             for i in range(layout.next // size, len(words)):
                 offset = i * size - layout.next
@@ -205,7 +205,9 @@ def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -
             return arena.system_bytes == sum(heap.size for heap in read_heaps(memory, arena))
         if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
             return arena.system_bytes == 0
-        top_size = memory.abi.word(memory.read(arena.top, memory.abi.header_bytes), memory.abi.word_bytes)
+        top_size = memory.abi.word(
+            memory.read(arena.top, memory.abi.header_bytes), memory.abi.word_bytes
+        )
         top_size &= ~CHUNK_FLAGS
     except (InvalidHeap, MemoryGap):
         return False

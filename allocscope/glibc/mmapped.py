@@ -65,7 +65,8 @@ def _aligned_offsets(start: int, end: int, abi: Abi) -> list[int]:
     offsets = list(range(abi.slack_bytes + abi.alignment, PAGE, abi.alignment))
     offsets += [
         page * PAGE - abi.header_bytes
-        for page in range(2, OFFSET_PAGES + 1) if start + page * PAGE < end
+        for page in range(2, OFFSET_PAGES + 1)
+        if start + page * PAGE < end
     ]
     return offsets
 

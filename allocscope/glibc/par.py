@@ -169,7 +169,7 @@ def _find(
     abi = layouts[0].abi
     size = abi.word_bytes
     for start, data in areas:
-        words = memoryview(data)[: len(data) // size * size].cast(abi.letter)
+        words = abi.view(data)
         for index in range(len(words) - 5):
             # arena_test and arena_max are small numbers, the thresholds before them sizes: a quick
             # sieve

@@ -248,7 +248,9 @@ def _rows(
         if not more:
             break
         beyond = marks.within(end, limit).known
-        high = beyond[0] + around.abi.alignment if beyond else limit  # a free chunk may itself begin the row
+        high = (
+            beyond[0] + around.abi.alignment if beyond else limit
+        )  # a free chunk may itself begin the row
         targets = [address for address in beyond if address > end]
         following = around.walker.row_start(end, high, limit, targets)
         if following is None:

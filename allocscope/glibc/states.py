@@ -157,8 +157,16 @@ def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
             raise InvalidHeap(
                 f"heap {start:#x} of arena {arena.address:#x} is not in memory"
             ) from gap
-        sane = heap.arena == arena.address and 0 < heap.size <= heap.mprotect_size <= abi.heap_max_bytes
-        if not sane or heap.previous % abi.heap_max_bytes or start in seen or len(heaps) >= MAX_HEAPS:
+        sane = (
+            heap.arena == arena.address
+            and 0 < heap.size <= heap.mprotect_size <= abi.heap_max_bytes
+        )
+        if (
+            not sane
+            or heap.previous % abi.heap_max_bytes
+            or start in seen
+            or len(heaps) >= MAX_HEAPS
+        ):
             raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} does not look like one")
         heaps.append(heap)
         seen.add(start)

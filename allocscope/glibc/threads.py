@@ -126,7 +126,12 @@ def parse_tcache(
     else:
         counts = numbers
     for count, head in zip(counts, heads, strict=True):
-        if (count > 0) != (head != 0) or head % abi.alignment or count > MAX_DEFAULT_COUNT or head >> 48:
+        if (
+            (count > 0) != (head != 0)
+            or head % abi.alignment
+            or count > MAX_DEFAULT_COUNT
+            or head >> 48
+        ):
             return None
     return Tcache(tid, address, counts, heads, data, address - abi.header_bytes)
 
@@ -142,7 +147,11 @@ def _read_tcache(
 ) -> Tcache | None:
     if layout is None:
         return None
-    if pointer % layout.abi.alignment or not pointer or _chunk_size(memory, pointer) not in layout.chunk_sizes:
+    if (
+        pointer % layout.abi.alignment
+        or not pointer
+        or _chunk_size(memory, pointer) not in layout.chunk_sizes
+    ):
         return None
     [data] = memory.read_each([pointer], layout.size)
     return None if data is None else parse_tcache(tid, pointer, data, layout, fill)

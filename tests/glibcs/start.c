@@ -1,6 +1,24 @@
 /* The entry point of a program that runs under every glibc: the C runtime's own would ask for GLIBC_2.34.
  *
  * Does what crt1.o did before 2.34, without constructors, of which our programs have none. */
+#ifdef __i386__
+__asm__(".globl _start\n"
+        "_start:\n"
+        "    xor %ebp, %ebp\n"
+        "    pop %esi\n"                /* argc */
+        "    mov %esp, %ecx\n"          /* argv */
+        "    and $-16, %esp\n"
+        "    push %eax\n"
+        "    push %esp\n"
+        "    push %edx\n"               /* the loader's finaliser */
+        "    push $0\n"                 /* no _fini, no _init */
+        "    push $0\n"
+        "    push %ecx\n"
+        "    push %esi\n"
+        "    push $main\n"
+        "    call __libc_start_main\n"
+        "    hlt\n");
+#else
 __asm__(".globl _start\n"
         "_start:\n"
         "    xor %ebp, %ebp\n"
@@ -15,3 +33,4 @@ __asm__(".globl _start\n"
         "    lea main(%rip), %rdi\n"
         "    call *__libc_start_main@GOTPCREL(%rip)\n"
         "    hlt\n");
+#endif

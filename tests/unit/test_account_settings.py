@@ -35,7 +35,9 @@ DEFAULTS: dict[str, int] = {
 
 
 def par(**changes: int) -> ParValues:
-    return ParValues(address=0x7F00_0000_0360, layout=par_layout(PAR_4, WIDE), **{**DEFAULTS, **changes})
+    return ParValues(
+        address=0x7F00_0000_0360, layout=par_layout(PAR_4, WIDE), **{**DEFAULTS, **changes}
+    )
 
 
 def surroundings(environ: dict[str, str] | None = None, **changes: Any) -> Surroundings:

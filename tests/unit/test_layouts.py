@@ -14,9 +14,11 @@ from allocscope.glibc.layouts import (
     BIN_COUNT,
     LAYOUTS,
     NARROW_LAYOUTS,
-    RELEASES as ROWS,
     WIDE_LAYOUTS,
     Layout,
+)
+from allocscope.glibc.layouts import (
+    RELEASES as ROWS,
 )
 
 ROOT = Path(__file__).resolve().parents[2]

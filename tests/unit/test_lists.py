@@ -73,7 +73,7 @@ def test_a_chunk_half_unlinked_counts_in_one_direction() -> None:
 @pytest.mark.parametrize("stale", [0, UNTOUCHED, BRK + 0x408], ids=["null", "absent", "unaligned"])
 def test_a_chunk_whose_own_link_is_not_yet_written_is_a_dead_end(link: int, stale: int) -> None:
     malloc, (_, middle, _) = with_three_free_chunks()
-    malloc.image.words(middle + link, stale)
+    malloc.image.words(middle + 8 * link, stale)
     assert followed(malloc, closed) is False
 
 
