@@ -49,6 +49,11 @@ class NoGlibcHeap(AllocscopeError):
     exit_code = 5
 
 
+class UnknownLayout(NoGlibcHeap):
+    """There is a glibc, but none of the known malloc layouts fits its memory: glibc itself can be
+    asked."""
+
+
 class Unsafe(AllocscopeError):
     """A call or snapshot was refused or timed out; the target was left as it was (exit 7)."""
 

@@ -13,6 +13,7 @@ from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import ThreadState
 from allocscope.glibc.validate import ArenaReading
+from allocscope.immutable import names_of
 from allocscope.model.heap import (
     Arena,
     Figures,
@@ -121,12 +122,12 @@ def totals(arenas: Sequence[Figures]) -> Figures:
     overhead = Overhead(
         **{
             name: sum(getattr(figures.overhead, name) for figures in arenas)
-            for name in Overhead.__slots__
+            for name in names_of(Overhead)
         }
     )
     unknown = {"private_dirty_bytes", "lazyfree_bytes"}
     counted = {
-        name: add(name) for name in Figures.__slots__ if name not in unknown and name != "overhead"
+        name: add(name) for name in names_of(Figures) if name not in unknown and name != "overhead"
     }
     return Figures(
         **counted,
@@ -220,7 +221,7 @@ def _summed(parts: Sequence[SizeClass]) -> SizeClass:
     bounds = {"min_bytes": parts[0].min_bytes, "max_bytes": parts[0].max_bytes}
     counted = {
         name: sum(getattr(part, name) for part in parts)
-        for name in SizeClass.__slots__
+        for name in names_of(SizeClass)
         if name not in bounds
     }
     return SizeClass(**bounds, **counted)

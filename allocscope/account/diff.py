@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from allocscope.immutable import immutable
 from allocscope.model.diff import (
     ArenaGrowth,
     Change,
@@ -35,7 +36,7 @@ ANONYMOUS_GROUP = "other anonymous memory"
 REST_GROUP = "everything else"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Reading:
     """One side: who, the answer of ``arenas``, and smaps where it was read."""
 
@@ -49,17 +50,17 @@ def diff(before: Reading, after: Reading) -> DiffData:
     old, new = before.data, after.data
     live = change(_live(old), _live(new))
     free = change(old.totals.free_resident_bytes, new.totals.free_resident_bytes)
-    rss = change(_rss(old), _rss(new))
-    noise = max(NOISE_BYTES, int(NOISE_SHARE * max(rss.before, rss.after)))
-    kind = growth_kind(live.change, free.change, rss.change, noise)
+    rss = _change(old.rss_bytes, new.rss_bytes)
+    noise = max(NOISE_BYTES, int(NOISE_SHARE * max(_resident(old), _resident(new))))
+    kind = growth_kind(live.change, free.change, rss.change if rss else 0, noise)
     classes = size_classes(old.size_classes, new.size_classes)
     one, other = before.side, after.side
-    same = (one.pid, one.start_ticks, one.comm) == (other.pid, other.start_ticks, other.comm)
+    same = same_process(before, after)
     return DiffData(
         before=one,
         after=other,
         same_process=same,
-        interval_s=other.captured_at_s - one.captured_at_s,
+        interval_s=_interval_s(one, other),
         growth=kind,
         verdict=_VERDICTS[kind],
         noise_bytes=noise,
@@ -74,6 +75,23 @@ def diff(before: Reading, after: Reading) -> DiffData:
         size_classes=classes,
         mappings=mappings(before, after),
     )
+
+
+def same_process(before: Reading, after: Reading) -> bool:
+    """By pid, name and start time; a core does not tell when its process started, but two processes
+    hardly have their main arena at the same address."""
+    one, other = before.side, after.side
+    if (one.pid, one.comm) != (other.pid, other.comm):
+        return False
+    if one.start_ticks is None or other.start_ticks is None:
+        return before.data.arenas[0].address == after.data.arenas[0].address
+    return one.start_ticks == other.start_ticks
+
+
+def _interval_s(one: Side, other: Side) -> float | None:
+    if one.captured_at_s is None or other.captured_at_s is None:
+        return None
+    return other.captured_at_s - one.captured_at_s
 
 
 _VERDICTS = {
@@ -100,6 +118,10 @@ def change(before: int, after: int) -> Change:
     return Change(before, after, after - before)
 
 
+def _change(before: int | None, after: int | None) -> Change | None:
+    return None if before is None or after is None else change(before, after)
+
+
 def _live(data: ArenasData) -> int:
     return data.totals.live_bytes + data.mmapped.found_bytes
 
@@ -110,12 +132,14 @@ def growth(before: Figures | None, after: Figures | None) -> Growth:
     def of(name: str) -> Change:
         return change(getattr(before, name, 0), getattr(after, name, 0))
 
-    return Growth(**{field.name: of(field.name) for field in dataclasses.fields(Growth)})
+    swapped = [0 if figures is None else figures.swapped_bytes for figures in (before, after)]
+    names = [f.name for f in dataclasses.fields(Growth) if f.name != "swapped_bytes"]
+    return Growth(**{name: of(name) for name in names}, swapped_bytes=_change(*swapped))
 
 
 def _weight(grown: Growth) -> int:
-    changes: list[Change] = [getattr(grown, f.name) for f in dataclasses.fields(grown)]
-    return max(abs(figure.change) for figure in changes)
+    changes: list[Change | None] = [getattr(grown, f.name) for f in dataclasses.fields(grown)]
+    return max(abs(figure.change) for figure in changes if figure is not None)
 
 
 def arenas(
@@ -177,7 +201,8 @@ def mappings(before: Reading, after: Reading) -> tuple[MappingGrowth, ...]:
     """Resident bytes by group, where they changed. Without smaps on both sides only glibc's part is
     told apart."""
     fine = before.smaps is not None and after.smaps is not None
-    old, new = _groups(before, fine), _groups(after, fine)
+    rest = before.data.rss_bytes is not None and after.data.rss_bytes is not None
+    old, new = _groups(before, fine, rest), _groups(after, fine, rest)
     rows = [
         MappingGrowth(name, change(old.get(name, 0), new.get(name, 0)))
         for name in old.keys() | new.keys()
@@ -186,17 +211,20 @@ def mappings(before: Reading, after: Reading) -> tuple[MappingGrowth, ...]:
     return tuple(sorted(rows, key=lambda row: (-abs(row.resident_bytes.change), row.group)))
 
 
-def _rss(data: ArenasData) -> int:
-    """Only a core does not tell it, and cores are not compared."""
-    return data.rss_bytes or 0
+def _resident(data: ArenasData) -> int:
+    """RSS, or what is known of it."""
+    if data.rss_bytes is not None:
+        return data.rss_bytes
+    return data.totals.resident_bytes + data.mmapped.resident_bytes
 
 
-def _groups(reading: Reading, fine: bool) -> Mapping[str, int]:
+def _groups(reading: Reading, fine: bool, rest: bool) -> Mapping[str, int]:
     data = reading.data
     arenas, mmapped = data.totals.resident_bytes, data.mmapped.resident_bytes
     groups = {ARENAS_GROUP: arenas, MMAPPED_GROUP: mmapped}
     if not fine:
-        groups[REST_GROUP] = max(0, _rss(data) - arenas - mmapped)
+        if rest:
+            groups[REST_GROUP] = max(0, _resident(data) - arenas - mmapped)
         return groups
     anonymous = 0
     for entry in reading.smaps or ():

@@ -7,7 +7,6 @@ anybody's doing, and ``no_dyn_threshold``, which glibc sets when somebody set a 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from allocscope.glibc.par import (
@@ -15,6 +14,7 @@ from allocscope.glibc.par import (
     DEFAULT_THRESHOLD,
     ParValues,
 )
+from allocscope.immutable import immutable
 from allocscope.model.heap import Setting, Settings
 from allocscope.parse.environ import TUNABLES, tunables
 
@@ -32,7 +32,7 @@ TCACHE_DEFAULT_BYTES = {8: (0x408, 0x411), 4: (0x3FC, 0x401)}
 """By the width of a word."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Surroundings:
     """What the kernel knows: the start environment (None when unreadable), CPUs (None when the
     process was elsewhere), and the version that the library names."""

@@ -10,9 +10,9 @@ Source: cgroups(7); cgroup-v2.rst and cgroup-v1/memory.rst of the kernel's docum
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+from allocscope.immutable import immutable
 from allocscope.proc import cgroups
 
 _MEMORY = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
@@ -20,7 +20,7 @@ _OWN_CACHE = ("inactive_file", "active_file")
 _CACHE_BELOW = ("total_inactive_file", "total_active_file")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Room:
     """What is left below one limit; ``limit`` names it for messages."""
 

@@ -7,10 +7,10 @@ thread stands still.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
 from allocscope.errors import MissingPart
+from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 from allocscope.proc.mapped import open_mapped_file
 
@@ -20,7 +20,7 @@ _LIBC_NAMES = ("libc.so", "libc-2.", "libc.musl", "ld-musl")
 _LONGEST_SEARCH = 64 << 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Code:
     """Addresses in the target: ``syscall; ret``, and what a signal handler returns to."""
 

@@ -16,12 +16,12 @@ Source: copy_page_range in mm/memory.c; vma_needs_copy skips mappings without pr
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
 from allocscope.act import cgroup, task
 from allocscope.errors import Unsafe
+from allocscope.immutable import immutable
 from allocscope.native import ffi, lib
 from allocscope.proc import procfs, refusal
 
@@ -36,7 +36,7 @@ _WRITTEN_SHARE = 4  # one page in so many is expected to be written while the co
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Forecast:
     """Expected cost of one snapshot.
 

@@ -11,10 +11,9 @@ even the two that glibc never blocks, and no handler.
 
 from __future__ import annotations
 
-import dataclasses
-
 from allocscope.act import task
 from allocscope.errors import NoSuchProcess
+from allocscope.immutable import immutable
 from allocscope.proc import procfs
 
 # The raw mask of all ones as status prints it: KILL (9) and STOP (19) cannot be blocked.
@@ -22,7 +21,7 @@ _ALL_BLOCKED = f"{0xFFFFFFFFFFFFFFFF & ~(1 << 8) & ~(1 << 18):016x}"
 _NO_HANDLER = f"{0:016x}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Leftover:
     """``inner_pid``: its number in the target's own pid namespace, by which the target has to
     collect it."""

@@ -11,7 +11,6 @@ Rule: methods ending in ``_there``, and those of Twin, run in the tracer thread.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import time
@@ -22,6 +21,7 @@ from typing import Any
 from allocscope.act import borrow, code, leftovers
 from allocscope.act.tracer import Tracer, failure
 from allocscope.errors import AllocscopeError, NoSuchProcess, Unsafe
+from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 from allocscope.native import ffi, lib
 from allocscope.proc import procfs
@@ -161,7 +161,7 @@ _WORTH_ANOTHER_THREAD = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TwinState:
     """What ``Twin.make`` found out: B's pid, the lock words that were not 0, and stderr's lock."""
 

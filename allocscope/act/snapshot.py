@@ -17,19 +17,19 @@ any other's to whoever collects orphans if the target ends first.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 from allocscope.act import code, vet
 from allocscope.act import forecast as forecasts
 from allocscope.act.session import Session, Twin
+from allocscope.immutable import immutable
 from allocscope.proc import procfs
 
 MAX_PAUSE_NS = 100_000_000
 LIFETIME_S = 60
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CopyPlan:
     """What has to be put right in a copy before anything is called in it; addresses in the target.
 
@@ -42,7 +42,7 @@ class CopyPlan:
     stderr_file: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Copy:
     """B: a stopped process (SIGSTOP) that nobody traces.
 

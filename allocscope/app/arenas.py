@@ -3,11 +3,12 @@ target."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 from allocscope.app import heap
+from allocscope.app.meanwhile import meanwhile
 from allocscope.app.target import look
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, SmapsEntry
@@ -27,7 +28,7 @@ OTHER_ALLOCATOR = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenasOptions:
     """``exact``: read smaps whatever it costs the target. ``deadline_s``: seconds after which
     nothing more is started."""
@@ -65,9 +66,12 @@ def arenas(pid: int, options: ArenasOptions) -> Report[ArenasData]:
     target = look(pid)
     before = procfs.stillness(pid)
     rss = procfs.rss_bytes(pid)
-    smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
-    with ProcessMemory(pid) as memory:
+    with (
+        ProcessMemory(pid) as memory,
+        meanwhile(lambda: read_smaps(pid, rss, options.exact)) as smaps_result,
+    ):
         answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns)
+        smaps, smaps_caveats = smaps_result()
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)

@@ -18,6 +18,7 @@ from allocscope.files import RECORDING, kind_of
 from allocscope.files.recording import Sample, open_sample
 from allocscope.glibc.states import InvalidHeap
 from allocscope.glibc.threads import ThreadHead
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Method, Report
@@ -25,7 +26,7 @@ from allocscope.model.report import Caveat, Method, Report
 HELD_STILL = ("frozen", "quiescent")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class FileAnswer:
     """The report, from which sample (counted from 1), and what else the file says of the
     process."""

@@ -17,6 +17,7 @@ from allocscope.app import glibc_says, heap
 from allocscope.app.arenas import ArenasOptions, allocator_of, read_smaps
 from allocscope.app.target import Target, look
 from allocscope.glibc.lists import in_use_bytes
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.proc import procfs
@@ -41,7 +42,7 @@ def _passive_in_use(target: Target, deadline_ns: int) -> int:
         return in_use_bytes(answer.reading)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Frozen:
     """A frozen copy that was read. ``pause_ns``: how long the process stood still for it and for
     those that were given up before it."""

@@ -68,7 +68,7 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
             said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)
-        return answer, _libc(image, located), () if located else (_LOCKS_UNKNOWN,)
+        return answer, _libc(image, located), () if located else (glibc_says.LOCKS_UNKNOWN,)
     raise glibc_says.always_torn(pid)
 
 
@@ -124,10 +124,6 @@ def _libc(image: LibcImage, located: Located | None) -> Libc:
     return libc_of(image, located.layout.name if located else None, None)
 
 
-_LOCKS_UNKNOWN = Caveat(
-    "locks-unknown",
-    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
-)
 _NOT_CRASH_ONLY = Caveat(
     "live-not-crash-only",
     "the process itself made the calls: killing gdb while it made them would have killed it.",

@@ -21,6 +21,7 @@ from allocscope.files.core import Core
 from allocscope.files.unpack import open_plain
 from allocscope.glibc.locate import Located
 from allocscope.glibc.threads import ThreadHead
+from allocscope.immutable import immutable
 from allocscope.model.libc import LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.model.report import Caveat
@@ -32,7 +33,7 @@ _MOST_SEARCHED_BYTES = 64 << 20
 _MOST_FILE_BYTES = 64 << 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CoreTarget:
     """The process of a core, and its malloc."""
 

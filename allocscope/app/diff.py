@@ -1,4 +1,4 @@
-"""``diff``: two readings, of recordings or of a running process, compared."""
+"""``diff``: two readings, of recordings, cores or a running process, compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 from allocscope.account import diff as account
 from allocscope.app.arenas import ArenasOptions, arenas, read_smaps
+from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.arenas_file import arenas_of_file
+from allocscope.errors import WrongUsage
+from allocscope.files import CORE, kind_of
+from allocscope.immutable import immutable
 from allocscope.model.diff import DiffData, Side
 from allocscope.model.heap import ArenasData
 from allocscope.model.process import SmapsEntry
@@ -17,7 +21,7 @@ from allocscope.model.report import Caveat, Method, Report
 Target = int | Path
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DiffOptions:
     """Samples are counted from 1, the last by default; the rest as in ArenasOptions."""
 
@@ -27,7 +31,7 @@ class DiffOptions:
     deadline_s: float = 30.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Read:
     report: Report[ArenasData]
     reading: account.Reading
@@ -36,7 +40,8 @@ class _Read:
 def diff(before: Target, after: Target, options: DiffOptions) -> Report[DiffData]:
     """What changed from ``before`` to ``after``; the report is about the process of ``after``.
 
-    Raises BadInput (9), NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5)."""
+    Raises BadInput (9), MissingPart (8), NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5),
+    WrongUsage (2: a core has no samples)."""
     started = time.monotonic_ns()
     old = _read(before, options.sample_before, options)
     new = _read(after, options.sample_after, options)
@@ -62,8 +67,13 @@ def diff(before: Target, after: Target, options: DiffOptions) -> Report[DiffData
 
 
 def _read(target: Target, sample: int | None, options: DiffOptions) -> _Read:
-    smaps: tuple[SmapsEntry, ...] | None
-    if isinstance(target, Path):
+    smaps: tuple[SmapsEntry, ...] | None = None
+    captured_at: float | None = None
+    if isinstance(target, Path) and kind_of(target) == CORE:
+        if sample is not None:
+            raise WrongUsage(f"{target} is a core: it has no samples", "Leave --samples out.")
+        report = arenas_of_core(target, exe=None, deadline_s=options.deadline_s)
+    elif isinstance(target, Path):
         found = arenas_of_file(target, sample=sample, deadline_s=options.deadline_s)
         report, smaps, captured_at = found.report, found.facts.smaps, found.facts.captured_at
         sample = found.sample
@@ -108,6 +118,6 @@ def _caveats(data: DiffData) -> tuple[Caveat, ...]:
             f"{data.after.pid} ({data.after.comm}): arenas are matched by their index."
         )
         found.append(Caveat("different-processes", text))
-    if data.interval_s < 0:
+    if data.interval_s is not None and data.interval_s < 0:
         found.append(Caveat("reversed", "the second one is older than the first."))
     return tuple(found)

@@ -2,13 +2,12 @@
 
 Each check says what the finding means for the reader's work, not only that something is absent.
 Rules: nothing is stopped or changed; a check never ends the examination. ``missing`` means that a
-verb cannot work, ``degraded`` that it works with a loss; only what is in ``NEEDED`` stands in the
-way of ``arenas``.
+verb cannot work, ``degraded`` that it works with a loss; only what model.checks calls ``NEEDED``
+stands in the way of ``arenas``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import shutil
 import subprocess
@@ -18,28 +17,10 @@ from collections.abc import Iterator
 from allocscope.app import doctor_target
 from allocscope.errors import MissingPart
 from allocscope.lab import fixture
-from allocscope.model.checks import Check, DoctorData
-from allocscope.model.process import Process
+from allocscope.model.checks import Check, Checkup, DoctorData
 from allocscope.proc import features, procfs, refusal
 
-NEEDED = frozenset({"native-helper", "read-permission", "glibc-heap"})
-"""What ``arenas`` cannot do without."""
-
 GDB_SECONDS = 10.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Checkup:
-    """What was found. ``process`` is None where no target was given."""
-
-    process: Process | None
-    data: DoctorData
-    elapsed_ns: int
-
-    @property
-    def blocked(self) -> bool:
-        """Something that ``arenas`` itself needs is missing."""
-        return any(c.status == "missing" and c.key in NEEDED for c in self.data.checks)
 
 
 def doctor(pid: int | None = None) -> Checkup:

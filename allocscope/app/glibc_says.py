@@ -28,6 +28,10 @@ COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
 """What :func:`ask` needs the addresses of."""
 
 MOST_SNAPSHOTS = 5
+LOCKS_UNKNOWN = Caveat(
+    "locks-unknown",
+    "the layout of this malloc is unknown, so locks held at that instant could not be released.",
+)
 
 
 def torn(memory: Memory, arenas: Iterable[ArenaState], layout: StateLayout) -> bool:

@@ -12,6 +12,7 @@ from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
@@ -26,7 +27,7 @@ FROZEN = "frozen"
 VALIDATED = "validated"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.

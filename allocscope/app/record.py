@@ -7,7 +7,6 @@ same. Nothing is stopped or changed; app.record_frozen reads a frozen copy inste
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from allocscope.files.recording import RecordingWriter
 from allocscope.files.words import pack
 from allocscope.glibc import structure
 from allocscope.glibc.threads import find_tcbs
+from allocscope.immutable import immutable
 from allocscope.model.process import Process
 from allocscope.model.recording import Facts, RecordedThread, RecordResult
 from allocscope.model.report import Caveat, Method, Report
@@ -31,7 +31,7 @@ from allocscope.proc.memory import ProcessMemory
 from allocscope.version import VERSION
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class RecordOptions:
     """``deadline_s``: for each sample. ``every_s`` and ``for_s``: further samples at that interval
     for that long. ``exact``: read smaps whatever it costs the target."""
@@ -43,7 +43,7 @@ class RecordOptions:
     for_s: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Opened:
     """What is read: memory, and the target with the mappings of that memory. ``source`` and
     ``sort`` as in Method and app.heap."""
@@ -66,7 +66,7 @@ def passive(target: Target, _deadline_ns: int) -> Iterator[Opened]:
         yield Opened(memory, target, "passive", heap.VALIDATED, 0)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Taken:
     facts: Facts
     answer: heap.HeapAnswer

@@ -3,21 +3,21 @@ library, which threads."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-from allocscope.errors import NoGlibcHeap, PermissionRefused
+from allocscope.errors import PermissionRefused, UnknownLayout
 from allocscope.glibc.abi import of_machine
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.threads import ThreadHead
+from allocscope.immutable import immutable
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import robust_lists
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Cpus:
     """What glibc's limit of arenas, and who judges it, must know. ``cgroup``: CPU time per time,
     None without a quota. ``online`` is None where nothing tells (a core)."""
@@ -26,7 +26,7 @@ class Cpus:
     cgroup: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Target:
     """A process, looked at without touching its memory. ``environ`` is None where it may not be
     read."""
@@ -94,18 +94,20 @@ def first_malloc(
 
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
-    """The malloc in use of a live process. NoGlibcHeap when there is none that can be read."""
+    """The malloc in use of a live process. UnknownLayout when there is none that can be read."""
     found = first_malloc(memory, target.images, target.brk_spans)
     if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"
             for image in target.images
         )
-        raise NoGlibcHeap(
+        raise UnknownLayout(
             f"process {target.process.pid} ({target.process.comm}) has {seen}, "
             "but none of the known malloc layouts fits its memory",
-            f"`allocscope ask {target.process.pid}` lets glibc itself answer, in a frozen copy. "
-            "If the process has only just started, its malloc may yet be set up: try again.",
+            f"`allocscope arenas {target.process.pid} --ask-glibc` lets glibc itself answer, in a "
+            f"frozen copy, and `allocscope doctor {target.process.pid} --layout` tells what does "
+            "not fit. If the process has only just started, its malloc may yet be set up: try "
+            "again.",
         )
     return found
 

@@ -6,10 +6,8 @@ row, the deadline is for all of them together, and the exit status is the worst.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,18 +15,23 @@ import click
 from allocscope.cli import exits, options
 from allocscope.cli.output import colour, deliver, width
 from allocscope.errors import EXIT_PARTIAL, AllocscopeError, WrongUsage
+from allocscope.immutable import immutable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from allocscope.model.asked import AskedData
     from allocscope.model.failure import Failure
     from allocscope.model.heap import ArenasData
     from allocscope.model.report import Report
 
-    Outcome = Report[ArenasData] | Failure
+    Answer = Report[ArenasData] | Report[AskedData]
+    Outcome = Answer | Failure
 
 SCHEMA = "arenas"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Wish:
     """What is wanted of each target. Times in the units of their names."""
 
@@ -64,7 +67,7 @@ class Wish:
 @click.option("--ask-glibc", is_flag=True, help="Let glibc itself answer in a frozen copy too.")
 @click.option(
     "--exe",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.FilePath(exists=True, dir_okay=False),
     metavar="PROGRAM",
     help="The program that a core file is of.",
 )
@@ -141,7 +144,7 @@ def _fit_together(
     targets: Sequence[int | Path], of_processes: bool, sample: int | None, exe: Path | None
 ) -> None:
     """Options that mean nothing for a target are refused, not passed over."""
-    files = [target for target in targets if isinstance(target, Path)]
+    files = [target for target in targets if not isinstance(target, int)]
     if files and of_processes:
         raise WrongUsage(
             f"{files[0]} is a file: --exact, --snapshot and --ask-glibc need a running process",
@@ -153,17 +156,21 @@ def _fit_together(
         raise WrongUsage("--exe names the program of one core file", "Give one core file with it.")
 
 
-def _read(target: int | Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
-    if isinstance(target, Path):
+def _read(target: int | Path, wish: Wish, deadline_s: float) -> Answer:
+    if not isinstance(target, int):
         return _read_file(target, wish, deadline_s)
     from allocscope.app.arenas import ArenasOptions, arenas
 
     wanted = ArenasOptions(exact=wish.exact, deadline_s=deadline_s)
     if not wish.frozen:
         return arenas(target, wanted)
+    if wish.ask_glibc:
+        from allocscope.app.arenas_asked import arenas_asked
+
+        return arenas_asked(target, wanted, max_pause_ns=wish.max_pause_ns)
     from allocscope.app.arenas_frozen import arenas_frozen
 
-    return arenas_frozen(target, wanted, ask_glibc=wish.ask_glibc, max_pause_ns=wish.max_pause_ns)
+    return arenas_frozen(target, wanted, ask_glibc=False, max_pause_ns=wish.max_pause_ns)
 
 
 def _read_file(path: Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
@@ -206,7 +213,7 @@ def _each(targets: Sequence[int | Path], wish: Wish) -> list[tuple[float, Outcom
 
 def _named(target: int | Path) -> tuple[int | None, str]:
     """What stands in the row of a target that cannot be read."""
-    if isinstance(target, Path):
+    if not isinstance(target, int):
         return None, target.name
     from allocscope.proc import select
 

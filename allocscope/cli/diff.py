@@ -1,4 +1,4 @@
-"""``allocscope diff``: what grew between two recordings, or since one."""
+"""``allocscope diff``: what grew between two recordings or cores, or since one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from allocscope.errors import EXIT_PARTIAL, WrongUsage
 SCHEMA = "diff"
 
 
-@click.command(
-    "diff", short_help="What grew between two recordings, or since one: leak or retention."
-)
+@click.command("diff", short_help="What grew between two recordings or cores, or since one.")
 @click.argument("before", metavar="FILE")
 @click.argument("after", metavar="FILE|PID")
 @click.option(
@@ -50,9 +48,9 @@ def command(
     as_json: bool,
     output: Path | None,
 ) -> int:
-    """Compares two recordings, or a recording with a running process, and tells growth of live
-    bytes (a leak) from growth of free bytes that stay resident (retention): by arena, chunk size
-    and mapping.
+    """Compares two recordings or core files, or one of them with a running process, and tells
+    growth of live bytes (a leak) from growth of free bytes that stay resident (retention): by
+    arena, chunk size and mapping.
 
     The two may be the same recording: `allocscope diff FILE FILE --samples 1 9`.
     """

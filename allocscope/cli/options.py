@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from allocscope.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_DEADLINE_S = 30.0
@@ -32,6 +35,21 @@ class Duration(click.FloatRange):
         return number
 
 
+class FilePath(click.Path):
+    """A click.Path that becomes a pathlib.Path, which loads much and so is imported only where a
+    path is given."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        from pathlib import Path
+
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
 def json_option(function: F) -> F:
     return click.option(
         "--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else."
@@ -52,7 +70,7 @@ def output_options(function: F) -> F:
     function = debug_option(function)
     function = click.option(
         "--output",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FilePath(dir_okay=False),
         metavar="FILE",
         help="Write the answer there instead of to stdout.",
     )(function)
@@ -114,7 +132,11 @@ def target_of(target: str) -> int | Path:
         raise WrongUsage(
             "a target is empty", "Give a pid or a FILE, or choose by name: `arenas --name RE`."
         )
-    return int(target) if target.isascii() and target.isdigit() else Path(target)
+    if target.isascii() and target.isdigit():
+        return int(target)
+    from pathlib import Path
+
+    return Path(target)
 
 
 def sample_option(function: F) -> F:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from allocscope.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WIDTH_ELSEWHERE = 100
 """Columns where there is no terminal."""

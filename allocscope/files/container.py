@@ -9,7 +9,6 @@ zlib cannot exceed. A section is at most SECTION_BYTES long; longer things are s
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import struct
 import tempfile
@@ -21,6 +20,7 @@ from typing import BinaryIO, Self
 from allocscope.closing import Closing
 from allocscope.errors import BadInput, WrongUsage
 from allocscope.files import RECORDING_MAGIC as MAGIC
+from allocscope.immutable import immutable
 
 FORMAT_VERSION = 1
 LEVEL = 3
@@ -32,7 +32,7 @@ _HEADER = struct.Struct("<4sQQ")
 _SUM = struct.Struct("<I")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Section:
     """Where a section's packed content lies in the file, and its lengths in bytes."""
 

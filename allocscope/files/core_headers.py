@@ -9,7 +9,6 @@ does not fit the file, is BadInput.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import struct
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 
 from allocscope.errors import BadInput
 from allocscope.files.spans import PAGE
+from allocscope.immutable import immutable
 
 PF_X, PF_W, PF_R = 1, 2, 4
 _PT_LOAD, _PT_NOTE = 1, 4
@@ -26,7 +26,7 @@ _MOST_NOTE_BYTES = 1 << 30
 _NO_CORE = "Give a core file of a 64-bit x86 program, as the kernel or gdb's gcore writes it."
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CoreSegment:
     """A PT_LOAD header: ``[start, start + memory_bytes)``, of which the core holds the first
     ``file_bytes``, at ``offset`` in the file."""

@@ -11,7 +11,6 @@ Rule: whatever a file says is checked before it is used; only BadInput leaves th
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -24,6 +23,7 @@ from allocscope.closing import Closing
 from allocscope.errors import WrongUsage
 from allocscope.files.container import SECTION_BYTES, Reader, Section, Writer
 from allocscope.files.words import PAGE_STRUCT, WORD, WordMemory
+from allocscope.immutable import immutable
 from allocscope.model.recording import Facts
 from allocscope.model.walk import Words
 from allocscope.parse import facts as facts_text
@@ -85,7 +85,7 @@ class RecordingWriter:
         self._writer.__exit__(kind, error, trace)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Sample:
     """One sample, read: its number, counted from 1, its facts, and its memory (to be closed)."""
 

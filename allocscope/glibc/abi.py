@@ -1,5 +1,5 @@
-"""What the target's machine decides of malloc: how wide a word is, how chunks are aligned, how large
-heaps and pages are, on which side of the thread pointer thread-local storage lies.
+"""What the target's machine decides of malloc: how wide a word is, how chunks are aligned, how
+large heaps and pages are, on which side of the thread pointer thread-local storage lies.
 
 Rule: everything that differs between a 64-bit and a 32-bit malloc follows from these few numbers,
 as it does in glibc's source (``SIZE_SZ``, ``MALLOC_ALIGNMENT``, ``MINSIZE``, ``HEAP_MAX_SIZE``,
@@ -10,13 +10,13 @@ tls.h of each machine.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 
+from allocscope.immutable import immutable
 from allocscope.model.libc import AARCH64, I386, X86_64
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Abi:
     """``word_bytes``: of a pointer and of size_t, 8 or 4. ``alignment``: of what malloc returns.
     ``page_bytes``: 4096, on aarch64 also 16384 or 65536. ``tls_above``: thread-local storage lies

@@ -12,17 +12,17 @@ really read; where it is empty the row is from the sources alone, and has not be
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+import functools
 
 from allocscope.glibc.abi import NARROW, NARROW_TO_2_25, WIDE, Abi
-from allocscope.model.libc import X86_64
+from allocscope.immutable import immutable
+from allocscope.model.libc import I386, X86_64
 
 BIN_COUNT = 127
 """Bins 1..127; bin 1 is unsorted, bin 127 is never used and therefore always self-linked."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class StateLayout:
     """``struct malloc_state``. ``fastbins`` and ``attached_threads`` are None where the
     release has none."""
@@ -47,7 +47,7 @@ class StateLayout:
         return self.bins + (BIN_COUNT - 1) * self.abi.header_bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ParLayout:
     """``struct malloc_par`` (``mp_``). The first five words are the same everywhere:
     trim_threshold, top_pad, mmap_threshold, arena_test, arena_max. None: the release has no such
@@ -72,7 +72,7 @@ class ParLayout:
     since: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TcacheLayout:
     """``struct tcache_perthread_struct``: ``slot_count`` counters of ``counter_bytes`` each, then
     as many list heads.
@@ -99,7 +99,7 @@ class TcacheLayout:
         return self.entries + self.slot_count * self.abi.word_bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Layout:
     """A row of the table: what belongs together in the releases ``versions``, and in what
     ``backports`` names.
@@ -116,7 +116,7 @@ class Layout:
     par: ParLayout
     mmap_size_is_usable: bool
     backports: str
-    checked: Mapping[str, str] = dataclasses.field(hash=False)
+    checked: tuple[tuple[str, str], ...]
 
     @property
     def abi(self) -> Abi:
@@ -131,7 +131,7 @@ class Layout:
 # ---- structures, as their members in order ----
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Struct:
     """``members``: words, and ints where the name ends in ``:int``; ``[N]`` is an array."""
 
@@ -153,7 +153,7 @@ class Struct:
         return found, _up(at, abi.word_bytes)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TcacheStruct:
     """``larger``: how many alignments its chunk may be larger than it needs."""
 
@@ -288,12 +288,12 @@ def tcache_layout(struct: TcacheStruct, abi: Abi) -> TcacheLayout:
 
 
 def heap_info_bytes(words: int, abi: Abi) -> int:
-    """sizeof(heap_info): arena, prev, size, mprotect_size, and from 2.35 on pagesize; padded so that
-    the first chunk behind it is aligned."""
+    """sizeof(heap_info): arena, prev, size, mprotect_size, and from 2.35 on pagesize; padded so
+    that the first chunk behind it is aligned."""
     return abi.first_chunk(words * abi.word_bytes)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Release:
     """A row as glibc's source has it, for any machine."""
 
@@ -302,7 +302,7 @@ class Release:
     tcache: TcacheStruct | None
     par: Struct
     backports: str = ""
-    checked: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checked: tuple[tuple[str, str], ...] = ()
 
     def layout(self, abi: Abi) -> Layout:
         versions = tuple(self.versions.split())
@@ -331,7 +331,7 @@ RELEASES = (
         TCACHE_2,
         PAR_3,
         "the branches of 2.27, 2.28; RHEL 8.0",
-        {X86_64: "2.27 (recorded core)"},
+        ((X86_64, "2.27 (recorded core)"),),
     ),
     Release(
         "2.30 2.31 2.32 2.33",
@@ -339,7 +339,7 @@ RELEASES = (
         TCACHE_3,
         PAR_3,
         "the branches of 2.28, 2.29; RHEL 8.2",
-        {X86_64: "2.31 (run)"},
+        ((X86_64, "2.31 (run)"), (I386, "2.31 (run)")),
     ),
     Release("2.34", STATE_C, TCACHE_4, PAR_3, "RHEL 8.8's 2.28"),
     Release(
@@ -348,16 +348,28 @@ RELEASES = (
         TCACHE_4,
         PAR_4,
         "",
-        {X86_64: "2.36, 2.41 (run), 2.39 (recorded core)"},
+        ((X86_64, "2.36, 2.41 (run), 2.39 (recorded core)"), (I386, "2.36, 2.41 (run)")),
     ),
     Release("2.42", STATE_C, TCACHE_5, PAR_4),
-    Release("2.43", STATE_D, TCACHE_6, PAR_5, "", {X86_64: "2.43 (run)"}),
-    Release("2.44", STATE_D, TCACHE_6, PAR_6, "", {X86_64: "2.44 (run)"}),
+    Release("2.43", STATE_D, TCACHE_6, PAR_5, "", ((X86_64, "2.43 (run)"), (I386, "2.43 (run)"))),
+    Release("2.44", STATE_D, TCACHE_6, PAR_6, "", ((X86_64, "2.44 (run)"), (I386, "2.44 (run)"))),
 )
-WIDE_LAYOUTS = tuple(release.layout(WIDE) for release in RELEASES)
-"""x86-64 and aarch64."""
-NARROW_LAYOUTS = tuple(
-    release.layout(NARROW_TO_2_25 if release.tcache is None else NARROW) for release in RELEASES
-)
-"""i386, which aligns to 16 since the release that brought the tcache (4e61a6be44, 2.26)."""
-LAYOUTS = WIDE_LAYOUTS + NARROW_LAYOUTS
+
+
+def rows_of(abi: Abi) -> tuple[Layout, ...]:
+    """The table for words of that width: the same on x86-64 and aarch64."""
+    return wide_layouts() if abi.word_bytes == 8 else narrow_layouts()
+
+
+@functools.cache
+def wide_layouts() -> tuple[Layout, ...]:
+    """x86-64 and aarch64."""
+    return tuple(release.layout(WIDE) for release in RELEASES)
+
+
+@functools.cache
+def narrow_layouts() -> tuple[Layout, ...]:
+    """i386, which aligns to 16 since the release that brought the tcache (4e61a6be44, 2.26)."""
+    return tuple(
+        release.layout(NARROW_TO_2_25 if release.tcache is None else NARROW) for release in RELEASES
+    )

@@ -5,20 +5,18 @@ Bin 127 is never used and thus always links to itself; from it each layout predi
 begins. A candidate counts only if all bins are plausible, the ring of arenas closes, and every
 other arena of it lies right behind the header of a heap that names it. A library's data is read
 once, a few dozen KiB.
-
-Rule: a thread may stand in the middle of malloc, for ever in a stopped process or a frozen copy.
-So nothing is asked of the arena that an operation under way breaks.
+The rules that an arena must keep are in :mod:`allocscope.glibc.invariants`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
 from allocscope.glibc.abi import Abi
-from allocscope.glibc.layouts import BIN_COUNT, LAYOUTS, Layout, StateLayout
+from allocscope.glibc.invariants import state_faults
+from allocscope.glibc.layouts import Layout, StateLayout, rows_of
 from allocscope.glibc.par import ParValues, find_par
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import (
@@ -31,14 +29,12 @@ from allocscope.glibc.states import (
     read_heaps,
     read_ring,
 )
+from allocscope.immutable import immutable
 
 PAGE = 4096
-MOST_TORN = 2
-"""Bins that one operation under way may have half linked: the one that a chunk leaves, the one that
-it enters."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Located:
     """A validated malloc: its arenas, ``mp_``, and the rows of the layout table that fit (the first
     is used)."""
@@ -65,7 +61,7 @@ def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[i
     return areas
 
 
-def _self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
+def self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
     """Addresses of words that, with their successor, form an empty bin: both point a chunk's header
     before themselves."""
     words, size = abi.view(data), abi.word_bytes
@@ -77,43 +73,16 @@ def _self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
     ]
 
 
-def _states(abi: Abi) -> list[StateLayout]:
+def states_of(abi: Abi) -> list[StateLayout]:
     """Those of the table with words of this width."""
-    states = [layout.state for layout in LAYOUTS if layout.abi.word_bytes == abi.word_bytes]
-    return list({state.name: state for state in states}.values())
-
-
-def _bins_plausible(arena: ArenaState, layout: StateLayout) -> bool:
-    abi = layout.abi
-    base = arena.address + layout.bins - abi.header_bytes
-    torn = 0
-    for i in range(BIN_COUNT):
-        here = base + abi.header_bytes * i
-        # an empty bin's ends are no chunks, and in layout D not aligned like one
-        ends = [end for end in arena.bins[2 * i : 2 * i + 2] if end != here]
-        if any(end == 0 or not abi.is_chunk(end) for end in ends):
-            return False
-        torn += len(ends) == 1
-    return torn <= MOST_TORN
-
-
-def _state_plausible(arena: ArenaState, layout: StateLayout) -> bool:
-    return (
-        arena.lock_word in (0, 1, 2)
-        and 0 <= arena.flags < 8
-        and arena.top != 0
-        and (layout.abi.is_chunk(arena.top) or arena.top == arena.address + layout.top)  # none yet
-        and max(arena.system_bytes, arena.max_system_bytes) < 1 << 47
-        and (arena.attached_threads or 0) < 1 << 24
-        and _bins_plausible(arena, layout)
-    )
+    return list({row.state.name: row.state for row in rows_of(abi)}.values())
 
 
 def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
     """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
     contradict each other."""
     abi = memory.abi
-    known = {row.heap_info_bytes for row in LAYOUTS if row.abi.word_bytes == abi.word_bytes}
+    known = {row.heap_info_bytes for row in rows_of(abi)}
     sizes = set()
     for arena in arenas[1:]:
         start = heap_of(arena.address, abi)
@@ -129,9 +98,9 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
 def _candidates(
     areas: Sequence[tuple[int, bytes]], abi: Abi
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
-    state_layouts = _states(abi)
+    state_layouts = states_of(abi)
     for start, data in areas:
-        for address in _self_linked(start, data, abi):
+        for address in self_linked(start, data, abi):
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
                 if (
@@ -141,7 +110,7 @@ def _candidates(
                 ):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
-                if _state_plausible(arena, layout):
+                if not any(state_faults(arena, layout)):
                     yield layout, arena
 
 
@@ -150,7 +119,7 @@ def _untouched(
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
     itself, and one attached thread where such are counted."""
-    state_layouts = _states(abi)
+    state_layouts = states_of(abi)
     for start, data in areas:
         words, size = abi.view(data), abi.word_bytes
         for layout in state_layouts:
@@ -179,7 +148,7 @@ def _fitting(
         return None
     rows = [
         layout
-        for layout in LAYOUTS
+        for layout in rows_of(memory.abi)
         if layout.state == state and heap_info in (None, layout.heap_info_bytes)
     ]
     if not rows:
@@ -227,12 +196,12 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    candidates = itertools.chain(_candidates(areas, memory.abi), _untouched(areas, memory.abi))
-    for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-        fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
-        found = [fit for fit in fits if fit is not None]
-        if len(found) > 1:
-            return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
-        if found:
-            return found[0][0]
+    for candidates in (_candidates(areas, memory.abi), _untouched(areas, memory.abi)):
+        for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
+            fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+            found = [fit for fit in fits if fit is not None]
+            if len(found) > 1:
+                return max(found, key=lambda fit: _agreeing(memory, *fit))[0]
+            if found:
+                return found[0][0]
     return None

@@ -9,7 +9,6 @@ tells.
 
 from __future__ import annotations
 
-import dataclasses
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -19,9 +18,10 @@ from allocscope.glibc.layouts import StateLayout
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import ArenaState
 from allocscope.glibc.threads import Tcache
+from allocscope.immutable import immutable
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Parked:
     """What lies in tcaches: addresses of the parked chunks and of the tcaches' own, each sorted.
     ``broken``: lists that did not end as they should. ``by_tid``: each thread's parked chunks."""
@@ -32,7 +32,7 @@ class Parked:
     by_tid: dict[int, tuple[int, ...]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Marks:
     """What the walk of one arena is told beforehand, each list sorted: chunks in tcaches (of all
     arenas) and fastbins, the tcaches' own chunks, and chunks known from bins and top."""

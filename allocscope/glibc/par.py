@@ -10,11 +10,11 @@ little. Where nothing is found, threads may stand between two counters (``sysmal
 
 from __future__ import annotations
 
-import dataclasses
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from allocscope.glibc.layouts import ParLayout
+from allocscope.immutable import immutable
 
 DEFAULT_THRESHOLD = 0x20000
 DEFAULT_MMAP_MAX = 65536
@@ -27,7 +27,7 @@ MOST_IN_MOTION = 1024
 """More threads than this are not between two counters at one moment."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ParValues:
     """The values of ``mp_``; sizes in bytes. The tcache's are None where the release has none."""
 
@@ -98,38 +98,50 @@ def _within(value: int | None, low: int, high: int) -> bool:
     return value is None or low <= value <= high
 
 
-def _counters_plausible(par: ParValues, in_motion: int) -> bool:
+def _counter_faults(par: ParValues, in_motion: int) -> Iterator[str]:
     """Can these be the counts and bytes of mmapped chunks, while at most ``in_motion`` threads
     change them? The counts are changed first."""
-    return (
-        0 <= par.n_mmaps <= par.max_n_mmaps + in_motion
-        and max(par.mmapped_mem, par.max_mmapped_mem) < 1 << 47
-        and (par.mmapped_mem <= par.max_mmapped_mem or in_motion > 0)
+    if not 0 <= par.n_mmaps <= par.max_n_mmaps + in_motion:
+        yield "n_mmaps"
+    if max(par.mmapped_mem, par.max_mmapped_mem) >= 1 << 47 or (
+        (par.mmapped_mem > par.max_mmapped_mem and not in_motion)
         # from 2.43 each realloc of a mapping adds a header for ever
-        and par.mmapped_mem % par.layout.abi.header_bytes == 0
-        and par.mmapped_mem >= (par.n_mmaps - in_motion) * 4096
-        and (par.max_n_mmaps > 0 or par.max_mmapped_mem == 0)
-        and (par.max_n_mmaps <= in_motion or par.max_mmapped_mem > 0)
-    )
+        or par.mmapped_mem % par.layout.abi.header_bytes
+        or par.mmapped_mem < (par.n_mmaps - in_motion) * 4096
+    ):
+        yield "mmapped_mem"
+    if (par.max_n_mmaps <= 0 and par.max_mmapped_mem) or (
+        par.max_n_mmaps > in_motion and par.max_mmapped_mem <= 0
+    ):
+        yield "max_mmapped_mem"
 
 
-def plausible(par: ParValues, heap_spans: Sequence[tuple[int, int]], in_motion: int = 0) -> bool:
-    """Can these be the values of ``mp_``? ``heap_spans``: where sbrk_base may lie when it is not
-    null; ``in_motion``: how many threads may be between two counters."""
-    counters = (
-        _counters_plausible(par, in_motion)
-        and par.n_mmaps_max >= 0
-        and par.no_dyn_threshold in (0, 1)
-    )
-    pages = _power_of_two_or_zero(par.thp_pagesize) and _power_of_two_or_zero(par.hp_pagesize)
-    arenas = 0 < par.arena_test < 1 << 24 and par.arena_max < 1 << 24
-    tcache = (
-        _within(par.tcache_bins, 1, MAX_TCACHE_BINS)
-        and _within(par.tcache_max_bytes, 1, MAX_TCACHE_BYTES + 16)
-        and _within(par.tcache_count, 0, MAX_TCACHE_COUNT)
-    )
-    base = par.sbrk_base == 0 or any(start <= par.sbrk_base < end for start, end in heap_spans)
-    return counters and pages and arenas and tcache and base
+def par_faults(
+    par: ParValues, heap_spans: Sequence[tuple[int, int]], in_motion: int = 0
+) -> Iterator[str]:
+    """The members that cannot be those of ``mp_``. ``heap_spans``: where sbrk_base may lie when it
+    is not null; ``in_motion``: how many threads may be between two counters."""
+    yield from _counter_faults(par, in_motion)
+    if par.n_mmaps_max < 0:
+        yield "n_mmaps_max"
+    if par.no_dyn_threshold not in (0, 1):
+        yield "no_dyn_threshold"
+    if not _power_of_two_or_zero(par.thp_pagesize):
+        yield "thp_pagesize"
+    if not _power_of_two_or_zero(par.hp_pagesize):
+        yield "hp_pagesize"
+    if not 0 < par.arena_test < 1 << 24:
+        yield "arena_test"
+    if par.arena_max >= 1 << 24:
+        yield "arena_max"
+    if not _within(par.tcache_bins, 1, MAX_TCACHE_BINS):
+        yield "tcache_bins"
+    if not _within(par.tcache_max_bytes, 1, MAX_TCACHE_BYTES + 16):
+        yield "tcache_max_bytes"
+    if not _within(par.tcache_count, 0, MAX_TCACHE_COUNT):
+        yield "tcache_count"
+    if par.sbrk_base and not any(start <= par.sbrk_base < end for start, end in heap_spans):
+        yield "sbrk_base"
 
 
 def defaults_held(par: ParValues) -> int:
@@ -183,7 +195,7 @@ def _find(
                 if index * size + layout.size > len(data):
                     continue
                 par = parse_par(start + index * size, data, layout, index * size)
-                if not plausible(par, heap_spans, in_motion):
+                if next(par_faults(par, heap_spans, in_motion), None):
                     continue
                 score = defaults_held(par)
                 if score > best_score:

@@ -21,12 +21,13 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
+from allocscope.immutable import immutable
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 MAX_PIECES = 4096
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Piece:
     """One walked row of chunks. ``header_bytes`` and ``alignment_bytes`` lie before its first
     chunk, ``foreign_bytes`` (memory that somebody else got from sbrk) before that.
@@ -43,7 +44,7 @@ class Piece:
     tally: Tally
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Surroundings:
     """What the cutting needs to know of the process: memory, the walk, and the writable anonymous
     mappings, ascending."""

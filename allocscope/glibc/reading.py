@@ -36,6 +36,7 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
+from allocscope.immutable import immutable
 
 MAX_ROUNDS = 5
 FEW = 256
@@ -43,7 +44,7 @@ FEW = 256
 call, but the walk goes through memory that is not in the processor's caches."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
     (ascending) and the end of the break."""
@@ -57,7 +58,7 @@ class Subject:
     safe_linking_default: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapReading:
     """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
     fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
@@ -74,7 +75,7 @@ class HeapReading:
     rounds: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Round:
     """What one round has in common for all arenas, read at its beginning."""
 
@@ -99,8 +100,8 @@ class _Reader:
             self.memory,
             self.tcbs,
             {arena.address for arena in arenas},
-            _in_spans(subject.spans, self.memory.abi.alignment),
-            _tcache_layouts(subject.located),
+            in_spans(subject.spans, self.memory.abi.alignment),
+            tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
         rows = fitting_rows(subject.located, self.slots)
@@ -267,11 +268,11 @@ def fitting_rows(located: Located, slots: ThreadSlots) -> list[Layout]:
     return rows
 
 
-def _tcache_layouts(located: Located) -> list[TcacheLayout]:
+def tcache_layouts(located: Located) -> list[TcacheLayout]:
     return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
-def _in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int], bool]:
+def in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int], bool]:
     low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
     return lambda address: low <= address < high and address % alignment == 0
 

@@ -6,13 +6,13 @@ every loop is bounded.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 
 from allocscope.errors import AllocscopeError, MemoryGap
 from allocscope.glibc.abi import Abi
 from allocscope.glibc.layouts import BIN_COUNT, StateLayout
 from allocscope.glibc.protocols import Memory
+from allocscope.immutable import immutable
 
 MAX_ARENAS = 1 << 16
 MAX_HEAPS = 1 << 16
@@ -27,7 +27,7 @@ class InvalidHeap(AllocscopeError):
     exit_code = 5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaState:
     """One ``struct malloc_state``. ``attached_threads`` is None where they are not counted (up to
     2.22). ``raw`` is its bytes without the lock word, for comparing two
@@ -69,7 +69,7 @@ class ArenaState:
         return heads
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class HeapInfo:
     """One heap of a thread arena: ``[start, start + size)`` is in use, RW up to
     ``mprotect_size``."""

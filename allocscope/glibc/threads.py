@@ -12,7 +12,6 @@ size whose contents fit.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from allocscope.glibc.layouts import TcacheLayout
 from allocscope.glibc.protocols import Memory
+from allocscope.immutable import immutable
 
 TCB_SEARCH_BYTES = 0x500
 DESCRIPTOR_BYTES = 4096
@@ -30,7 +30,7 @@ ENOUGH_VOTES = 4
 MAX_DEFAULT_COUNT = 65535
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadHead:
     """A thread as the kernel knows it; ``robust_list`` is 0 when it has none. ``thread_pointer`` is
     known only where the thread's registers are (a core)."""
@@ -41,7 +41,7 @@ class ThreadHead:
     thread_pointer: int = 0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Tcache:
     """One thread's tcache. ``counts`` is what each bin holds, ``heads`` each bin's first element
     (user pointers). ``chunk``: the chunk that the struct itself lies in."""
@@ -54,7 +54,7 @@ class Tcache:
     chunk: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadState:
     """A thread's malloc state. ``tcache`` is None where it has none yet (or no longer)."""
 
@@ -64,7 +64,7 @@ class ThreadState:
     tcache: Tcache | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadSlots:
     """Where libc's two variables lie, relative to the thread pointer; None where no thread shows
     it. ``layout`` is None too where there is no tcache. ``key_is_address``: what the parked chunks
@@ -136,10 +136,10 @@ def parse_tcache(
     return Tcache(tid, address, counts, heads, data, address - abi.header_bytes)
 
 
-def _chunk_size(memory: Memory, pointer: int) -> int:
+def _chunk_sizes(memory: Memory, pointers: Sequence[int]) -> list[int]:
     word = memory.abi.word_bytes
-    [data] = memory.read_each([pointer - word], word)
-    return 0 if data is None else memory.abi.word(data) & ~7
+    found = memory.read_each([pointer - word for pointer in pointers], word)
+    return [0 if data is None else memory.abi.word(data) & ~7 for data in found]
 
 
 def _read_tcache(
@@ -147,11 +147,9 @@ def _read_tcache(
 ) -> Tcache | None:
     if layout is None:
         return None
-    if (
-        pointer % layout.abi.alignment
-        or not pointer
-        or _chunk_size(memory, pointer) not in layout.chunk_sizes
-    ):
+    if pointer % layout.abi.alignment or not pointer:
+        return None
+    if _chunk_sizes(memory, [pointer])[0] not in layout.chunk_sizes:
         return None
     [data] = memory.read_each([pointer], layout.size)
     return None if data is None else parse_tcache(tid, pointer, data, layout, fill)
@@ -193,11 +191,13 @@ def find_slots(
     by_name = {layout.name: layout for layout in layouts}
     parked: set[tuple[int, int]] = set()
     for tid, tcb in list(tcbs.items())[:SAMPLE_THREADS]:
-        for offset, word in tls_words(memory, tcb).items():
-            if word in arenas:
-                arena_votes[offset] += 1
-            elif in_heap(word):
-                for layout in layouts:
+        words = tls_words(memory, tcb)
+        arena_votes.update(offset for offset, word in words.items() if word in arenas)
+        inside = {o: word for o, word in words.items() if in_heap(word) and word not in arenas}
+        sizes = _chunk_sizes(memory, list(inside.values()))
+        for (offset, word), size in zip(inside.items(), sizes, strict=True):
+            for layout in layouts:
+                if size in layout.chunk_sizes:
                     tcache = _read_tcache(memory, tid, word, layout, fill)
                     if tcache is not None:
                         tcache_votes[layout.name, offset] += 1

@@ -18,12 +18,13 @@ from allocscope.glibc.pieces import Piece
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, read_state
 from allocscope.glibc.threads import Tcache
+from allocscope.immutable import immutable
 from allocscope.model.walk import STOP_BROKEN_TOP, STOP_DAMAGE, STOP_DEADLINE
 
 _MASK64 = (1 << 64) - 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaReading:
     """One arena as read. ``problems`` is empty when it validated; ``changed``: it, or a tcache with
     chunks of it, was seen to change meanwhile."""

@@ -11,7 +11,6 @@ Rule: a program appears in the cache whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from allocscope.errors import InternalError, MissingPart, WrongUsage
+from allocscope.immutable import immutable
 from allocscope.lab.child import Child, child
 
 FLAGS = ("-std=gnu11", "-O2", "-g", "-pthread")
@@ -32,7 +32,7 @@ BUILD_SECONDS = 120.0
 READY_SECONDS = 60.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class RunningFixture:
     """A fixture that said ready. ``truth`` maps the figures of fixtures/common/truth.h (bytes
     and counts) to what the program knows of itself; None where it cannot know."""

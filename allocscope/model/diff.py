@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Side:
-    """One of the two. ``file`` and ``sample`` are None for a running process; ``captured_at_s``:
-    seconds since 1970."""
+    """One of the two. ``file`` and ``sample`` are None for a running process, ``sample`` for a core
+    too; ``captured_at_s``: seconds since 1970, None for a core, which does not tell."""
 
     file: str | None
     sample: int | None
     source: str
     consistency: str
-    captured_at_s: float
+    captured_at_s: float | None
     pid: int
     start_ticks: int | None
     comm: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Change:
     """A figure on both sides; ``change`` is after less before."""
 
@@ -31,9 +32,10 @@ class Change:
     change: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Growth:
-    """How the figures of an arena, or of all, changed; the names are those of ``arenas``."""
+    """How the figures of an arena, or of all, changed; the names are those of ``arenas``. What a
+    core does not tell is None."""
 
     system_bytes: Change
     live_bytes: Change
@@ -42,10 +44,10 @@ class Growth:
     free_resident_bytes: Change
     trimmable_bytes: Change
     pinned_bytes: Change
-    swapped_bytes: Change
+    swapped_bytes: Change | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaGrowth:
     """One arena; an index is None on the side that has no such arena. Arenas are matched by
     address, of different processes by index."""
@@ -56,7 +58,7 @@ class ArenaGrowth:
     growth: Growth
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ClassGrowth:
     """Chunks of ``min_bytes <= size <= max_bytes`` in all arenas; free ones lie in tcaches,
     fastbins and bins."""
@@ -69,7 +71,7 @@ class ClassGrowth:
     free_bytes: Change
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MappingGrowth:
     """Resident bytes of a group of mappings."""
 
@@ -77,23 +79,24 @@ class MappingGrowth:
     resident_bytes: Change
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class DiffData:
     """The answer of ``diff``. ``growth`` is what mostly grew: live (a leak, if it goes on),
     retention (free bytes that stay resident), both, elsewhere (outside of glibc's heap) or none.
 
     ``live_bytes`` and ``free_resident_bytes`` decide it: those of all arenas, with live chunks
     that have mappings of their own. What is below ``noise_bytes`` counts as no growth.
-    Lists stand by falling change; what did not change is left out."""
+    Lists stand by falling change; what did not change is left out. With a core on a side RSS and
+    the time between the two are None."""
 
     before: Side
     after: Side
     same_process: bool
-    interval_s: float
+    interval_s: float | None
     growth: str
     verdict: str
     noise_bytes: int
-    rss_bytes: Change
+    rss_bytes: Change | None
     live_bytes: Change
     free_resident_bytes: Change
     totals: Growth

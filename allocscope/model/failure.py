@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+from allocscope.immutable import immutable
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Failure:
     """What stands in the row of a target that could not be read.
 

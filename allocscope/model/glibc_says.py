@@ -3,14 +3,15 @@ our reading."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
+
+from allocscope.immutable import immutable
 
 What = Literal["malloc_info", "malloc_stats", "both"]
 """Which of glibc's functions to ask."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class SizeRow:
     """One ``size`` or ``unsorted`` element of malloc_info, as printed (flag bits included, see
     docs)."""
@@ -21,7 +22,7 @@ class SizeRow:
     count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class InfoHeap:
     """One ``heap`` element of malloc_info, that is: one arena. Sizes as printed; None where that
     version prints none."""
@@ -40,7 +41,7 @@ class InfoHeap:
     subheap_count: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MallocInfo:
     """A whole malloc_info document."""
 
@@ -57,7 +58,7 @@ class MallocInfo:
     aspace_mprotect_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class FreeOfArena:
     """What malloc_info's figures of one arena really mean, its known inaccuracies taken off: real
     bytes and real chunks.
@@ -72,7 +73,7 @@ class FreeOfArena:
     top_bytes: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class StatsArena:
     """One arena of malloc_stats: both figures are modulo 2**32 in every glibc version."""
 
@@ -81,7 +82,7 @@ class StatsArena:
     in_use_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MallocStats:
     """malloc_stats' text. All but ``max_mmap_bytes`` wrap at 4 GiB."""
 
@@ -92,7 +93,7 @@ class MallocStats:
     max_mmap_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenaLists:
     """What glibc's own functions would count for one arena in the memory that was read (lists, not
     headers): ``bin_*`` are chunks in unsorted, small and large bins without top, ``fast_*`` the
@@ -115,7 +116,7 @@ class ArenaLists:
     subheap_count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ProcessLists:
     """All arenas of one process as glibc would count them, and ``mp_``'s counters. ``has_fastbins``
     is False from 2.43."""
@@ -128,7 +129,7 @@ class ProcessLists:
     max_mmap_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Difference:
     """One figure on which glibc and our reading differ. ``arena_index`` None: a process total."""
 
@@ -139,7 +140,7 @@ class Difference:
     explanation: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks
     that were held at that instant (``arena 3``, ``stderr``) and released in the copy."""
@@ -152,10 +153,10 @@ class Answer:
     elapsed_ns: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class GlibcSays:
     """glibc's figures joined with ours. ``agrees``: exactly equal, after the documented
-    inaccuracies of that version.
+    inaccuracies of that version; None where nothing could be compared.
     ``drift_bytes``: bytes in use then minus bytes in use in the passive reading before; None
     without one."""
 
@@ -163,7 +164,7 @@ class GlibcSays:
     pause_ns: int
     malloc_info: MallocInfo | None
     malloc_stats: MallocStats | None
-    agrees: bool
+    agrees: bool | None
     differences: tuple[Difference, ...]
     locks_held: tuple[str, ...]
     drift_bytes: int | None

@@ -12,13 +12,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 if TYPE_CHECKING:
     from allocscope.model.glibc_says import GlibcSays
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Overhead:
     """glibc's own bytes inside an arena, each kind counted, none derived."""
 
@@ -39,7 +40,7 @@ class Overhead:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Figures:
     """The sums of one heap, one arena, or a whole process. See docs/concepts for the meaning of
     each figure."""
@@ -73,7 +74,7 @@ class Figures:
         return self.free_resident_bytes / self.resident_bytes if self.resident_bytes else 0.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Heap:
     """One contiguous piece of an arena: the brk heap, an mmap-fallback region, or one heap of a
     thread arena.
@@ -95,7 +96,7 @@ class Heap:
     holds_top: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Arena:
     """One malloc arena. ``index`` is glibc's heap nr: ring order, 0 = main, 1 = newest."""
 
@@ -109,7 +110,7 @@ class Arena:
     heaps: tuple[Heap, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Mmapped:
     """Chunks with a mapping of their own: glibc's counters (``mp_``) beside what was found by
     header."""
@@ -121,7 +122,7 @@ class Mmapped:
     resident_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class SizeClass:
     """Chunks of ``min_bytes <= size <= max_bytes``; ``pages_held`` counts resident pages that hold
     a live one of them."""
@@ -139,7 +140,7 @@ class SizeClass:
     pages_held: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ThreadCache:
     """A thread, the arena it is attached to, and what its tcache holds (chunk sizes)."""
 
@@ -151,7 +152,7 @@ class ThreadCache:
     tcache_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Setting:
     """A malloc setting in force. ``origin``: default, tunable, environment, mallopt, dynamic,
     unknown. ``without_effect``: the start environment asks for another value, in vain."""
@@ -162,7 +163,7 @@ class Setting:
     without_effect: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Settings:
     """Settings in force, read from ``mp_`` in the target's memory, never from the environment
     alone."""
@@ -183,7 +184,7 @@ class Settings:
     hugetlb: Setting
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ArenasData:
     """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked. What a core does not
     tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but

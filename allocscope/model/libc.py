@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 
 X86_64, I386, AARCH64, OTHER = "x86-64", "i386", "aarch64", "other"
 """What a program was compiled for, as far as allocscope knows such machines."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Libc:
     """``kind``: glibc, musl or unknown. ``version``, ``path``, ``build_id`` are for display only;
     ``layout`` names the row of the layout table that validated
@@ -25,7 +24,7 @@ class Libc:
     safe_linking: bool | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Allocator:
     """``name``: who serves malloc in this process; ``others``: further allocators whose code is
     mapped."""
@@ -34,7 +33,7 @@ class Allocator:
     others: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class LibcImage:
     """One C library, or what stands in its place, as it is mapped into a process.
 
@@ -61,7 +60,7 @@ class LibcImage:
     machine: str = X86_64
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class MappedAllocator:
     """An allocator other than the C library's whose code is in the process.
 

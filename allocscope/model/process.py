@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Mapping:
     """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
     kernel prints it otherwise."""
@@ -42,7 +43,7 @@ class Mapping:
         return self.inode == 0 and self.private
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class SmapsEntry:
     """The figures of one mapping in /proc/PID/smaps, in bytes."""
 
@@ -57,7 +58,7 @@ class SmapsEntry:
     locked_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Process:
     """Who the target is: identity is pid plus start time (clock ticks after boot, field 22 of
     stat). A core does not tell when its process started, nor for how long it ran."""
@@ -70,7 +71,7 @@ class Process:
     uptime_s: float | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ProcessStatus:
     """The lines of /proc/PID/status that matter here; sizes in bytes, None where the kernel prints
     none.
@@ -94,7 +95,7 @@ class ProcessStatus:
     effective_capabilities: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TaskStat:
     """One line of stat. ``state`` is the kernel's letter (R, S, D, T, t, Z, X, I, …);
     ``start_ticks``: clock ticks after boot; ``flags``: the PF_ flags of the kernel's sched.h."""
@@ -118,7 +119,7 @@ class TaskStat:
         return self.state in "ZXx"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Task:
     """One thread. ``start_ticks`` tells it apart from a later one with the same tid."""
 
@@ -128,7 +129,7 @@ class Task:
     start_ticks: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class TaskClock:
     """What shows whether a thread ran: the scheduler's own counters
     (/proc/PID/task/TID/schedstat)."""
@@ -140,7 +141,7 @@ class TaskClock:
     timeslice_count: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Stillness:
     """Every thread of a process at one instant. Two equal ones, both ``all_sleeping``, taken
     before and after a reading, say that no thread ran in between; ``counted`` is False on a kernel
@@ -155,7 +156,7 @@ class Stillness:
         return self.counted and all(task.state in "SDTt" for task in self.tasks)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class SmapsRollup:
     """/proc/PID/smaps_rollup, in bytes; None where this kernel prints no such line."""
 
@@ -176,7 +177,7 @@ class SmapsRollup:
     locked_bytes: int | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class AuxVector:
     """The entries of /proc/PID/auxv that matter here. ``base``: where the loader was mapped, 0 in
     a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
@@ -190,7 +191,7 @@ class AuxVector:
     secure: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CgroupLimits:
     """What the control groups of a process allow it, each the tightest on the way up to the root
     that can be seen.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, Process, SmapsEntry
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class RecordedThread:
     """A thread. ``thread_pointer``: where its control block lies, 0 when that was not found."""
 
@@ -18,7 +19,7 @@ class RecordedThread:
     thread_pointer: int = dataclasses.field(metadata=HEX)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Facts:
     """All that a recording knows beside memory and page states.
 
@@ -43,7 +44,7 @@ class Facts:
     threads: tuple[RecordedThread, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class RecordResult:
     """What ``record`` did. ``heap_bytes``: resident bytes of all arenas in the last sample."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Generic, TypeVar
 
+from allocscope.immutable import immutable
 from allocscope.model.libc import Allocator, Libc
 from allocscope.model.process import Process
 
 D = TypeVar("D")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Caveat:
     """Something the reader must know; ``code`` is stable, ``partial`` makes the command exit with
     6."""
@@ -21,7 +21,7 @@ class Caveat:
     partial: bool = False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Method:
     """How the answer was obtained. ``source``: passive, snapshot, live, core, recording.
     ``consistency``: frozen, quiescent, validated, partial. ``pause_ns``: how long the target stood
@@ -33,7 +33,7 @@ class Method:
     consistency: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Report(Generic[D]):
     """One answer about one process. ``captured_at``: when it was as told here, in seconds since
     1970, where that is not now."""

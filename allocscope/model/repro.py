@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
 
+from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Report
 
@@ -12,7 +12,7 @@ Relation = Literal["equal", "at-least", "at-most"]
 """How what was found must stand to the truth."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class FixtureInfo:
     """A fixture that can be run; ``summary`` is the first sentence of its source."""
 
@@ -20,7 +20,7 @@ class FixtureInfo:
     summary: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ReproRow:
     """One comparison, in the unit that the figure's name ends with. ``found`` is None where
     allocscope does not know the figure; that is never ``ok``."""
@@ -32,7 +32,7 @@ class ReproRow:
     ok: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class ReproResult:
     """One fixture, run and looked at. ``report`` is what the user would have been told."""
 

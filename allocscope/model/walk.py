@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from allocscope.immutable import immutable
 from allocscope.model.fields import HEX
 from allocscope.model.heap import SizeClass
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Residency:
     """Page states of an address range, in bytes. The zero page counts as zero, not as resident."""
 
@@ -19,7 +20,7 @@ class Residency:
     zero_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Region:
     """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h.
     Address lists are sorted."""
@@ -41,7 +42,7 @@ class Region:
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Words:
     """Words of memory, page by page, as the native helper lays them out (as_page and its words,
     probes/include/words.h)."""
@@ -50,7 +51,7 @@ class Words:
     words: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Tally:
     """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
     what the walk looked at, where it was asked to keep that."""
@@ -74,6 +75,15 @@ class Tally:
     trimmable_bytes: int
     pinned_bytes: int
     trim_range_count: int
+    live_resident_bytes: int
+    tcache_struct_resident_bytes: int
+    fencepost_resident_bytes: int
+    unread_resident_bytes: int
+    before_resident_bytes: int
+    beyond_resident_bytes: int
+    bin_trimmable_bytes: int
+    bin_whole_bytes: int
+    top_trimmable_bytes: int
     pages: Residency
     bin_node_hash: int
     bin_fd_hash: int
@@ -87,3 +97,17 @@ class Tally:
     stop_reason: int
     classes: tuple[SizeClass, ...]
     words: Words | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def row_resident_bytes(self) -> int:
+        """Resident bytes of the row's chunks, header by header, and of what was left unread."""
+        return (
+            self.live_resident_bytes
+            + self.tcache_resident_bytes
+            + self.fastbin_resident_bytes
+            + self.bin_resident_bytes
+            + self.top_resident_bytes
+            + self.fencepost_resident_bytes
+            + self.tcache_struct_resident_bytes
+            + self.unread_resident_bytes
+        )

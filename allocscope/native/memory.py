@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import threading
 from array import array
@@ -28,6 +29,7 @@ from allocscope.errors import (
 )
 from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
 from allocscope.model.walk import Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
@@ -311,16 +313,24 @@ _CLASS_FIELDS = (
     "pages_held",
 )
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
-_TALLY_FIELDS = tuple(name for name in Tally.__slots__ if name not in _OWN_FIELDS)
+_TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
+
+
+@functools.cache
+def _class_bounds(index: int) -> tuple[int, int]:
+    """The smallest size of a class, and of the next one."""
+    return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
 
 
 def _tally(tally: Any, classes: Any, abi: Abi, words: Words | None = None) -> Tally:
     rows = []
+    size = ffi.sizeof("as_class")
+    data, nothing = bytes(ffi.buffer(classes)), bytes(size)
     for index in range(lib.AS_CLASSES):
-        row = classes[index]
-        if row.live_count or row.tcache_count or row.fastbin_count or row.bin_count:
-            figures = {name: int(getattr(row, name)) for name in _CLASS_FIELDS}
-            low, beyond = int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
+        if data[index * size : (index + 1) * size] != nothing:
+            row = classes[index]
+            low, beyond = _class_bounds(index)
+            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
             rows.append(SizeClass(min_bytes=low, max_bytes=beyond - abi.alignment, **figures))
     pages = tally.pages
     return Tally(

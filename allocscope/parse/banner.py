@@ -10,8 +10,9 @@ debug/buildinfo.
 
 from __future__ import annotations
 
-import dataclasses
 import re
+
+from allocscope.immutable import immutable
 
 LONGEST = 512
 """No mark and no banner is longer: how much two neighbouring blocks must overlap when a file is
@@ -29,7 +30,7 @@ _MUSL_VERSION = re.compile(rb"\0(\d+\.\d+\.\d+)\0")
 _GO_MARK = b"\xff Go buildinf:"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Banner:
     """``version``: "2.36". ``text``: the packager's own words, "Debian GLIBC 2.36-9+deb12u14"."""
 

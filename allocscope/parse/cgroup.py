@@ -11,16 +11,16 @@ cgroup-v2.rst of the kernel's documentation.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 from allocscope.errors import BadInput
+from allocscope.immutable import immutable
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _NO_LIMIT = 1 << 62
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Membership:
     """One line of /proc/PID/cgroup. ``controllers`` is empty for version 2 (hierarchy 0)."""
 
@@ -29,7 +29,7 @@ class Membership:
     path: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Mount:
     """Where a hierarchy is mounted. ``root``: which of its groups is seen at ``point``."""
 

@@ -10,9 +10,10 @@ include/linux/elfcore.h; gdb writes the same notes.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Iterator
+
+from allocscope.immutable import immutable
 
 NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
 
@@ -27,7 +28,7 @@ _MOST_NOTES = 1 << 20
 _MOST_FILES = 1 << 18
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CoreThread:
     """One thread; ``thread_pointer`` is its fs_base."""
 
@@ -35,7 +36,7 @@ class CoreThread:
     thread_pointer: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CoreFileMapping:
     """``[start, end)`` was a mapping of the file ``path`` from ``offset`` bytes on."""
 
@@ -45,7 +46,7 @@ class CoreFileMapping:
     path: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class CoreNotes:
     """``pid`` is 0 and ``comm`` "" where the core does not tell; ``entry``: where the program
     starts, 0 unknown."""

@@ -16,11 +16,11 @@ Source: elf(5); the System V ABI, chapters 4 and 5.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from collections.abc import Callable, Iterator
 
 from allocscope.errors import BadInput
+from allocscope.immutable import immutable
 from allocscope.model.libc import AARCH64, I386, OTHER, X86_64
 
 Read = Callable[[int, int], bytes]
@@ -40,7 +40,7 @@ _MOST_DYNAMIC_BYTES = 16 * 1024
 _LONGEST_NAME = 4096
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Segment:
     """One program header; addresses are those of the file, without the load bias."""
 
@@ -52,7 +52,7 @@ class Segment:
     memory_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Header:
     """The file header and all program headers. ``bits``: 64 or 32."""
 
@@ -71,7 +71,7 @@ class Header:
         return tuple(segment for segment in self.segments if segment.kind == kind)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Image:
     """A header together with the means to read what it describes.
 

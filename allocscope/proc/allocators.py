@@ -13,12 +13,12 @@ not replace malloc and are not seen here.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 from collections.abc import Iterable
 
 from allocscope.errors import BadInput
+from allocscope.immutable import immutable
 from allocscope.model.libc import Allocator, LibcImage, MappedAllocator
 from allocscope.model.process import Mapping
 from allocscope.parse import elf, environ, symbols
@@ -63,7 +63,7 @@ _MOST_NEEDED = 256
 UNKNOWN = "unknown"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class _Library:
     """A mapped file as the loader's search sees it. ``mark``: the allocator that its exported
     functions give away."""

@@ -8,7 +8,6 @@ than a figure mangled.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from rich import box
@@ -16,10 +15,12 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from allocscope.immutable import immutable
+
 GAP = 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Column:
     """``cells`` holds one text per row, ``foot`` the total's. ``gives_way`` 0 stays always; else
     the highest goes first.
@@ -47,7 +48,7 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
     return kept
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Fitted:
     """A table as rich prints it, the width that it needs, and the titles of the columns that it
     kept.

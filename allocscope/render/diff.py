@@ -29,7 +29,8 @@ def diff(report: Report[DiffData], look: Look) -> str:
     for line in grown_classes(data, exact):
         page.line(line)
     page.line(f"before: {_side(data.before)}", "dim")
-    page.line(f"after:  {_side(data.after)}, {age(abs(data.interval_s))} apart", "dim")
+    apart = "" if data.interval_s is None else f", {age(abs(data.interval_s))} apart"
+    page.line(f"after:  {_side(data.after)}{apart}", "dim")
     unit = unit_for(_largest(data), exact)
     _totals(page, data, unit)
     _arenas(page, data.arenas, unit)
@@ -47,9 +48,9 @@ def diff(report: Report[DiffData], look: Look) -> str:
 
 def headline(data: DiffData, exact: bool = False) -> str:
     """The changes that decide, and the verdict."""
+    rss = "unknown" if data.rss_bytes is None else signed_size(data.rss_bytes.change, exact)
     return (
-        f"RSS {signed_size(data.rss_bytes.change, exact)}: "
-        f"live {signed_size(data.live_bytes.change, exact)}, "
+        f"RSS {rss}: live {signed_size(data.live_bytes.change, exact)}, "
         f"free but resident {signed_size(data.free_resident_bytes.change, exact)}: {data.verdict}."
     )
 
@@ -82,12 +83,14 @@ def _side(side: Side) -> str:
     name = f"pid {side.pid} {clean(side.comm, 40)}"
     if side.file is None:
         return f"{name}, now ({side.consistency})"
-    when = sentences.as_of(side.captured_at_s)
-    return f"{clean_path(side.file, 60)}, {name}, {when} ({side.consistency})"
+    when = "" if side.captured_at_s is None else f", {sentences.as_of(side.captured_at_s)}"
+    sort = "core " if side.source == sentences.FROM_CORE else ""
+    return f"{sort}{clean_path(side.file, 60)}, {name}{when} ({side.consistency})"
 
 
 def _largest(data: DiffData) -> int:
-    return max(data.rss_bytes.before, data.rss_bytes.after)
+    figures = [data.rss_bytes, data.totals.system_bytes, data.live_bytes]
+    return max(max(f.before, f.after) for f in figures if f is not None)
 
 
 def _signed(unit: Unit, change: Change) -> str:
@@ -99,8 +102,8 @@ def _signed(unit: Unit, change: Change) -> str:
 
 def _totals(page: Page, data: DiffData, unit: Unit) -> None:
     totals = data.totals
-    rows = [
-        ("RSS", data.rss_bytes),
+    rows = [] if data.rss_bytes is None else [("RSS", data.rss_bytes)]
+    rows += [
         ("live, in arenas", totals.live_bytes),
         ("live, with mappings of their own", data.mmapped_bytes),
         ("free but resident", totals.free_resident_bytes),
@@ -109,8 +112,9 @@ def _totals(page: Page, data: DiffData, unit: Unit) -> None:
         ("arenas, resident", totals.resident_bytes),
         ("arenas, from the kernel", totals.system_bytes),
     ]
-    if totals.swapped_bytes.before or totals.swapped_bytes.after:
-        rows.append(("arenas, swapped", totals.swapped_bytes))
+    swapped = totals.swapped_bytes
+    if swapped is not None and (swapped.before or swapped.after):
+        rows.append(("arenas, swapped", swapped))
     page.blank()
     page.heading(f"All arenas ({unit.name})")
     columns = [

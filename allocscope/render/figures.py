@@ -8,10 +8,10 @@ with an unknown part is unknown.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from allocscope.immutable import immutable
 from allocscope.render.columns import Column
 from allocscope.render.text import Unit, unit_for
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 Value = int | str | tuple[int, int] | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Figure(Generic[T]):
     """``of`` yields bytes or a count (int, see ``kind``), a name (str), or a share (part, whole).
 
@@ -35,7 +35,7 @@ class Figure(Generic[T]):
     adds_up: bool = True
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Cut(Generic[T]):
     """A table to be: which things, which figures of them (the first names a row), and how they
     rank.

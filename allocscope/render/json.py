@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from allocscope.model.asked import AskedArena, AskedData
 from allocscope.model.failure import Failure
-from allocscope.model.heap import Arena, Figures
+from allocscope.model.heap import Arena, ArenasData, Figures, Mmapped
 from allocscope.model.libc import Allocator, Libc
 from allocscope.model.process import Process
 from allocscope.model.report import Caveat, Method, Report
@@ -141,7 +142,49 @@ def _arena(arena: Arena) -> Object:
     return answer
 
 
-_SPECIAL: dict[type, Callable[[Any], Object]] = {Arena: _arena, Figures: _figures}
+def _asked(data: AskedData) -> Object:
+    """The shape of ArenasData; what glibc does not tell is null."""
+    answer: Object = {**_unknown(ArenasData), "rss_bytes": data.rss_bytes}
+    answer["arenas"] = [_asked_arena(arena) for arena in data.arenas]
+    mmapped = {"count": data.mmap_count, "bytes": data.mmap_bytes}
+    answer["mmapped"] = {**_unknown(Mmapped), **mmapped}
+    answer["totals"] = _asked_figures({name: _total(name, data.arenas) for name in _ASKED_FIGURES})
+    answer["glibc_says"] = plain(data.glibc_says)
+    return answer
+
+
+_ASKED_FIGURES = tuple(
+    f.name for f in dataclasses.fields(AskedArena) if f.name not in ("index", "heap_count")
+)
+
+
+def _asked_arena(arena: AskedArena) -> Object:
+    answer = _unknown(Arena)
+    heaps = answer.pop("heaps")
+    del answer["figures"]
+    answer |= {"index": arena.index, "is_main": arena.index == 0, "consistency": "partial"}
+    figures = _asked_figures({name: getattr(arena, name) for name in _ASKED_FIGURES})
+    return {**answer, **figures, "heap_count": arena.heap_count, "heaps": heaps}
+
+
+def _asked_figures(known: Object) -> Object:
+    return {**_unknown(Figures), "fragmentation_ratio": None, **known}
+
+
+def _unknown(kind: type) -> Object:
+    return dict.fromkeys((name for name, _ in _fields(kind)), None)
+
+
+def _total(name: str, arenas: Sequence[AskedArena]) -> int | None:
+    values = [getattr(arena, name) for arena in arenas]
+    return None if None in values else sum(values)
+
+
+_SPECIAL: dict[type, Callable[[Any], Object]] = {
+    Arena: _arena,
+    Figures: _figures,
+    AskedData: _asked,
+}
 
 
 @functools.cache

@@ -6,7 +6,6 @@ Foreign text reaches rich only as Text, never as markup.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Sequence
 
@@ -14,12 +13,13 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from allocscope.immutable import immutable
 from allocscope.render.columns import Fitted
 
 SEPARATOR = " · "
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Look:
     """How the reader wants it. ``rows`` None: all. ``by``: "", "heap", "size" or "thread"."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from allocscope.model.glibc_says import Difference, GlibcSays
 from allocscope.model.heap import ArenasData, Mmapped, Setting, Settings
@@ -28,14 +29,19 @@ def held_bytes(data: ArenasData) -> int:
 
 def headline(report: Report[ArenasData], exact: bool = False) -> str:
     """The one sentence that must be read."""
-    data, totals = report.data, report.data.totals
+    return headline_of(report.data, report.allocator, exact)
+
+
+def headline_of(data: ArenasData, allocator: Allocator | None, exact: bool = False) -> str:
+    """The same, without what surrounds the answer. ``allocator``: who serves malloc."""
+    totals = data.totals
     held = size(held_bytes(data), exact)
     if data.rss_bytes is None:
         start = f"Of the pages that the core holds, {held} are glibc's"
     else:
         start = f"RSS {size(data.rss_bytes, exact)}, of which glibc holds {held}"
-    if report.allocator is not None and report.allocator.name != "glibc":
-        return f"{start}: here {clean(report.allocator.name)} serves malloc, not glibc."
+    if allocator is not None and allocator.name != "glibc":
+        return f"{start}: here {clean(allocator.name)} serves malloc, not glibc."
     if not totals.free_resident_bytes:
         return f"{start}; nothing of that is free."
     free = f"{start}; {size(totals.free_resident_bytes, exact)} of that is free but resident, and"
@@ -44,7 +50,7 @@ def headline(report: Report[ArenasData], exact: bool = False) -> str:
     return f"{free} malloc_trim(0) would release {size(totals.trimmable_bytes, exact)} now."
 
 
-def identity(report: Report[ArenasData]) -> tuple[str, ...]:
+def identity(report: Report[Any]) -> tuple[str, ...]:
     """Which process this is, item by item, so that nobody acts on the wrong one."""
     process = report.process
     parts = (

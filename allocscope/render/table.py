@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from allocscope.model.asked import AskedData
 from allocscope.model.failure import Failure
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Report
-from allocscope.render import sentences
+from allocscope.render import asked, sentences
 from allocscope.render.columns import Column, fit
 from allocscope.render.cuts import CUTS, LEGEND, UNSETTLED
 from allocscope.render.figures import columns, unit_of
 from allocscope.render.page import Look, Page
 from allocscope.render.text import Unit, clean, unit_for
 
-Outcome = Report[ArenasData] | Failure
+Outcome = Report[ArenasData] | Report[AskedData] | Failure
 
 
 def arenas(outcomes: Sequence[Outcome], look: Look) -> str:
@@ -37,17 +38,24 @@ def arenas(outcomes: Sequence[Outcome], look: Look) -> str:
     return page.text()
 
 
-def _process(page: Page, report: Report[ArenasData]) -> None:
+def _process(page: Page, report: Report[ArenasData] | Report[AskedData]) -> None:
     data, look = report.data, page.look
-    page.line(sentences.headline(report, look.exact_bytes), "bold")
+    if isinstance(data, AskedData):
+        page.line(asked.headline(data, look.exact_bytes), "bold")
+    else:
+        page.line(sentences.headline_of(data, report.allocator, look.exact_bytes), "bold")
     page.items(sentences.identity(report), "dim")
     page.blank()
-    _cut(page, data)
-    page.blank()
-    page.line(sentences.mmapped(data.mmapped, look.exact_bytes))
-    _settings(page, data)
-    _caveats(page, report.caveats)
-    _glibc_word(page, data)
+    if isinstance(data, AskedData):
+        asked.arenas(page, data)
+        _caveats(page, report.caveats)
+    else:
+        _cut(page, data)
+        page.blank()
+        page.line(sentences.mmapped(data.mmapped, look.exact_bytes))
+        _settings(page, data)
+        _caveats(page, report.caveats)
+        _glibc_word(page, data)
     page.blank()
     page.line(sentences.method(report.method), "dim")
 
@@ -101,8 +109,8 @@ def _glibc_word(page: Page, data: ArenasData) -> None:
 
 
 def _overview(page: Page, outcomes: Sequence[Outcome]) -> None:
-    read = [o for o in outcomes if not isinstance(o, Failure)]
-    largest = max((o.data.rss_bytes or sentences.held_bytes(o.data) for o in read), default=0)
+    read = [o.data for o in outcomes if not isinstance(o, Failure)]
+    largest = max((data.rss_bytes or _held(data) or 0 for data in read), default=0)
     unit = unit_for(largest, page.look.exact_bytes)
     rows = [_overview_row(outcome, unit) for outcome in outcomes]
     titles = ("pid", "comm", "RSS", "glibc holds", "free res", "trimmable", "arenas")
@@ -137,8 +145,13 @@ def _overview_row(outcome: Outcome, unit: Unit) -> tuple[str, ...]:
         str(outcome.process.pid),
         clean(outcome.process.comm, 20),
         unit.cell(data.rss_bytes),
-        unit.cell(sentences.held_bytes(data)),
-        unit.cell(data.totals.free_resident_bytes),
-        unit.cell(data.totals.trimmable_bytes),
+        unit.cell(_held(data)),
+        unit.cell(None if isinstance(data, AskedData) else data.totals.free_resident_bytes),
+        unit.cell(None if isinstance(data, AskedData) else data.totals.trimmable_bytes),
         str(len(data.arenas)),
     )
+
+
+def _held(data: ArenasData | AskedData) -> int | None:
+    """Resident bytes of glibc's, None where nothing tells."""
+    return None if isinstance(data, AskedData) else sentences.held_bytes(data)

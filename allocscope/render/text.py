@@ -7,12 +7,12 @@ string that came from a target never reaches a terminal unescaped.
 
 from __future__ import annotations
 
-import dataclasses
+from allocscope.immutable import immutable
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@immutable
 class Unit:
     """The unit of a table: ``cell`` prints without the unit's name, which the table says once."""
 

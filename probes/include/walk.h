@@ -49,6 +49,13 @@ typedef struct as_tally {
     uint64_t trimmable_bytes; /* resident bytes that malloc_trim would release */
     uint64_t pinned_bytes;    /* resident bin and fastbin bytes that it would not */
     uint64_t trim_range_count;
+    /* Where the resident bytes are that the four above leave: with them they sum to pages.resident_bytes. */
+    uint64_t live_resident_bytes, tcache_struct_resident_bytes, fencepost_resident_bytes, unread_resident_bytes;
+    uint64_t before_resident_bytes; /* from start, down to a page, to first */
+    uint64_t beyond_resident_bytes; /* from where the walk stopped to map_end, up to a page */
+    /* What malloc_trim would release of bins and of top; fastbins have the rest of trimmable_bytes. bin_whole_bytes: the same of
+     * bins, resident or not. */
+    uint64_t bin_trimmable_bytes, bin_whole_bytes, top_trimmable_bytes;
     as_residency pages;
     /* Sums of a hash over the binned chunks' addresses, their fd and their bk: equal to the same sums over the bin heads
      * exactly when the lists hold the chunks that the walk found. */

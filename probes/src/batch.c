@@ -7,59 +7,51 @@
 #include <sys/uio.h>
 
 static const uint64_t PAGE = 4096;
-enum { RUNS_AT_ONCE = 512, IOVECS_AT_ONCE = 1024, FEW = 8 };
+enum { IOVECS_AT_ONCE = 1024, FEW = 8 };
 
 int batch_open(batch *b, as_source *source)
 {
     b->source = source;
-    b->pieces = calloc(BATCH_PIECES, sizeof *b->pieces);
-    return b->pieces ? 0 : ENOMEM;
+    b->groups = calloc(BATCH_GROUPS, sizeof *b->groups);
+    return b->groups ? 0 : ENOMEM;
 }
 
 void batch_close(batch *b)
 {
-    free(b->pieces);
-    b->pieces = NULL;
+    free(b->groups);
+    b->groups = NULL;
 }
 
-static int load_piece(batch *b, presence_piece *piece, uint64_t number)
+static int load_group(batch *b, presence_group *group, uint64_t number)
 {
-    as_run runs[RUNS_AT_ONCE];
-    uint64_t start = number * BATCH_PIECE_PAGES * PAGE, end = start + BATCH_PIECE_PAGES * PAGE;
-    memset(piece, 0, sizeof *piece);
-    for (uint64_t at = start; at < end;) {
-        size_t count;
-        uint64_t resume;
-        int error = as_runs(b->source, at, end, runs, RUNS_AT_ONCE, &count, &resume);
-        if (error)
-            return error;
-        for (size_t i = 0; i < count; i++) {
-            if (!(runs[i].flags & AS_PRESENT))
-                continue;
-            for (uint64_t page = (runs[i].start - start) / PAGE; page < (runs[i].end - start) / PAGE; page++)
-                piece->bits[page / 8] |= (unsigned char)(1u << page % 8);
-        }
-        if (resume <= at)
-            return EIO;
-        at = resume;
-    }
-    piece->number = number + 1;
+    as_run runs[BATCH_GROUP_PAGES];
+    uint64_t start = number * BATCH_GROUP_PAGES * PAGE, end = start + BATCH_GROUP_PAGES * PAGE, resume;
+    size_t count;
+    int error = as_runs(b->source, start, end, runs, BATCH_GROUP_PAGES, &count, &resume);
+    if (error)
+        return error;
+    if (resume < end) /* so many runs fit into so many pages */
+        return EIO;
+    *group = (presence_group){number + 1, 0};
+    for (size_t i = 0; i < count; i++)
+        for (uint64_t at = runs[i].start; (runs[i].flags & AS_PRESENT) && at < runs[i].end; at += PAGE)
+            group->bits |= 1ull << at / PAGE % BATCH_GROUP_PAGES;
     return 0;
 }
 
 static int page_there(batch *b, uint64_t address, int *there)
 {
-    uint64_t page = address / PAGE, number = page / BATCH_PIECE_PAGES, index = page % BATCH_PIECE_PAGES;
-    presence_piece *piece = &b->pieces[number % BATCH_PIECES];
+    uint64_t page = address / PAGE, number = page / BATCH_GROUP_PAGES;
+    presence_group *group = &b->groups[number % BATCH_GROUPS];
     *there = 0;
     if (address >> 48)
         return 0;
-    if (piece->number != number + 1) {
-        int error = load_piece(b, piece, number);
+    if (group->number != number + 1) {
+        int error = load_group(b, group, number);
         if (error)
             return error;
     }
-    *there = piece->bits[index / 8] >> index % 8 & 1;
+    *there = group->bits >> page % BATCH_GROUP_PAGES & 1;
     return 0;
 }
 

@@ -39,11 +39,15 @@ static inline int marked(marks *m, uint64_t address)
     return 1;
 }
 
-/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. */
+/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. What
+ * fastbin chunks have of those pages is counted apart; tail: what they have behind pages_end, in a page that may yet become
+ * whole. */
 typedef struct free_row {
     uint64_t start; /* 0: none */
     uint64_t pages_start, pages_end;
     uint64_t resident_bytes;
+    uint64_t fast_bytes, fast_resident_bytes;
+    uint64_t tail_bytes, tail_resident_bytes;
 } free_row;
 
 typedef struct walker {
@@ -53,7 +57,7 @@ typedef struct walker {
     as_class *classes;
     run_list runs;
     window window;
-    size_t chunk_hint, row_hint, class_hint;
+    size_t chunk_hint, row_hint, class_hint, fast_hint;
     marks tcache, fastbin, structs;
     free_row row;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
@@ -105,18 +109,37 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
 
 /* ---- malloc_trim's rule ---- */
 
-static void row_extend(walker *w, uint64_t start, uint64_t end)
+/* A fastbin chunk's bytes [start, end) of the row, from its first whole page on. */
+static void row_count_fast(walker *w, uint64_t start, uint64_t end)
 {
     free_row *row = &w->row;
-    uint64_t page = w->region->page_size;
+    uint64_t split = row->pages_end < start ? start : row->pages_end < end ? row->pages_end : end;
+    if (start < split) {
+        row->fast_bytes += split - start;
+        row->fast_resident_bytes += runs_resident(&w->runs, &w->fast_hint, start, split);
+    }
+    if (split < end) {
+        row->tail_bytes += end - split;
+        row->tail_resident_bytes += runs_resident(&w->runs, &w->fast_hint, split, end);
+    }
+}
+
+static void row_extend(walker *w, uint64_t start, uint64_t end, int fast)
+{
+    free_row *row = &w->row;
+    uint64_t page = w->region->page_size, behind = round_up(start + chunk_struct(w->shape), page);
     if (!row->start)
-        *row = (free_row){start, round_up(start + chunk_struct(w->shape), page),
-                          round_up(start + chunk_struct(w->shape), page), 0};
+        *row = (free_row){.start = start, .pages_start = behind, .pages_end = behind};
     uint64_t whole = end & ~(page - 1);
     if (whole > row->pages_end) {
         row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
         row->pages_end = whole;
+        row->fast_bytes += row->tail_bytes;
+        row->fast_resident_bytes += row->tail_resident_bytes;
+        row->tail_bytes = row->tail_resident_bytes = 0;
     }
+    if (fast)
+        row_count_fast(w, start > row->pages_start ? start : row->pages_start, end);
 }
 
 /* The row ends at something that stays: its whole pages would be released. */
@@ -125,6 +148,8 @@ static void row_close(walker *w)
     free_row *row = &w->row;
     if (row->start && row->pages_end > row->pages_start) {
         w->tally->trimmable_bytes += row->resident_bytes;
+        w->tally->bin_trimmable_bytes += row->resident_bytes - row->fast_resident_bytes;
+        w->tally->bin_whole_bytes += row->pages_end - row->pages_start - row->fast_bytes;
         w->tally->pinned_bytes -= row->resident_bytes;
         w->tally->trim_range_count++;
     }
@@ -143,8 +168,9 @@ static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
     uint64_t extra = (spare - g->trim_pad) / g->trim_unit * g->trim_unit;
     if (!extra)
         return;
-    uint64_t released = top_end - extra;
+    uint64_t released = top_end - extra, of_top = released > top ? released : top;
     w->tally->trimmable_bytes += runs_resident(&w->runs, &w->row_hint, released, top_end);
+    w->tally->top_trimmable_bytes = runs_resident(&w->runs, &w->row_hint, of_top, top_end);
     w->tally->trim_range_count++;
     if (released < top)
         w->tally->pinned_bytes -= runs_resident(&w->runs, &w->row_hint, released, top);
@@ -169,37 +195,27 @@ static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_
 /* Out of the way of the walk that keeps nothing. */
 #define SELDOM __attribute__((noinline, cold))
 
-/* Two words of the target, of which what is kept are multiples of 8 bytes. */
-static void keep_pair(const walker *w, uint64_t address, uint64_t first, uint64_t second)
-{
-    if (w->shape.word == 4) {
-        as_words_add(w->words, address, first | second << 32);
-        return;
-    }
-    as_words_add(w->words, address, first);
-    as_words_add(w->words, address + 8, second);
-}
-
 SELDOM static void keep_header(const walker *w, uint64_t chunk, uint64_t prev_size, uint64_t size_word)
 {
-    if (!(size_word & PREV_INUSE))
-        keep_pair(w, chunk, prev_size, size_word);
-    else if (w->shape.word == 4)
-        keep_pair(w, chunk, 0, size_word);
-    else
-        as_words_add(w->words, chunk + 8, size_word);
+    as_words_add_header(w->words, w->shape, chunk, size_word & PREV_INUSE ? NULL : &prev_size, size_word);
 }
 
 /* A parked chunk has one link, a binned one two; what follows is payload. */
 SELDOM static void keep_links(const walker *w, int count)
 {
-    uint64_t links = w->chunk + as_header(w->shape);
-    if (!w->links_read)
-        return;
-    if (count > 1)
-        keep_pair(w, links, w->fd, w->bk);
-    else
-        as_words_add(w->words, links, w->fd);
+    if (w->links_read)
+        as_words_add_links(w->words, w->shape, w->chunk, w->fd, count > 1 ? w->bk : 0, count);
+}
+
+static uint64_t resident(walker *w, uint64_t start, uint64_t end)
+{
+    return runs_resident(&w->runs, &w->chunk_hint, start, end);
+}
+
+static void take_fencepost(walker *w, uint64_t at, uint64_t size)
+{
+    w->tally->fencepost_bytes += size;
+    w->tally->fencepost_resident_bytes += resident(w, at, at + size);
 }
 
 /* The chunk held back is whole now: what is it? */
@@ -211,10 +227,11 @@ static void settle(walker *w, int in_use)
         return;
     w->size = 0;
     if (size == as_header(w->shape)) {
-        t->fencepost_bytes += size;
+        take_fencepost(w, chunk, size);
         row_close(w);
         return;
     }
+    uint64_t there = resident(w, chunk, chunk + size);
     as_class *class = &w->classes[as_class_of(size)];
     int parked = marked(&w->tcache, chunk);
     int fast = marked(&w->fastbin, chunk);
@@ -223,49 +240,50 @@ static void settle(walker *w, int in_use)
         row_close(w);
         if (structure) {
             t->tcache_struct_bytes += size;
+            t->tcache_struct_resident_bytes += there;
             return;
         }
         t->live_bytes += size;
+        t->live_resident_bytes += there;
         t->live_count++;
         class->live_bytes += size;
         class->live_count++;
         count_live_pages(w, class, chunk, chunk + size);
         return;
     }
-    uint64_t resident = runs_resident(&w->runs, &w->chunk_hint, chunk, chunk + size);
     if (w->words)
         keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
         row_close(w);
         t->tcache_bytes += size;
         t->tcache_count++;
-        t->tcache_resident_bytes += resident;
+        t->tcache_resident_bytes += there;
         class->tcache_bytes += size;
         class->tcache_count++;
         return;
     }
-    t->pinned_bytes += resident;
+    t->pinned_bytes += there;
     if (fast) {
         t->fastbin_bytes += size;
         t->fastbin_count++;
-        t->fastbin_resident_bytes += resident;
+        t->fastbin_resident_bytes += there;
         class->fastbin_bytes += size;
         class->fastbin_count++;
         if (w->region->merge_fastbins)
-            row_extend(w, chunk, chunk + size);
+            row_extend(w, chunk, chunk + size, 1);
         else
             row_close(w);
         return;
     }
     t->bin_bytes += size;
     t->bin_count++;
-    t->bin_resident_bytes += resident;
+    t->bin_resident_bytes += there;
     class->bin_bytes += size;
     class->bin_count++;
     t->bin_node_hash += as_hash(chunk);
     t->bin_fd_hash += as_hash(w->fd);
     t->bin_bk_hash += as_hash(w->bk);
-    row_extend(w, chunk, chunk + size);
+    row_extend(w, chunk, chunk + size, 0);
 }
 
 /* ---- going on after damage ---- */
@@ -292,6 +310,12 @@ static uint64_t stop(walker *w, uint64_t at, uint64_t reason)
     return 0;
 }
 
+static void leave_unread(walker *w, uint64_t start, uint64_t end)
+{
+    w->tally->unread_bytes += end - start;
+    w->tally->unread_resident_bytes += resident(w, start, end);
+}
+
 /* Skips to the next chunk known from elsewhere; returns its address, 0 when there is none. */
 static uint64_t skip_damage(walker *w, uint64_t at)
 {
@@ -301,7 +325,7 @@ static uint64_t skip_damage(walker *w, uint64_t at)
     if (!t->damage_count++)
         t->first_damage = at;
     uint64_t next = next_known(w->region, at);
-    t->unread_bytes += (next == UINT64_MAX ? w->region->limit : next) - at;
+    leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
 }
 
@@ -310,7 +334,7 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     const as_region *g = w->region;
     row_meets_top(w, at, g->limit);
     w->tally->top_bytes = g->limit - at;
-    w->tally->top_resident_bytes = runs_resident(&w->runs, &w->chunk_hint, at, g->limit);
+    w->tally->top_resident_bytes = resident(w, at, g->limit);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
 
@@ -338,18 +362,18 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     }
     if (size == 0 && (after_fencepost || at + beyond_fencepost == g->limit)) {
         if (w->size == min_size && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
-            w->tally->fencepost_bytes += min_size;
+            take_fencepost(w, w->chunk, min_size);
             w->size = 0;
         }
         settle(w, previous_in_use);
         row_close(w);
-        w->tally->fencepost_bytes += beyond_fencepost;
+        take_fencepost(w, at, beyond_fencepost);
         return stop(w, at + beyond_fencepost, at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
     int on_page_border = (at + beyond_fencepost) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
     if (size == fencepost && after_fencepost && on_page_border) {
         settle(w, previous_in_use);
-        w->tally->fencepost_bytes += beyond_fencepost;
+        take_fencepost(w, at, beyond_fencepost);
         return stop(w, at + beyond_fencepost, at + beyond_fencepost >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
     if ((size != fencepost && (size < min_size || size % s.alignment)) || size > g->limit - at)
@@ -386,7 +410,7 @@ static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
         if (!window_holds(win, at)) {
             if (g->deadline_ns && now_ns() > g->deadline_ns) {
                 settle(w, 1);
-                w->tally->unread_bytes += g->limit - at;
+                leave_unread(w, at, g->limit);
                 stop(w, at, AS_STOP_DEADLINE);
                 return 0;
             }
@@ -424,6 +448,17 @@ static marks marks_of(const uint64_t *list, size_t count)
     return (marks){list, list + count, 0};
 }
 
+/* The resident bytes on both sides of what was walked. What was left unread is no side. */
+static void count_sides(walker *w)
+{
+    const as_region *g = w->region;
+    as_tally *t = w->tally;
+    int unread = t->stop_reason == AS_STOP_DAMAGE || t->stop_reason == AS_STOP_DEADLINE;
+    uint64_t behind = unread ? g->limit : t->stopped_at;
+    t->before_resident_bytes = resident(w, g->start & ~(g->page_size - 1), g->first);
+    t->beyond_resident_bytes = resident(w, behind, round_up(g->map_end, g->page_size));
+}
+
 /* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond belongs to
  * the next row. */
 static uint64_t never_met(const marks *m, uint64_t stopped_at)
@@ -450,6 +485,7 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)
         error = walk_chunks(&w);
+    count_sides(&w);
     tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
                                never_met(&w.structs, tally->stopped_at);
     window_close(&w.window);

@@ -75,6 +75,9 @@ def test_walking_anything(image: Image, region: Region) -> None:
     counted += tally.top_bytes + tally.fencepost_bytes + tally.tcache_struct_bytes
     beyond = max(region.limit - tally.stopped_at, 0) if tally.stop_reason == 2 else 0
     assert counted + tally.unread_bytes + beyond == length
+    if region.start <= region.first <= region.limit <= region.map_end:
+        around = tally.before_resident_bytes + tally.beyond_resident_bytes
+        assert tally.row_resident_bytes + around == tally.pages.resident_bytes
     resident = tally.bin_resident_bytes + tally.fastbin_resident_bytes + tally.top_resident_bytes
     assert tally.trimmable_bytes <= resident
     assert tally.pinned_bytes <= tally.bin_resident_bytes + tally.fastbin_resident_bytes

@@ -189,12 +189,11 @@ def main() -> int:
     for found in trees(refresh="--refresh" in sys.argv[1:]):
         match found:
             case Tree():
-                print(
-                    f"{found.suite:14} {found.machine:6} {found.package_version:20} {found.libraries}"
-                )
+                version = found.package_version
+                print(f"{found.suite:14} {found.machine:6} {version:20} {found.libraries}")
             case NotFetched():
                 failed = True
-                print(f"{found.suite:14} not tested: {found.reason}")
+                print(f"{found.suite:14} {found.machine:6} not tested: {found.reason}")
     return 1 if failed else 0
 
 

@@ -3,7 +3,7 @@ allocscope reads with."""
 
 from __future__ import annotations
 
-from allocscope.glibc.layouts import NARROW_LAYOUTS, WIDE_LAYOUTS, Layout
+from allocscope.glibc.layouts import Layout, narrow_layouts, wide_layouts
 from allocscope.model.libc import AARCH64, I386, X86_64
 
 HEAD = """
@@ -39,13 +39,14 @@ and `--ask-glibc`, are refused for 32-bit programs.
 
 def text() -> str:
     """The whole section, ended by a newline."""
-    wide = [_row(row, X86_64, AARCH64) for row in WIDE_LAYOUTS]
-    narrow = [_row(row, I386) for row in NARROW_LAYOUTS]
+    wide = [_row(row, X86_64, AARCH64) for row in wide_layouts()]
+    narrow = [_row(row, I386) for row in narrow_layouts()]
     return HEAD + WIDE_HEAD + "".join(wide) + NARROW_HEAD + "".join(narrow)
 
 
 def _row(row: Layout, *machines: str) -> str:
-    checked = [row.checked.get(machine, "**from the sources**") for machine in machines]
+    known = dict(row.checked)
+    checked = [known.get(machine, "**from the sources**") for machine in machines]
     cells = [f"`{row.name}`", _span(row.versions), row.backports, *checked]
     return f"| {' | '.join(cells)} |\n"
 

@@ -29,8 +29,8 @@ class TooNew(Exception):
 
 
 def flags_for(machine: str) -> list[str]:
-    """What makes gcc compile for ``machine`` (Debian's name). A compiler with 32-bit libraries finds
-    the kernel's headers only where its own machine has them."""
+    """What makes gcc compile for ``machine`` (Debian's name). A compiler with 32-bit libraries
+    finds the kernel's headers only where its own machine has them."""
     if machine != "i386":
         return []
     own = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True)

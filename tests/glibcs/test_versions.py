@@ -8,6 +8,7 @@ from live.core_files import kernels_core
 from allocscope import observe
 from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.arenas_file import arenas_of_file
+from allocscope.app.doctor_layout import doctor_layout
 from allocscope.app.record import RecordOptions, record
 from glibcs import fetch, judge, programs
 
@@ -55,6 +56,15 @@ def test_a_recording_says_the_same(tree, stress, tmp_path):
     found = arenas_of_file(tmp_path / "a.rec", sample=None, deadline_s=30).report
     assert (found.data, found.libc) == (live.data, live.libc)
     assert judge.stress_differences(found, ready["truth"]) == []
+
+
+def test_the_layout_report_names_the_row(tree, stress):
+    with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS)) as ready:
+        found = doctor_layout(ready["pid"]).data.layout
+    fitting = [row for library in found.libraries for row in library.rows if row.fits]
+    assert any(tree.version in row.versions for row in fitting)
+    assert len({(row.main_arena, row.mp) for row in fitting}) == 1
+    assert all(rule.held for row in fitting for rule in row.rules)
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ class Walked:
 
     chunks: list[Chunk] = dataclasses.field(default_factory=list)
     unread_bytes: int = 0
+    unread: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     footer_mismatch_count: int = 0
     missed_mark_count: int = 0
     cut_at_top_count: int = 0
@@ -119,6 +120,8 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
     }
 
+    top = of["top"]
+
     def size(kind: str) -> int:
         return sum(chunk.size for chunk in of[kind])
 
@@ -132,6 +135,14 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         for chunk in of["bin"] + of["fastbin"]
     ]
     released_free = sum(pages.resident(low, high) for low, high in parts if low < high)
+    by_madvise = [(start, end) for start, end in going if not top or end <= top[0].address]
+    binned = [
+        (max(start, chunk.address), min(end, chunk.end))
+        for start, end in by_madvise
+        for chunk in of["bin"]
+        if start < chunk.end and chunk.address < end
+    ]
+    tops = [(max(start, top[0].address), end) for start, end in going if top and end == top[0].end]
     return {
         **{f"{kind}_count": len(of[kind]) for kind in ("live", "tcache", "fastbin", "bin")},
         **{
@@ -139,8 +150,12 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
         **{
-            f"{kind}_resident_bytes": resident(kind) for kind in ("tcache", "fastbin", "bin", "top")
+            f"{kind}_resident_bytes": resident(kind)
+            for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
+        "bin_trimmable_bytes": sum(pages.resident(low, high) for low, high in binned),
+        "bin_whole_bytes": sum(high - low for low, high in binned),
+        "top_trimmable_bytes": sum(pages.resident(low, high) for low, high in tops),
         "trimmable_bytes": sum(pages.resident(start, end) for start, end in going),
         "trim_range_count": len(going),
         "pinned_bytes": resident("bin") + resident("fastbin") - released_free,
@@ -149,6 +164,16 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
         "bin_bk_hash": sum(mixed(chunk.bk) for chunk in of["bin"]) & MASK,
         "classes": _classes(chunks, pages),
+    }
+
+
+def sides(walked: Walked, pages: Pages, rules: Rules, first: int, limit: int) -> dict[str, int]:
+    """The figures of as_tally for resident bytes that are in no chunk."""
+    behind = limit if walked.stop_reason in (DAMAGE, DEADLINE) else walked.stopped_at
+    return {
+        "unread_resident_bytes": sum(pages.resident(start, end) for start, end in walked.unread),
+        "before_resident_bytes": pages.resident(rules.start // PAGE * PAGE, first),
+        "beyond_resident_bytes": pages.resident(behind, -(-rules.map_end // PAGE) * PAGE),
     }
 
 
@@ -283,7 +308,8 @@ def walk(
             found.damage_count += 1
             found.first_damage = found.first_damage or at
             following = next((a for a in resume if at < a < limit), None)
-            found.unread_bytes += (limit if following is None else following) - at
+            found.unread.append((at, limit if following is None else following))
+            found.unread_bytes += found.unread[-1][1] - at
             if following is None:
                 return end(at, DAMAGE)
             at = following

@@ -21,7 +21,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from oracle.rows import HUGE, PRESENT, SWAPPED, ZERO, Chunk, Pages, Rules, Walked, sums
+from oracle.rows import HUGE, PRESENT, SWAPPED, ZERO, Chunk, Pages, Rules, Walked, sides, sums
 
 from allocscope.files.spans import SpanMemory
 from allocscope.model.walk import Region, Tally
@@ -237,8 +237,10 @@ def _all_figures(
         region.start, region.map_end, region.trim_unit, region.trim_pad, region.merge_fastbins
     )
     counted = dataclasses.asdict(walked)
-    del counted["chunks"]
-    return sums(chunks, Pages(image.runs()), rules) | counted
+    del counted["chunks"], counted["unread"]
+    pages = Pages(image.runs())
+    around = sides(walked, pages, rules, region.first, region.limit)
+    return sums(chunks, pages, rules) | around | counted
 
 
 def figures(tally: Tally) -> dict[str, Any]:

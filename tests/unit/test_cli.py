@@ -4,6 +4,7 @@ tested elsewhere."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -74,6 +75,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     stand_in(monkeypatch, "allocscope.app.arenas", arenas=arenas, ArenasOptions=Options)
     stand_in(monkeypatch, "allocscope.app.arenas_frozen", arenas_frozen=arenas_frozen)
+    stand_in(
+        monkeypatch,
+        "allocscope.app.arenas_asked",
+        arenas_asked=functools.partial(arenas_frozen, ask_glibc=True),
+    )
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("ALLOCSCOPE_DEBUG", raising=False)
     return seen

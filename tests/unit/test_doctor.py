@@ -13,9 +13,9 @@ import reports
 from test_render_json import validate
 
 from allocscope.app import doctor as doctor_module
-from allocscope.app.doctor import NEEDED, Checkup, doctor
+from allocscope.app.doctor import doctor
 from allocscope.cli.group import run
-from allocscope.model.checks import Check, DoctorData
+from allocscope.model.checks import NEEDED, Check, Checkup, DoctorData
 from allocscope.proc import features, refusal
 from allocscope.render.checks import checks
 from allocscope.render.page import Look

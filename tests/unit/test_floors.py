@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
 FLOORS = {
     "errors": 0,
     "version": 0,
+    "immutable": 0,
     "closing": 0,
     "model": 0,
     "parse": 1,
@@ -40,12 +41,20 @@ FLOORS = {
     "__main__": 12,
 }
 STRANGERS = {"render", "proc", "files"}
-PURE = {"errors", "model", "parse", "glibc", "account", "causes", "render"}
+PURE = {"errors", "immutable", "model", "parse", "glibc", "account", "causes", "render"}
 IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
 }  # fmt: skip
 TERMINAL_ROOMS = {"click": {"cli", "__main__"}, "rich": {"cli", "render", "__main__"}}
-ASKING = {"arenas_frozen", "ask", "doctor", "doctor_target", "glibc_says", "record_frozen"}
+ASKING = {
+    "arenas_asked",
+    "arenas_frozen",
+    "ask",
+    "doctor",
+    "doctor_target",
+    "glibc_says",
+    "record_frozen",
+}
 """The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
 and so may reach ``act``."""
 

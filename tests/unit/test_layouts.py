@@ -12,25 +12,24 @@ from unit.releases import RELEASES
 
 from allocscope.glibc.layouts import (
     BIN_COUNT,
-    LAYOUTS,
-    NARROW_LAYOUTS,
-    WIDE_LAYOUTS,
     Layout,
+    narrow_layouts,
+    wide_layouts,
 )
 from allocscope.glibc.layouts import (
     RELEASES as ROWS,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-BY_VERSION = {version: row for row in WIDE_LAYOUTS for version in row.versions}
-NARROW_BY_VERSION = {version: row for row in NARROW_LAYOUTS for version in row.versions}
+BY_VERSION = {version: row for row in wide_layouts() for version in row.versions}
+NARROW_BY_VERSION = {version: row for row in narrow_layouts() for version in row.versions}
 
 
 def test_every_release_from_2_17_to_2_44_has_one_row() -> None:
     assert sorted(BY_VERSION, key=lambda v: int(v[2:])) == [f"2.{n}" for n in range(17, 45)]
     assert BY_VERSION.keys() == NARROW_BY_VERSION.keys()
-    assert sum(len(row.versions) for row in WIDE_LAYOUTS) == len(BY_VERSION)
-    for table in (WIDE_LAYOUTS, NARROW_LAYOUTS):
+    assert sum(len(row.versions) for row in wide_layouts()) == len(BY_VERSION)
+    for table in (wide_layouts(), narrow_layouts()):
         assert len({row.name for row in table}) == len(table)
 
 
@@ -91,7 +90,9 @@ def test_offsets_are_those_of_the_release(version: str) -> None:
         assert row.tcache.key_is_address == (release.key == 0)
 
 
-@pytest.mark.parametrize("row", LAYOUTS, ids=lambda row: f"{row.name}-{row.abi.word_bytes}")
+@pytest.mark.parametrize(
+    "row", wide_layouts() + narrow_layouts(), ids=lambda row: f"{row.name}-{row.abi.word_bytes}"
+)
 def test_a_row_holds_together(row: Layout) -> None:
     state, par, tcache = row.state, row.par, row.tcache
     word = row.abi.word_bytes
@@ -108,7 +109,7 @@ def test_a_row_holds_together(row: Layout) -> None:
 
 def test_what_is_said_to_be_checked_is_in_the_row_or_a_backport() -> None:
     for row in ROWS:
-        for checked in row.checked.values():
+        for _, checked in row.checked:
             for version in re.findall(r"2\.\d+", checked):
                 assert version in row.versions.split() or version in row.backports
 
