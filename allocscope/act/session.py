@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -170,6 +171,14 @@ class TwinState:
     stderr_locked: bool
 
 
+@immutable
+class Called:
+    """What a function returned, and how long it ran."""
+
+    result: int
+    duration_ns: int
+
+
 class Twin:
     """The life of one B."""
 
@@ -179,10 +188,16 @@ class Twin:
         lock_words: tuple[int, ...],
         stderr_variable: int | None,
         stderr_file: int | None,
+        *,
+        mlocked: Sequence[int] = (),
+        kept: bool = False,
     ) -> None:
+        """``mlocked``: start, end, start, end, …; ``kept``: it stays traced, for ``call``."""
         self._session = session
         self._lock_words = lock_words
         self._stderr = (stderr_variable or 0, stderr_file or 0)
+        self._mlocked = mlocked
+        self._kept = kept
         self._pid: Any = ffi.new("int *")
         self._inner_pid: Any = ffi.new("int *")
 
@@ -197,6 +212,9 @@ class Twin:
         plan.lifetime_ns = session.lifetime_ns
         plan.locks, plan.lock_count = locks, len(locks)
         plan.stderr_variable, plan.stderr_file = self._stderr
+        mlocked = ffi.new("uint64_t[]", self._mlocked)
+        plan.mlocked, plan.mlocked_count = mlocked, len(mlocked)
+        plan.keep = self._kept
         number = lib.as_make_twin(
             session.held,
             plan,
@@ -218,6 +236,27 @@ class Twin:
             locks_held=tuple(word for word, was_held in held if was_held),
             stderr_locked=bool(stderr_locked[0]),
         )
+
+    def call(self, function: int, argument: int) -> Called:
+        """Makes B, which was kept, call ``function(argument)``. Raises Unsafe where that did not
+        return; B is of no use then."""
+        session, called = self._session, ffi.new("as_called *")
+        number = lib.as_call_twin(
+            session.held, self._pid[0], function, argument, session.deadline_ns, called
+        )
+        if number == errno.ECANCELED:
+            raise Unsafe(
+                f"the call ended by {signal.Signals(called.signal).name} in the copy of process "
+                f"{session.target}: in the process itself it would do the same",
+                "Its heap is damaged, or was being changed at that instant: try again.",
+            )
+        if number:
+            raise Unsafe(
+                f"the call did not return in the copy of process {session.target}: "
+                f"{os.strerror(number)}",
+                "Its heap may be damaged, or the machine busy: give a longer --deadline.",
+            )
+        return Called(int(called.result), int(called.duration_ns))
 
     def end(self) -> None:
         """Kills B and makes A collect it. Nothing to do the second time."""

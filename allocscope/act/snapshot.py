@@ -3,8 +3,9 @@ trace.
 
 Strategy: vet, forecast, choose a thread, let it clone (probes/include/act.h). The copy A is traced
 by us, never runs and dies with us; it is read like any process, through /proc/A and
-process_vm_readv. ``disposable`` gives B, a copy of A, for a debugger. At the end both are killed,
-and the target collects A by one more borrowed call, so that no zombie stays.
+process_vm_readv. ``disposable`` gives B, a copy of A, for a debugger; ``stage`` gives one for a
+call of ours. At the end both are killed, and the target collects A by one more borrowed call, so
+that no zombie stays.
 
 Rules: nothing is kept on any way out, errors and Ctrl-C included; where our own death intervenes,
 a zombie may be left, which the next run finds (leftovers.py). The target never gets a SIGCHLD of
@@ -17,11 +18,11 @@ any other's to whoever collects orphans if the target ends first.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from allocscope.act import code, vet
 from allocscope.act import forecast as forecasts
-from allocscope.act.session import Session, Twin
+from allocscope.act.session import Called, Session, Twin
 from allocscope.immutable import immutable
 from allocscope.proc import procfs
 
@@ -54,6 +55,17 @@ class Copy:
     output_path: str
     locks_held: tuple[int, ...]
     stderr_locked: bool
+
+
+@immutable
+class Stage:
+    """A copy of the copy in which ``call(function, argument)`` runs one function of the target's;
+    stopped before and after that, so that it can be read. ``locks_held``: the arenas' lock words
+    that were not 0."""
+
+    pid: int
+    locks_held: tuple[int, ...]
+    call: Callable[[int, int], Called]
 
 
 class Snapshot:
@@ -93,6 +105,21 @@ class Snapshot:
             yield Copy(made.pid, f"/proc/{made.pid}/fd/2", made.locks_held, made.stderr_locked)
         finally:
             self._session.tracer.run(twin.end)
+
+    @contextlib.contextmanager
+    def stage(self, lock_words: tuple[int, ...], mlocked: Sequence[int]) -> Iterator[Stage]:
+        """A copy of the copy that stays ours, to run a function in. ``mlocked``: start, end, start,
+        end, … of what is mlocked in the target.
+
+        Raises Unsafe when the kernel refuses it or the deadline passes.
+        """
+        twin = Twin(self._session, lock_words, None, None, mlocked=mlocked, kept=True)
+        run = self._session.tracer.run
+        try:
+            made = run(twin.make)
+            yield Stage(made.pid, made.locks_held, lambda *call: run(lambda: twin.call(*call)))
+        finally:
+            run(twin.end)
 
 
 @contextlib.contextmanager

@@ -7,30 +7,19 @@ because in a copy private pages turn into shared ones.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 
 from allocscope.act import symbols
 from allocscope.act.gdb import Gdb
-from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import glibc_says, heap
 from allocscope.app.arenas import ArenasOptions, allocator_of, read_smaps
+from allocscope.app.frozen_heap import freeze
 from allocscope.app.target import Target, look
 from allocscope.glibc.lists import in_use_bytes
-from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
-
-
-def read_copy(
-    snapshot: Snapshot, memory: ProcessMemory, target: Target, deadline_ns: int
-) -> heap.HeapAnswer:
-    """Reads the heap of the frozen copy. What only the process itself has (threads, environment)
-    comes from ``target``."""
-    copied = dataclasses.replace(target, mappings=procfs.mappings(snapshot.pid))
-    return heap.read(memory, copied, sort=heap.FROZEN, deadline_ns=deadline_ns)
 
 
 def _passive_in_use(target: Target, deadline_ns: int) -> int:
@@ -40,45 +29,6 @@ def _passive_in_use(target: Target, deadline_ns: int) -> int:
             memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=1
         )
         return in_use_bytes(answer.reading)
-
-
-@immutable
-class _Frozen:
-    """A frozen copy that was read. ``pause_ns``: how long the process stood still for it and for
-    those that were given up before it."""
-
-    snapshot: Snapshot
-    memory: ProcessMemory
-    answer: heap.HeapAnswer
-    pause_ns: int
-
-
-def _freeze(
-    stack: contextlib.ExitStack,
-    target: Target,
-    *,
-    for_glibc: bool,
-    max_pause_ns: int,
-    deadline_ns: int,
-) -> _Frozen:
-    """A copy that lives as long as ``stack``; ``for_glibc``: one whose lists glibc can follow.
-    Unsafe when none is to be had."""
-    pid = target.process.pid
-    pause_ns = 0
-    for _ in range(glibc_says.MOST_SNAPSHOTS):
-        with contextlib.ExitStack() as attempt:
-            snapshot = attempt.enter_context(
-                frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns)
-            )
-            memory = attempt.enter_context(ProcessMemory(snapshot.pid))
-            answer = read_copy(snapshot, memory, target, deadline_ns)
-            pause_ns += snapshot.pause_ns
-            reading = answer.reading
-            in_flight = (item.state for item in reading.arenas if item.problems)
-            if not for_glibc or not glibc_says.torn(memory, in_flight, reading.layout.state):
-                stack.push(attempt.pop_all())
-                return _Frozen(snapshot, memory, answer, pause_ns)
-    raise glibc_says.always_torn(pid)
 
 
 def arenas_frozen(
@@ -99,7 +49,7 @@ def arenas_frozen(
     with contextlib.ExitStack() as stack:
         gdb = stack.enter_context(Gdb(deadline_ns)) if ask_glibc else None
         passive = _passive_in_use(target, deadline_ns) if ask_glibc else None
-        taken = _freeze(
+        taken = freeze(
             stack,
             target,
             for_glibc=ask_glibc,

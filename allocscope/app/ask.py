@@ -13,7 +13,7 @@ import time
 from allocscope.act import ask_live, symbols
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
-from allocscope.app import glibc_says
+from allocscope.app import frozen_heap, glibc_says
 from allocscope.app.target import Target, find_malloc, libc_of, look
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.glibc.locate import Located
@@ -59,7 +59,7 @@ _Asked = tuple[Answer, Libc, tuple[Caveat, ...]]
 def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:
     pid = target.process.pid
     pause_ns = 0
-    for _ in range(glibc_says.MOST_SNAPSHOTS):
+    for _ in range(frozen_heap.MOST_SNAPSHOTS):
         with frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as snapshot:
             pause_ns += snapshot.pause_ns
             located, image, arenas, torn = _arenas_of_copy(snapshot, target)
@@ -69,7 +69,7 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)
         return answer, _libc(image, located), () if located else (glibc_says.LOCKS_UNKNOWN,)
-    raise glibc_says.always_torn(pid)
+    raise frozen_heap.always_torn(pid)
 
 
 def _arenas_of_copy(
@@ -87,7 +87,7 @@ def _arenas_of_copy(
         ring = read_ring(memory, located.main_arena, layout)
         alone = len(target.threads) == 1
         in_flight = [arena for arena in ring if arena.lock_word or alone]
-        torn = glibc_says.torn(memory, in_flight, layout)
+        torn = frozen_heap.torn(memory, in_flight, layout)
         return located, image, tuple(arena.address for arena in ring), torn
 
 

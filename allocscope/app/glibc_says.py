@@ -7,18 +7,14 @@ follow it: then another snapshot is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from allocscope.account.crosscheck import compare, wrapped
 from allocscope.act import ask_copy
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import CopyPlan, Snapshot
 from allocscope.app.heap import HeapAnswer
-from allocscope.errors import Unsafe
-from allocscope.glibc.layouts import StateLayout
-from allocscope.glibc.lists import closed, in_use_bytes, process_lists
-from allocscope.glibc.protocols import Memory
-from allocscope.glibc.states import ArenaState
+from allocscope.glibc.lists import in_use_bytes, process_lists
 from allocscope.model.glibc_says import Answer, GlibcSays, What
 from allocscope.model.report import Caveat
 from allocscope.parse import malloc_info, malloc_stats
@@ -27,26 +23,10 @@ from allocscope.proc.memory import ProcessMemory
 COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
 """What :func:`ask` needs the addresses of."""
 
-MOST_SNAPSHOTS = 5
 LOCKS_UNKNOWN = Caveat(
     "locks-unknown",
     "the layout of this malloc is unknown, so locks held at that instant could not be released.",
 )
-
-
-def torn(memory: Memory, arenas: Iterable[ArenaState], layout: StateLayout) -> bool:
-    """Does one of these arenas of a frozen copy have a list that glibc could not follow? Only those
-    in which an operation was under way need be asked about."""
-    return not all(closed(memory, state, layout) for state in arenas)
-
-
-def always_torn(pid: int) -> Unsafe:
-    """The refusal after MOST_SNAPSHOTS snapshots."""
-    return Unsafe(
-        f"process {pid} was in the middle of changing a list of free chunks in each of "
-        f"{MOST_SNAPSHOTS} snapshots, and glibc cannot follow such a list",
-        "Try again; `allocscope arenas --snapshot` reads such a process without glibc's help.",
-    )
 
 
 def ask(

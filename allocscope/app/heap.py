@@ -11,6 +11,7 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
+from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
@@ -79,10 +80,11 @@ def read(
     max_rounds: int = MAX_ROUNDS,
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
+    trim: Trim = PLAIN_TRIM,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
-    malloc lies, if that is known.
+    malloc lies, if that is known. ``trim``: which malloc_trim is to be foretold.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
@@ -96,6 +98,7 @@ def read(
         spans=target.anonymous_spans,
         brk_end=max((end for _, end in target.brk_spans), default=0),
         safe_linking_default=_safe_linking_by_version(image.version),
+        trim=trim,
     )
     reading = read_heap(
         subject,

@@ -20,7 +20,7 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "record", "repro")
+VERBS = ("arenas", "ask", "diff", "doctor", "record", "repro", "trim")
 INTERRUPTED = 130
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (

@@ -45,6 +45,19 @@ class Piece:
 
 
 @immutable
+class Trim:
+    """The malloc_trim to foretell: its argument, and the mlocked memory, from which it releases
+    nothing: start, end, start, end, …, ascending."""
+
+    pad_bytes: int = 0
+    locked: Sequence[int] = ()
+
+
+PLAIN_TRIM = Trim()
+"""malloc_trim(0) where nothing is mlocked."""
+
+
+@immutable
 class Surroundings:
     """What the cutting needs to know of the process: memory, the walk, and the writable anonymous
     mappings, ascending."""
@@ -56,6 +69,7 @@ class Surroundings:
     spans: Sequence[tuple[int, int]]
     brk_end: int
     """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
+    trim: Trim
 
     @property
     def abi(self) -> Abi:
@@ -106,12 +120,13 @@ def _walk(
         map_end=map_end,
         top=top if first <= top < limit else 0,
         trim_unit=trim_unit,
-        trim_pad=0,
+        trim_pad=around.trim.pad_bytes,
         merge_fastbins=around.layout.state.fastbins is not None,
         tcache=inside.tcache,
         fastbin=inside.fastbin,
         tcache_struct=inside.tcache_struct,
         known=inside.known,
+        locked=around.trim.locked,
     )
     return around.walker.walk(region)
 

@@ -23,7 +23,14 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import Surroundings, main_pieces, span_to_hold, thread_pieces
+from allocscope.glibc.pieces import (
+    PLAIN_TRIM,
+    Surroundings,
+    Trim,
+    main_pieces,
+    span_to_hold,
+    thread_pieces,
+)
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
@@ -47,7 +54,7 @@ call, but the walk goes through memory that is not in the processor's caches."""
 @immutable
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
-    (ascending) and the end of the break."""
+    (ascending) and the end of the break; and which malloc_trim is to be foretold."""
 
     memory: Memory
     walker: Walker
@@ -56,6 +63,7 @@ class Subject:
     spans: tuple[tuple[int, int], ...]
     brk_end: int
     safe_linking_default: bool
+    trim: Trim = PLAIN_TRIM
 
 
 @immutable
@@ -139,7 +147,13 @@ class _Reader:
         tcaches = [thread.tcache for thread in threads if thread.tcache is not None]
         mangled = detect_safe_linking(memory, tcaches, arenas, subject.safe_linking_default)
         around = Surroundings(
-            memory, subject.walker, self.layout, par, subject.spans, subject.brk_end
+            memory,
+            subject.walker,
+            self.layout,
+            par,
+            subject.spans,
+            subject.brk_end,
+            subject.trim,
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 

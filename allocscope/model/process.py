@@ -87,6 +87,7 @@ class ProcessStatus:
     peak_rss_bytes: int | None
     page_table_bytes: int | None
     swap_bytes: int | None
+    locked_bytes: int | None
     seccomp: int
     ns_pid: tuple[int, ...]
     shadow_stack: bool
@@ -98,13 +99,15 @@ class ProcessStatus:
 @immutable
 class TaskStat:
     """One line of stat. ``state`` is the kernel's letter (R, S, D, T, t, Z, X, I, …);
-    ``start_ticks``: clock ticks after boot; ``flags``: the PF_ flags of the kernel's sched.h."""
+    ``start_ticks``: clock ticks after boot; ``flags``: the PF_ flags of the kernel's sched.h;
+    ``minor_fault_count``: of all threads of a process, of those that ended too."""
 
     pid: int
     comm: str
     state: str
     ppid: int
     flags: int
+    minor_fault_count: int
     thread_count: int
     start_ticks: int
 

@@ -37,6 +37,7 @@ class Region:
     fastbin: Sequence[int]
     tcache_struct: Sequence[int]
     known: Sequence[int]
+    locked: Sequence[int] = ()
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -84,6 +85,8 @@ class Tally:
     bin_trimmable_bytes: int
     bin_whole_bytes: int
     top_trimmable_bytes: int
+    trim_break_bytes: int
+    locked_trim_bytes: int
     pages: Residency
     bin_node_hash: int
     bin_fd_hash: int

@@ -239,6 +239,7 @@ class NativeMemory(Closing):
         native.fastbin, native.fastbin_count = views[1], len(keep[1])
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
+        native.locked, native.locked_count = views[4], len(keep[4])
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if not self.keeps_words:
@@ -290,7 +291,7 @@ def _array_of(addresses: Sequence[int]) -> array[int]:
 
 
 def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
-    return region.tcache, region.fastbin, region.tcache_struct, region.known
+    return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
 def _words(native: Any) -> Words:

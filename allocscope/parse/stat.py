@@ -12,7 +12,7 @@ from allocscope.errors import BadInput
 from allocscope.model.process import TaskStat
 
 # Positions counted from the state, which is field 3 of proc_pid_stat(5).
-_STATE, _PPID, _FLAGS, _THREADS, _START = 3 - 3, 4 - 3, 9 - 3, 20 - 3, 22 - 3
+_STATE, _PPID, _FLAGS, _MINOR_FAULTS, _THREADS, _START = 0, 4 - 3, 9 - 3, 10 - 3, 20 - 3, 22 - 3
 
 
 def parse(data: bytes) -> TaskStat:
@@ -29,6 +29,7 @@ def parse(data: bytes) -> TaskStat:
             state=fields[_STATE].decode("ascii"),
             ppid=int(fields[_PPID]),
             flags=int(fields[_FLAGS]),
+            minor_fault_count=int(fields[_MINOR_FAULTS]),
             thread_count=int(fields[_THREADS]),
             start_ticks=int(fields[_START]),
         )

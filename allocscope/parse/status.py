@@ -25,6 +25,7 @@ def parse(data: bytes) -> ProcessStatus:
             peak_rss_bytes=_size(lines, b"VmHWM"),
             page_table_bytes=_size(lines, b"VmPTE"),
             swap_bytes=_size(lines, b"VmSwap"),
+            locked_bytes=_size(lines, b"VmLck"),
             seccomp=int(lines.get(b"Seccomp", b"0")),
             ns_pid=tuple(int(pid) for pid in lines.get(b"NSpid", b"").split()),
             shadow_stack=b"shstk" in lines.get(b"x86_Thread_features", b"").split(),

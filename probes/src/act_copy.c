@@ -1,7 +1,8 @@
-/* Calls made by a copy of ours, and B: the copy of the copy, for a debugger that calls functions in it.
+/* System calls made by a copy of ours, and B: the copy of the copy, in which functions are called, by a debugger or by
+ * us.
  *
- * B is A's child, not the target's: a stop of a direct child would send the target SIGCHLD. It is made ready while we still
- * trace it, then stopped by a signal and let go, because a debugger must be its only tracer. */
+ * B is A's child, not the target's: a stop of a direct child would send the target SIGCHLD. It is made ready while we
+ * trace it. For a debugger, which must be its only tracer, it is then stopped by a signal and let go. */
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
@@ -18,7 +19,8 @@
 
 enum { TWIN_STACK = 1 << 20 };
 
-int act_call_in(const as_held *held, long number, const uint64_t args[4], uint64_t deadline_ns, int64_t *result, int *child)
+int act_call_in(const as_held *held, long number, const uint64_t args[4], uint64_t deadline_ns, int64_t *result,
+                int *child)
 {
     int pid = held->pid, exits = 0, status;
     struct user_regs_struct regs;
@@ -95,11 +97,22 @@ static int open_locks(int pid, const as_twin_plan *plan, uint8_t *held_locks)
     return 0;
 }
 
-/* glibc's FILE (libio/bits/types/struct_FILE.h, 64-bit; the same from 2.2 to 2.44): an unbuffered, empty, unlocked stream. */
+/* glibc's FILE (libio/bits/types/struct_FILE.h, 64-bit; the same from 2.2 to 2.44): an unbuffered, empty, unlocked
+ * stream. */
 static int reset_stderr(int pid, const as_twin_plan *plan, int *locked)
 {
-    enum { FLAGS = 0, POINTERS = 8, POINTERS_END = 0x60, FILENO = 0x70, LOCK = 0x88, OFFSET = 0x90, MODE = 0xc0, SIZE = 0xd8 };
-    /* _IO_MAGIC | _IO_IS_FILEBUF | _IO_UNBUFFERED | _IO_NO_READS | the two user bits that libc's own stderr starts with */
+    enum {
+        FLAGS = 0,
+        POINTERS = 8,
+        POINTERS_END = 0x60,
+        FILENO = 0x70,
+        LOCK = 0x88,
+        OFFSET = 0x90,
+        MODE = 0xc0,
+        SIZE = 0xd8
+    };
+    /* _IO_MAGIC | _IO_IS_FILEBUF | _IO_UNBUFFERED | _IO_NO_READS | the two user bits that libc's own stderr starts with
+     */
     const uint32_t flags = 0xfbad2087, descriptor = STDERR_FILENO;
     uint8_t file[SIZE];
     uint64_t lock, free_lock[2] = {0, 0};
@@ -124,6 +137,20 @@ static int reset_stderr(int pid, const as_twin_plan *plan, int *locked)
         return error;
     *locked = word != 0;
     return act_write(pid, lock, free_lock, sizeof free_lock);
+}
+
+/* fork undoes mlock. Locked on fault: nothing is read in or copied for it. */
+static int lock_memory(const as_held *twin, const as_twin_plan *plan, uint64_t deadline_ns)
+{
+    for (size_t i = 0; i + 1 < plan->mlocked_count; i += 2) {
+        const uint64_t *span = plan->mlocked + i;
+        const uint64_t lock[4] = {span[0], span[1] - span[0], MLOCK_ONFAULT, 0};
+        int64_t result;
+        int error = act_call_in(twin, SYS_mlock2, lock, deadline_ns, &result, NULL);
+        if (error)
+            return error;
+    }
+    return 0;
 }
 
 /* Whatever lets it run makes it exit; a debugger's calls find a whole stack below. */
@@ -157,6 +184,8 @@ static int prepare_twin(as_held *twin, const as_twin_plan *plan, uint64_t deadli
         error = open_locks(twin->pid, plan, held_locks);
     if (!error)
         error = reset_stderr(twin->pid, plan, stderr_locked);
+    if (!error)
+        error = lock_memory(twin, plan, deadline_ns);
     return error ? error : stand_before_exit(twin);
 }
 
@@ -172,13 +201,49 @@ int as_make_twin(const as_held *held, const as_twin_plan *plan, uint64_t deadlin
         return error;
     as_held twin = {*pid, *inner_pid, held->code, held->scratch};
     error = prepare_twin(&twin, plan, deadline_ns, held_locks, stderr_locked);
-    if (error)
+    if (error || plan->keep)
         return error;
     if (kill(twin.pid, SIGSTOP) < 0 || ptrace(PTRACE_DETACH, twin.pid, 0, 0) < 0)
         return errno;
     /* A, its parent, sees it stand still. */
     const uint64_t wait_stopped[4] = {(uint64_t)*inner_pid, 0, __WALL | WUNTRACED, 0};
     return act_call_in(held, SYS_wait4, wait_stopped, deadline_ns, &result, NULL);
+}
+
+/* B stands before exit_group, on the stack that it was given. The function returns into that stack, which holds no
+ * code: the fault is how its return is noticed. */
+int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns,
+                 as_called *called)
+{
+    const uint64_t arguments[4] = {argument};
+    struct user_regs_struct regs;
+    int status;
+    *called = (as_called){0};
+    int error = act_get_regs(pid, &regs);
+    if (error)
+        return error;
+    const uint64_t back = regs.rsp, entry = back - sizeof back;
+    regs = act_call_regs(&regs, &held->code, entry, 0, arguments);
+    regs.rip = function;
+    error = act_write(pid, entry, &back, sizeof back);
+    if (!error)
+        error = act_set_regs(pid, &regs);
+    if (error)
+        return error;
+    uint64_t begin = act_now_ns();
+    if (ptrace(PTRACE_CONT, pid, 0, 0) < 0)
+        return errno;
+    error = act_wait(pid, deadline_ns, &status);
+    called->duration_ns = act_now_ns() - begin;
+    if (!error)
+        error = act_get_regs(pid, &regs);
+    if (error)
+        return error;
+    called->result = (int64_t)regs.rax;
+    if (regs.rip == back && regs.rsp == back && WSTOPSIG(status) == SIGSEGV)
+        return 0;
+    called->signal = WSTOPSIG(status);
+    return ECANCELED;
 }
 
 int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_ns)
@@ -188,7 +253,7 @@ int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_n
     int status;
     if (kill(pid, SIGKILL) < 0)
         return errno;
-    /* Only if its making failed do we trace it ourselves; then its end must be seen here first. */
+    /* Where we trace it ourselves (it was kept, or its making failed) its end must be seen here first. */
     if (waitpid(pid, &status, __WALL | WNOHANG) >= 0) {
         int error = as_kill(pid, deadline_ns);
         if (error)

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-/* How words and chunks lie: in bytes. What follows from it is glibc's SIZE_SZ, CHUNK_HDR_SZ, MINSIZE and MALLOC_ALIGNMENT. */
+/* How words and chunks lie, in bytes: glibc's SIZE_SZ and MALLOC_ALIGNMENT, from which its CHUNK_HDR_SZ and MINSIZE
+ * follow. */
 typedef struct as_shape {
     uint64_t word, alignment, page;
 } as_shape;
@@ -36,6 +37,12 @@ static inline uint64_t as_min_chunk(as_shape s)
     return 4 * s.word;
 }
 
+/* sizeof(struct malloc_chunk). */
+static inline uint64_t as_chunk_struct(as_shape s)
+{
+    return 6 * s.word;
+}
+
 /* What lies between the end of the last chunk that fits and the end of its page. */
 static inline uint64_t as_slack(as_shape s)
 {
@@ -58,7 +65,8 @@ struct as_source {
     as_run *runs;
     size_t span_count, run_count;
     struct word_index *words; /* instead of spans; NULL: none */
-    /* what as_hold read: bytes of [held_start, held_end), and for each page whether it was there; the buffer outlives as_let_go */
+    /* what as_hold read: bytes of [held_start, held_end), and for each page whether it was there; the buffer outlives
+     * as_let_go */
     unsigned char *held, *held_pages;
     uint64_t held_start, held_end;
 };

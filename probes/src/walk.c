@@ -1,8 +1,9 @@
-/* The chunk walk. A chunk's state is told by the chunk behind it (PREV_INUSE), so each one is held back until the next header has
- * been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
+/* The chunk walk. A chunk's state is told by the chunk behind it (PREV_INUSE), so each one is held back until the next
+ * header has been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
 #include "sorted.h"
+#include "trim_rule.h"
 #include "window.h"
 #include "words_private.h"
 
@@ -14,12 +15,6 @@
 enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
 
 enum { PREV_INUSE = 1, FLAG_BITS = 7 };
-
-/* sizeof(struct malloc_chunk). */
-static uint64_t chunk_struct(as_shape s)
-{
-    return 6 * s.word;
-}
 
 /* A sorted list of addresses that the walk passes by. */
 typedef struct marks {
@@ -39,17 +34,6 @@ static inline int marked(marks *m, uint64_t address)
     return 1;
 }
 
-/* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident. What
- * fastbin chunks have of those pages is counted apart; tail: what they have behind pages_end, in a page that may yet become
- * whole. */
-typedef struct free_row {
-    uint64_t start; /* 0: none */
-    uint64_t pages_start, pages_end;
-    uint64_t resident_bytes;
-    uint64_t fast_bytes, fast_resident_bytes;
-    uint64_t tail_bytes, tail_resident_bytes;
-} free_row;
-
 typedef struct walker {
     const as_region *region;
     as_shape shape;
@@ -57,9 +41,9 @@ typedef struct walker {
     as_class *classes;
     run_list runs;
     window window;
-    size_t chunk_hint, row_hint, class_hint, fast_hint;
+    size_t chunk_hint, class_hint;
     marks tcache, fastbin, structs;
-    free_row row;
+    trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
@@ -100,80 +84,6 @@ static uint64_t now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static uint64_t round_up(uint64_t value, uint64_t unit)
-{
-    return (value + unit - 1) & ~(unit - 1);
-}
-
-/* ---- malloc_trim's rule ---- */
-
-/* A fastbin chunk's bytes [start, end) of the row, from its first whole page on. */
-static void row_count_fast(walker *w, uint64_t start, uint64_t end)
-{
-    free_row *row = &w->row;
-    uint64_t split = row->pages_end < start ? start : row->pages_end < end ? row->pages_end : end;
-    if (start < split) {
-        row->fast_bytes += split - start;
-        row->fast_resident_bytes += runs_resident(&w->runs, &w->fast_hint, start, split);
-    }
-    if (split < end) {
-        row->tail_bytes += end - split;
-        row->tail_resident_bytes += runs_resident(&w->runs, &w->fast_hint, split, end);
-    }
-}
-
-static void row_extend(walker *w, uint64_t start, uint64_t end, int fast)
-{
-    free_row *row = &w->row;
-    uint64_t page = w->region->page_size, behind = round_up(start + chunk_struct(w->shape), page);
-    if (!row->start)
-        *row = (free_row){.start = start, .pages_start = behind, .pages_end = behind};
-    uint64_t whole = end & ~(page - 1);
-    if (whole > row->pages_end) {
-        row->resident_bytes += runs_resident(&w->runs, &w->row_hint, row->pages_end, whole);
-        row->pages_end = whole;
-        row->fast_bytes += row->tail_bytes;
-        row->fast_resident_bytes += row->tail_resident_bytes;
-        row->tail_bytes = row->tail_resident_bytes = 0;
-    }
-    if (fast)
-        row_count_fast(w, start > row->pages_start ? start : row->pages_start, end);
-}
-
-/* The row ends at something that stays: its whole pages would be released. */
-static void row_close(walker *w)
-{
-    free_row *row = &w->row;
-    if (row->start && row->pages_end > row->pages_start) {
-        w->tally->trimmable_bytes += row->resident_bytes;
-        w->tally->bin_trimmable_bytes += row->resident_bytes - row->fast_resident_bytes;
-        w->tally->bin_whole_bytes += row->pages_end - row->pages_start - row->fast_bytes;
-        w->tally->pinned_bytes -= row->resident_bytes;
-        w->tally->trim_range_count++;
-    }
-    row->start = 0;
-}
-
-/* The row, if any, merges into top; what of it goes back through the break. */
-static void row_meets_top(walker *w, uint64_t top, uint64_t top_end)
-{
-    const as_region *g = w->region;
-    uint64_t start = w->row.start ? w->row.start : top, size = top_end - start;
-    uint64_t keep = as_min_chunk(w->shape), spare = size > keep ? size - keep - 1 : 0;
-    w->row.start = 0;
-    if (!g->trim_unit || spare <= g->trim_pad)
-        return;
-    uint64_t extra = (spare - g->trim_pad) / g->trim_unit * g->trim_unit;
-    if (!extra)
-        return;
-    uint64_t released = top_end - extra, of_top = released > top ? released : top;
-    w->tally->trimmable_bytes += runs_resident(&w->runs, &w->row_hint, released, top_end);
-    w->tally->top_trimmable_bytes = runs_resident(&w->runs, &w->row_hint, of_top, top_end);
-    w->tally->trim_range_count++;
-    if (released < top)
-        w->tally->pinned_bytes -= runs_resident(&w->runs, &w->row_hint, released, top);
 }
 
 /* ---- one chunk ---- */
@@ -228,7 +138,7 @@ static void settle(walker *w, int in_use)
     w->size = 0;
     if (size == as_header(w->shape)) {
         take_fencepost(w, chunk, size);
-        row_close(w);
+        row_close(&w->trim);
         return;
     }
     uint64_t there = resident(w, chunk, chunk + size);
@@ -237,7 +147,7 @@ static void settle(walker *w, int in_use)
     int fast = marked(&w->fastbin, chunk);
     int structure = marked(&w->structs, chunk);
     if (in_use && !parked && !fast) {
-        row_close(w);
+        row_close(&w->trim);
         if (structure) {
             t->tcache_struct_bytes += size;
             t->tcache_struct_resident_bytes += there;
@@ -254,7 +164,7 @@ static void settle(walker *w, int in_use)
     if (w->words)
         keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
-        row_close(w);
+        row_close(&w->trim);
         t->tcache_bytes += size;
         t->tcache_count++;
         t->tcache_resident_bytes += there;
@@ -270,9 +180,9 @@ static void settle(walker *w, int in_use)
         class->fastbin_bytes += size;
         class->fastbin_count++;
         if (w->region->merge_fastbins)
-            row_extend(w, chunk, chunk + size, 1);
+            row_extend(&w->trim, chunk, chunk + size, 1);
         else
-            row_close(w);
+            row_close(&w->trim);
         return;
     }
     t->bin_bytes += size;
@@ -283,7 +193,7 @@ static void settle(walker *w, int in_use)
     t->bin_node_hash += as_hash(chunk);
     t->bin_fd_hash += as_hash(w->fd);
     t->bin_bk_hash += as_hash(w->bk);
-    row_extend(w, chunk, chunk + size, 0);
+    row_extend(&w->trim, chunk, chunk + size, 0);
 }
 
 /* ---- going on after damage ---- */
@@ -291,8 +201,7 @@ static void settle(walker *w, int in_use)
 static uint64_t next_known(const as_region *g, uint64_t address)
 {
     uint64_t best = g->top > address ? g->top : UINT64_MAX;
-    uint64_t found[] = {next_after(g->known, g->known_count, address),
-                        next_after(g->tcache, g->tcache_count, address),
+    uint64_t found[] = {next_after(g->known, g->known_count, address), next_after(g->tcache, g->tcache_count, address),
                         next_after(g->fastbin, g->fastbin_count, address),
                         next_after(g->tcache_struct, g->tcache_struct_count, address)};
     for (size_t i = 0; i < sizeof found / sizeof *found; i++)
@@ -321,7 +230,7 @@ static uint64_t skip_damage(walker *w, uint64_t at)
 {
     as_tally *t = w->tally;
     settle(w, 1);
-    row_close(w);
+    row_close(&w->trim);
     if (!t->damage_count++)
         t->first_damage = at;
     uint64_t next = next_known(w->region, at);
@@ -332,7 +241,7 @@ static uint64_t skip_damage(walker *w, uint64_t at)
 static void meet_top(walker *w, uint64_t at, uint64_t size)
 {
     const as_region *g = w->region;
-    row_meets_top(w, at, g->limit);
+    row_meets_top(&w->trim, at, g->limit);
     w->tally->top_bytes = g->limit - at;
     w->tally->top_resident_bytes = resident(w, at, g->limit);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
@@ -361,14 +270,15 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
         return 0;
     }
     if (size == 0 && (after_fencepost || at + beyond_fencepost == g->limit)) {
-        if (w->size == min_size && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
+        if (w->size == min_size && previous_in_use) { /* a heap's old top was too small to be freed: it became a part */
             take_fencepost(w, w->chunk, min_size);
             w->size = 0;
         }
         settle(w, previous_in_use);
-        row_close(w);
+        row_close(&w->trim);
         take_fencepost(w, at, beyond_fencepost);
-        return stop(w, at + beyond_fencepost, at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+        uint64_t reason = at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST;
+        return stop(w, at + beyond_fencepost, reason);
     }
     int on_page_border = (at + beyond_fencepost) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
     if (size == fencepost && after_fencepost && on_page_border) {
@@ -390,7 +300,7 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
-        row_close(w);
+        row_close(&w->trim);
         return stop(w, g->limit, AS_STOP_LIMIT);
     }
     return at + size;
@@ -459,8 +369,8 @@ static void count_sides(walker *w)
     t->beyond_resident_bytes = resident(w, behind, round_up(g->map_end, g->page_size));
 }
 
-/* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond belongs to
- * the next row. */
+/* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond
+ * belongs to the next row. */
 static uint64_t never_met(const marks *m, uint64_t stopped_at)
 {
     uint64_t count = m->missed;
@@ -475,6 +385,8 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
+    w.trim = (trimming){.region = region, .shape = w.shape, .tally = tally, .runs = &w.runs, .locked = region->locked};
+    w.trim.locked_end = region->locked + region->locked_count / 2 * 2;
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);

@@ -58,6 +58,7 @@ def regions(draw: st.DrawFn) -> Region:
         tcache=draw(MARKS),
         fastbin=draw(MARKS),
         tcache_struct=draw(MARKS),
+        locked=draw(MARKS),
         known=draw(MARKS),
     )
 

@@ -53,6 +53,7 @@ class Rules:
     trim_unit: int = 0
     trim_pad: int = 0
     merge_fastbins: bool = False
+    locked: Sequence[tuple[int, int]] = ()
 
 
 @dataclasses.dataclass
@@ -113,6 +114,9 @@ def mixed(address: int) -> int:
     return x ^ (x >> 31)
 
 
+Ranges = list[tuple[int, int]]
+
+
 def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, object]:
     """The figures of as_tally that follow from chunks and pages."""
     of = {
@@ -120,29 +124,31 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
     }
 
-    top = of["top"]
-
     def size(kind: str) -> int:
         return sum(chunk.size for chunk in of[kind])
 
     def resident(kind: str) -> int:
         return sum(pages.resident(chunk.address, chunk.end) for chunk in of[kind])
 
-    going = released(chunks, rules)
-    parts = [
-        (max(start, chunk.address), min(end, chunk.end))
-        for start, end in going
-        for chunk in of["bin"] + of["fastbin"]
-    ]
-    released_free = sum(pages.resident(low, high) for low, high in parts if low < high)
-    by_madvise = [(start, end) for start, end in going if not top or end <= top[0].address]
-    binned = [
-        (max(start, chunk.address), min(end, chunk.end))
-        for start, end in by_madvise
-        for chunk in of["bin"]
-        if start < chunk.end and chunk.address < end
-    ]
-    tops = [(max(start, top[0].address), end) for start, end in going if top and end == top[0].end]
+    advised, lowered = trim_calls(chunks, rules)
+    gone, locked = [], []
+    for start, end in advised:
+        stays = min([max(low, start) for low, high in rules.locked if high > start] + [end])
+        gone.append((start, min(stays, end)))
+        locked.append((min(stays, end), end))
+
+    def within(ranges: Ranges, owners: Sequence[Chunk]) -> Ranges:
+        parts = [
+            (max(start, chunk.address), min(end, chunk.end))
+            for start, end in ranges
+            for chunk in owners
+        ]
+        return [(low, high) for low, high in parts if low < high]
+
+    def present(ranges: Ranges) -> int:
+        return sum(pages.resident(low, high) for low, high in ranges)
+
+    free = of["bin"] + of["fastbin"]
     return {
         **{f"{kind}_count": len(of[kind]) for kind in ("live", "tcache", "fastbin", "bin")},
         **{
@@ -153,12 +159,16 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             f"{kind}_resident_bytes": resident(kind)
             for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
-        "bin_trimmable_bytes": sum(pages.resident(low, high) for low, high in binned),
-        "bin_whole_bytes": sum(high - low for low, high in binned),
-        "top_trimmable_bytes": sum(pages.resident(low, high) for low, high in tops),
-        "trimmable_bytes": sum(pages.resident(start, end) for start, end in going),
-        "trim_range_count": len(going),
-        "pinned_bytes": resident("bin") + resident("fastbin") - released_free,
+        "bin_trimmable_bytes": present(within(gone, of["bin"])),
+        "bin_whole_bytes": sum(high - low for low, high in within(advised, of["bin"])),
+        "top_trimmable_bytes": present(within(lowered, of["top"])),
+        "trimmable_bytes": present(gone + lowered),
+        "trim_range_count": len(advised) + len(lowered),
+        "trim_break_bytes": sum(end - start for start, end in lowered),
+        "locked_trim_bytes": present(locked),
+        "pinned_bytes": resident("bin")
+        + resident("fastbin")
+        - present(within(gone + lowered + locked, free)),
         "pages": pages.states(rules.start, rules.map_end),
         "bin_node_hash": sum(mixed(chunk.address) for chunk in of["bin"]) & MASK,
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
@@ -177,8 +187,9 @@ def sides(walked: Walked, pages: Pages, rules: Rules, first: int, limit: int) ->
     }
 
 
-def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
-    """The address ranges that malloc_trim would hand back, resident or not."""
+def trim_calls(chunks: Sequence[Chunk], rules: Rules) -> tuple[Ranges, Ranges]:
+    """The address ranges that malloc_trim would hand back, resident or not: those of its madvise
+    calls, and that by which it would lower the break, if any."""
     free = ("bin", "fastbin") if rules.merge_fastbins else ("bin",)
     runs: list[tuple[int, int]] = []
     for chunk in chunks:
@@ -187,7 +198,8 @@ def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
         elif chunk.kind in free:
             runs.append((chunk.address, chunk.end))
     top = next((chunk for chunk in chunks if chunk.kind == "top"), None)
-    going = []
+    going: Ranges = []
+    lowered: Ranges = []
     for start, end in runs:
         if top is not None and end == top.address:
             continue
@@ -201,8 +213,8 @@ def released(chunks: Sequence[Chunk], rules: Rules) -> list[tuple[int, int]]:
         spare = top.end - start - MINSIZE - 1 - rules.trim_pad
         extra = spare // rules.trim_unit * rules.trim_unit
         if extra > 0:
-            going.append((top.end - extra, top.end))
-    return going
+            lowered.append((top.end - extra, top.end))
+    return going, lowered
 
 
 def _classes(chunks: Sequence[Chunk], pages: Pages) -> list[dict[str, int]]:

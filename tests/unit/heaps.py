@@ -234,7 +234,12 @@ def _all_figures(
     walked: Walked, chunks: Sequence[Chunk], image: Image, region: Region
 ) -> dict[str, Any]:
     rules = Rules(
-        region.start, region.map_end, region.trim_unit, region.trim_pad, region.merge_fastbins
+        region.start,
+        region.map_end,
+        region.trim_unit,
+        region.trim_pad,
+        region.merge_fastbins,
+        list(zip(region.locked[::2], region.locked[1::2], strict=True)),
     )
     counted = dataclasses.asdict(walked)
     del counted["chunks"], counted["unread"]

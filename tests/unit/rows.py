@@ -90,8 +90,17 @@ def sound(draw: st.DrawFn) -> Made:
         trim_unit=draw(st.sampled_from([0, PAGE, 4 * PAGE])),
         trim_pad=draw(st.sampled_from([0, 0, 100, 5000])),
         merge_fastbins=draw(st.booleans()),
+        locked=draw(locked(row)),
     )
     return Made(row, image, region)
+
+
+@st.composite
+def locked(draw: st.DrawFn, row: Row) -> list[int]:
+    """Start and end of up to three stretches of mlocked pages."""
+    pages = st.integers(row.first // PAGE - 1, row.end // PAGE + 1)
+    edges = sorted(draw(st.sets(pages, max_size=6)))
+    return [page * PAGE for page in edges[: len(edges) // 2 * 2]]
 
 
 @st.composite

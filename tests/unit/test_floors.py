@@ -52,8 +52,10 @@ ASKING = {
     "ask",
     "doctor",
     "doctor_target",
+    "frozen_heap",
     "glibc_says",
     "record_frozen",
+    "trim_rehearse",
 }
 """The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
 and so may reach ``act``."""

@@ -145,6 +145,30 @@ def test_top_gives_back_all_but_33_bytes_and_the_pad_in_units(unit: int, pad: in
         assert tally.trim_range_count == (released > 0)
 
 
+def test_what_is_mlocked_stays_and_so_does_what_lies_behind_it_in_the_same_free_chunk() -> None:
+    row = Row(BASE)
+    row.live_up_to(BASE + 0x800)
+    row.free(0x7000)  # pages 1 to 6 are whole
+    row.live_up_to(BASE + 9 * PAGE)
+    row.free(0x2000)  # page 10 is whole
+    row.live_up_to(BASE + 12 * PAGE)
+    inside = check(row, locked=[BASE + 3 * PAGE, BASE + 4 * PAGE])
+    assert (inside.trimmable_bytes, inside.locked_trim_bytes) == (3 * PAGE, 4 * PAGE)
+    assert inside.trim_range_count == 2
+    across = check(row, locked=[BASE, BASE + 2 * PAGE, BASE + 10 * PAGE, BASE + 11 * PAGE])
+    assert (across.trimmable_bytes, across.locked_trim_bytes) == (0, 7 * PAGE)
+    assert across.pinned_bytes == inside.pinned_bytes == 0x9000 - 7 * PAGE
+
+
+def test_the_break_is_lowered_whether_top_is_mlocked_or_not() -> None:
+    row = Row(BASE)
+    row.live_up_to(BASE + 0x800)
+    row.top(0x4800)
+    tally = check(row, trim_unit=PAGE, locked=[BASE, BASE + 5 * PAGE])
+    assert (tally.trimmable_bytes, tally.trim_break_bytes) == (4 * PAGE, 4 * PAGE)
+    assert (tally.top_trimmable_bytes, tally.locked_trim_bytes) == (4 * PAGE, 0)
+
+
 def test_a_top_that_is_smaller_than_the_least_chunk_gives_back_nothing() -> None:
     row = Row(BASE)
     row.live_up_to(BASE + PAGE - 16)

@@ -1,0 +1,154 @@
+"""``trim PID``: what malloc_trim would give back, foretold by reading only.
+
+The walk applies glibc's rule; here it is told the pad and what is mlocked, and its answer is joined
+with what calls and faults cost on this machine. Nothing is stopped, nothing called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from allocscope.account import controls
+from allocscope.account import trim as account
+from allocscope.app import heap
+from allocscope.app.arenas import allocator_of
+from allocscope.app.target import Target, look
+from allocscope.errors import NoGlibcHeap
+from allocscope.glibc.pieces import Trim
+from allocscope.immutable import immutable
+from allocscope.lab import pace
+from allocscope.model.heap import ArenasData
+from allocscope.model.libc import Allocator
+from allocscope.model.process import SmapsEntry
+from allocscope.model.report import Caveat, Method, Report
+from allocscope.model.trim import TrimData, TrimForecast
+from allocscope.proc import libc, procfs
+from allocscope.proc.memory import ProcessMemory
+
+
+@immutable
+class TrimOptions:
+    """``pad_bytes``: malloc_trim's argument, what to leave at the main arena's top. ``deadline_s``:
+    seconds after which nothing more is started."""
+
+    pad_bytes: int = 0
+    deadline_s: float = 30.0
+
+
+@immutable
+class Foretold:
+    """A reading, what it shows, and the trim that was foretold from it."""
+
+    answer: heap.HeapAnswer
+    arenas: ArenasData
+    forecast: TrimForecast
+
+    def data(self) -> TrimData:
+        """The answer, as long as nothing was run."""
+        totals = self.arenas.totals
+        return TrimData(
+            rss_bytes=self.arenas.rss_bytes or 0,
+            resident_bytes=totals.resident_bytes,
+            free_resident_bytes=totals.free_resident_bytes,
+            forecast=self.forecast,
+            rehearsed=None,
+            applied=None,
+            error_bytes=None,
+        )
+
+
+def trim(pid: int, options: TrimOptions) -> Report[TrimData]:
+    """The forecast for a live process.
+
+    Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5: with what would do there what
+    malloc_trim does)."""
+    started = time.monotonic_ns()
+    deadline_ns = started + int(options.deadline_s * 1e9)
+    target = find(pid)
+    before = procfs.stillness(pid)
+    with ProcessMemory(pid) as memory:
+        foretold = foretell(memory, target, options.pad_bytes, deadline_ns)
+    allocator, caveats = served_by(target, foretold.answer)
+    after = procfs.stillness(pid)
+    procfs.same(target.process)
+    consistency = foretold.answer.consistency
+    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
+        consistency = "quiescent"
+    return Report(
+        process=target.process,
+        libc=foretold.answer.libc,
+        allocator=allocator,
+        method=Method("passive", 0, time.monotonic_ns() - started, consistency),
+        data=foretold.data(),
+        caveats=caveats + heap.caveats(foretold.answer, foretold.arenas),
+    )
+
+
+def find(pid: int) -> Target:
+    """The process, with a glibc in it. Errors as ``look``; where there is none, with what does
+    there what malloc_trim does."""
+    try:
+        return look(pid)
+    except NoGlibcHeap as error:
+        kinds = [image.kind for image in libc.identify(pid, procfs.mappings(pid))]
+        ways = [way for way in map(controls.instead_of_trim, kinds) if way]
+        raise NoGlibcHeap(f"{error.message}: there is nothing to trim", *ways[:1]) from error
+
+
+def foretell(memory: ProcessMemory, target: Target, pad_bytes: int, deadline_ns: int) -> Foretold:
+    """Reads the heap of the live process and foretells malloc_trim(``pad_bytes``)."""
+    pid = target.process.pid
+    wanted = Trim(pad_bytes, mlocked(pid))
+    rss = procfs.rss_bytes(pid)
+    answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, trim=wanted)
+    return judge(answer, target, rss, pad_bytes)
+
+
+def judge(answer: heap.HeapAnswer, target: Target, rss_bytes: int, pad_bytes: int) -> Foretold:
+    """The forecast from a reading that was made for ``pad_bytes``."""
+    arenas = heap.present(answer, target, rss_bytes=rss_bytes, smaps=None)
+    forecast = account.forecast(
+        answer.reading, pad_bytes, pace.measure(account.VISIT_NS, account.MERGE_NS)
+    )
+    return Foretold(answer, arenas, forecast)
+
+
+def mlocked(pid: int) -> list[int]:
+    """Start, end, start, end, … of the mlocked memory. smaps is read only where there is some."""
+    if not procfs.status(pid).locked_bytes:
+        return []
+    return _joined([entry for entry in procfs.smaps(pid) if entry.locked_bytes])
+
+
+def _joined(entries: Sequence[SmapsEntry]) -> list[int]:
+    edges: list[int] = []
+    for mapping in (entry.mapping for entry in entries):
+        if edges and edges[-1] == mapping.start:
+            edges[-1] = mapping.end
+        else:
+            edges += [mapping.start, mapping.end]
+    return edges
+
+
+def served_by(target: Target, answer: heap.HeapAnswer) -> tuple[Allocator, tuple[Caveat, ...]]:
+    """Who serves malloc; where it is not glibc, that a trim does nothing, and what would."""
+    allocator, caveats = allocator_of(target.process.pid, target.mappings, answer.image)
+    if not caveats:
+        return allocator, ()
+    return allocator, (Caveat("other-allocator", _nothing_to_trim(allocator)),)
+
+
+def _nothing_to_trim(allocator: Allocator) -> str:
+    way = controls.instead_of_trim(allocator.name)
+    text = f"malloc_trim does nothing for {allocator.name}, which serves malloc here."
+    return f"{text} {way}" if way else text
+
+
+def require_glibc(pid: int, allocator: Allocator) -> None:
+    """Raises NoGlibcHeap where another allocator serves malloc, so that nothing is run in vain."""
+    if allocator.name != "glibc":
+        raise NoGlibcHeap(
+            f"process {pid}: {_nothing_to_trim(allocator)}",
+            f"`allocscope trim {pid}` alone says what glibc's own arenas hold.",
+        )
