@@ -14,7 +14,7 @@ from allocscope.immutable import immutable
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
-from allocscope.proc.memory import robust_lists
+from allocscope.proc.memory import PAGE_BYTES, robust_lists
 
 
 @immutable
@@ -72,14 +72,18 @@ def look(pid: int) -> Target:
 
 
 def first_malloc(
-    memory: Memory, images: Sequence[LibcImage], heap_spans: Sequence[tuple[int, int]]
+    memory: Memory,
+    images: Sequence[LibcImage],
+    heap_spans: Sequence[tuple[int, int]],
+    page_bytes: int,
 ) -> tuple[Located, LibcImage] | None:
     """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
-    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin.
+    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin;
+    ``page_bytes``: of the machine.
     """
     idle: tuple[Located, LibcImage] | None = None
     for image in images:
-        abi = of_machine(image.machine)
+        abi = of_machine(image.machine, page_bytes)
         if abi is None:
             continue
         memory.abi = abi
@@ -95,7 +99,7 @@ def first_malloc(
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
     """The malloc in use of a live process. UnknownLayout when there is none that can be read."""
-    found = first_malloc(memory, target.images, target.brk_spans)
+    found = first_malloc(memory, target.images, target.brk_spans, PAGE_BYTES)
     if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"

@@ -33,8 +33,9 @@ class Core(SpanMemory):
 
         Raises BadInput, and MissingPart for a compression that Python does not have."""
         with open_plain(path, deadline_ns) as file:
-            self.segments, notes = core_headers.read(path, file)
-            self.notes: CoreNotes = core_notes.parse(notes)
+            headers = core_headers.read(path, file)
+            self.segments, self.machine = headers.segments, headers.machine
+            self.notes: CoreNotes = core_notes.parse(headers.notes, self.machine)
             held = [s for s in self.segments if s.held_end > s.start and s.end <= USER_END]
             spans = [(s.start, s.offset, s.held_end - s.start) for s in held]
             runs = page_runs(file.fileno(), spans)

@@ -7,6 +7,7 @@ ptrace *permission* (ptrace(2), PTRACE_MODE_READ), no attach.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,8 @@ from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.model.libc import I386
 from allocscope.native import ffi, lib
 from allocscope.native.memory import NativeMemory, failure
+
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 def robust_lists(tids: Sequence[int], machine: str) -> list[int]:

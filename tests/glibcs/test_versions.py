@@ -15,14 +15,20 @@ from glibcs import fetch, judge, programs
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
 
 
+@pytest.fixture(scope="session", params=fetch.LOADERS)
+def machine(request):
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def stress(tmp_path_factory):
-    return programs.build([programs.HERE / "stress.c"], tmp_path_factory.mktemp("bin") / "stress")
+def stress(tmp_path_factory, machine):
+    program = tmp_path_factory.mktemp("bin") / "stress"
+    return programs.build([programs.HERE / "stress.c"], program, machine=machine)
 
 
 @pytest.fixture(params=fetch.SUITES)
-def tree(request):
-    found = fetch.tree(request.param)
+def tree(request, machine):
+    found = fetch.tree(request.param, machine=machine)
     if isinstance(found, fetch.NotFetched):
         pytest.skip(f"the archive does not answer for {found.suite}: {found.reason}")
     return found
@@ -68,9 +74,9 @@ def test_the_layout_report_names_the_row(tree, stress):
 
 
 @pytest.fixture(scope="session")
-def realigned(tmp_path_factory):
+def realigned(tmp_path_factory, machine):
     source, directory = programs.HERE / "realigned.c", tmp_path_factory.mktemp("bin")
-    return programs.build([source], directory / "realigned")
+    return programs.build([source], directory / "realigned", machine=machine)
 
 
 def test_aligned_mappings_that_were_resized(tree, realigned, tmp_path):
