@@ -112,7 +112,7 @@ def _thread_caveats(
         text = "The core names no threads: chunks in their tcaches count as live."
         yield Caveat("core-without-threads", text, partial=True)
     lost = len(threads) - len(find_tcbs(core, threads))
-    if lost:
+    if lost and not answer.reading.shaped_count:
         text = (
             f"The control blocks of {lost} of {len(threads)} threads are not in the core, or are "
             "zeros there: chunks in their tcaches count as live."

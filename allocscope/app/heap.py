@@ -164,6 +164,13 @@ def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> t
 
 
 def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    shaped = answer.reading.shaped_count
+    if shaped:
+        text = (
+            f"Nothing tells where the threads keep their control blocks: {shaped} of their tcaches "
+            "were found by what they look like; which thread each belongs to is not known."
+        )
+        yield Caveat("tcaches-by-shape", text)
     others = answer.reading.also_fit
     if others:
         text = (

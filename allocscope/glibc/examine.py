@@ -115,7 +115,7 @@ def _best(
         places = set(_by_bins(start, data, state)) | set(_by_ring(start, data, state))
         for address in sorted(places):
             offset = address - start
-            if offset < 0 or offset + state.size > len(data) or address % state.abi.header_bytes:
+            if offset < 0 or offset + state.size > len(data) or address % state.abi.word_bytes:
                 continue
             arena = parse_state(address, data[offset : offset + state.size], state)
             faults = tuple(state_faults(arena, state))

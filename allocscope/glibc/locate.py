@@ -106,7 +106,7 @@ def _candidates(
                 if (
                     offset < 0
                     or offset + layout.size > len(data)
-                    or (start + offset) % abi.header_bytes
+                    or (start + offset) % abi.word_bytes
                 ):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)

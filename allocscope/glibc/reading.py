@@ -32,6 +32,7 @@ from allocscope.glibc.pieces import (
     thread_pieces,
 )
 from allocscope.glibc.protocols import Memory, Walker
+from allocscope.glibc.shapes import NOTHING, Shaped, find_by_shape
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
     Tcache,
@@ -40,6 +41,7 @@ from allocscope.glibc.threads import (
     ThreadState,
     find_slots,
     find_tcbs,
+    read_tcache,
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
@@ -70,7 +72,8 @@ class Subject:
 class HeapReading:
     """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
     fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
-    mappings of chunks that have one of their own."""
+    mappings of chunks that have one of their own. ``shaped_count``: tcaches that were found by
+    their shape, because no thread tells of its own."""
 
     layout: Layout
     also_fit: tuple[Layout, ...]
@@ -81,6 +84,7 @@ class HeapReading:
     parked: Parked
     mmapped: tuple[tuple[int, int], ...]
     rounds: int
+    shaped_count: int = 0
 
 
 @immutable
@@ -112,7 +116,13 @@ class _Reader:
             tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
-        rows = fitting_rows(subject.located, self.slots)
+        self.shaped = NOTHING
+        if not self.tcbs:
+            self.shaped = self.by_shape(arenas)
+            if self.shaped.layout is not None:
+                keyed = self.shaped.key_is_address
+                self.slots = ThreadSlots(self.shaped.layout, None, None, keyed)
+        rows = fitting_rows(subject.located, self.slots, seen=self.shaped.layout is not None)
         self.layout = next((row for row in rows if version in row.versions), rows[0])
         self.also_fit = () if version in self.layout.versions else tuple(rows[1:])
 
@@ -125,6 +135,31 @@ class _Reader:
             except (InvalidHeap, MemoryGap):
                 continue
         return read_ring(self.memory, located.main_arena, located.layout.state)
+
+    def by_shape(self, arenas: Sequence[ArenaState]) -> Shaped:
+        """The tcaches where no thread tells of its own."""
+        located, abi = self.subject.located, self.memory.abi
+        heaps = [(arena, heap) for arena in arenas[1:] for heap in read_heaps(self.memory, arena)]
+        spans = [(heap.start, heap.start + heap.size) for _, heap in heaps]
+        header = located.layout.heap_info_bytes + located.layout.state.size
+        firsts = {abi.first_chunk(h.start + header) for a, h in heaps if h.start < a.address}
+        base = located.par.sbrk_base
+        if base:
+            spans += [(low, high) for low, high in self.subject.spans if low <= base < high]
+            firsts.add(abi.first_chunk(base))
+        fill = located.par.tcache_count or 0
+        return find_by_shape(self.memory, spans, frozenset(firsts), tcache_layouts(located), fill)
+
+    def tcaches(self, threads: Sequence[ThreadState], par: ParValues) -> list[Tcache]:
+        """Those of the threads, or those found by their shape, under numbers that no thread has."""
+        if not self.shaped.addresses:
+            return [thread.tcache for thread in threads if thread.tcache is not None]
+        layout, fill = self.shaped.layout, par.tcache_count or 0
+        found = [
+            read_tcache(self.memory, -number, address, layout, fill)
+            for number, address in enumerate(self.shaped.addresses, 1)
+        ]
+        return [tcache for tcache in found if tcache is not None]
 
     def threads(self, arenas: Sequence[ArenaState], par: ParValues) -> list[ThreadState]:
         addresses = {arena.address for arena in arenas}
@@ -144,7 +179,7 @@ class _Reader:
         where, layout = subject.located.par.address, self.layout.par
         par = parse_par(where, memory.read(where, layout.size), layout)
         threads = self.threads(arenas, par)
-        tcaches = [thread.tcache for thread in threads if thread.tcache is not None]
+        tcaches = self.tcaches(threads, par)
         mangled = detect_safe_linking(memory, tcaches, arenas, subject.safe_linking_default)
         around = Surroundings(
             memory,
@@ -201,7 +236,7 @@ class _Reader:
         moved = None
         if not self.frozen:
             after = self.threads(now.arenas, now.around.par)
-            tcaches = [thread.tcache for thread in after if thread.tcache is not None]
+            tcaches = self.tcaches(after, now.around.par)
             header = self.memory.abi.header_bytes
             moved = chunks_in_motion(now.tcaches, tcaches, now.parked, header)
         state = self.layout.state
@@ -266,14 +301,15 @@ def read_heap(
         parked=now.parked,
         mmapped=tuple(mmapped),
         rounds=rounds,
+        shaped_count=len(reader.shaped.addresses),
     )
 
 
-def fitting_rows(located: Located, slots: ThreadSlots) -> list[Layout]:
+def fitting_rows(located: Located, slots: ThreadSlots, seen: bool = False) -> list[Layout]:
     """Of the rows that fit the memory: those with the tcache and the keys that were seen. Where
     several are left, they differ in nothing that this process shows."""
     rows = list(located.layouts)
-    if slots.tcache_offset is not None and slots.layout is not None:
+    if (seen or slots.tcache_offset is not None) and slots.layout is not None:
         entries = slots.layout.entries
         rows = [row for row in rows if row.tcache and row.tcache.entries == entries] or rows
     if slots.key_is_address is not None:

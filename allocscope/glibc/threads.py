@@ -142,9 +142,10 @@ def _chunk_sizes(memory: Memory, pointers: Sequence[int]) -> list[int]:
     return [0 if data is None else memory.abi.word(data) & ~7 for data in found]
 
 
-def _read_tcache(
+def read_tcache(
     memory: Memory, tid: int, pointer: int, layout: TcacheLayout | None, fill: int
 ) -> Tcache | None:
+    """The tcache at ``pointer``, None where there is none of that layout."""
     if layout is None:
         return None
     if pointer % layout.abi.alignment or not pointer:
@@ -198,7 +199,7 @@ def find_slots(
         for (offset, word), size in zip(inside.items(), sizes, strict=True):
             for layout in layouts:
                 if size in layout.chunk_sizes:
-                    tcache = _read_tcache(memory, tid, word, layout, fill)
+                    tcache = read_tcache(memory, tid, word, layout, fill)
                     if tcache is not None:
                         tcache_votes[layout.name, offset] += 1
                         parked.update((head, tcache.address) for head in tcache.heads if head)
@@ -208,11 +209,11 @@ def find_slots(
     if not tcache_votes:
         return ThreadSlots(layouts[0] if layouts else None, arena_offset, None)
     (name, tcache_offset), _ = tcache_votes.most_common(1)[0]
-    keyed = _key_is_address(memory, sorted(parked))
+    keyed = key_is_address(memory, sorted(parked))
     return ThreadSlots(by_name[name], arena_offset, tcache_offset, keyed)
 
 
-def _key_is_address(memory: Memory, parked: Sequence[tuple[int, int]]) -> bool | None:
+def key_is_address(memory: Memory, parked: Sequence[tuple[int, int]]) -> bool | None:
     """Is the second word of parked chunks the address of the tcache that holds them? Each a user
     pointer and that address. What is there may be the program's last words, so the majority counts;
     zeros show nothing (a recording has no such words)."""
@@ -248,7 +249,7 @@ def read_threads(
     for thread, arena, pointer in zip(
         known, words(slots.arena_offset), words(slots.tcache_offset), strict=True
     ):
-        tcache = _read_tcache(memory, thread.tid, pointer, slots.layout, fill)
+        tcache = read_tcache(memory, thread.tid, pointer, slots.layout, fill)
         states[thread.tid] = ThreadState(
             thread.tid, thread.name, arena if arena in arenas else None, tcache
         )

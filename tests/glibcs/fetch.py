@@ -26,7 +26,13 @@ SUITES = ("bullseye", "bookworm", "trixie", "forky", "experimental")
 """
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-LOADERS = {"amd64": "ld-linux-x86-64.so.2", "i386": "ld-linux.so.2"}
+LOADERS = {
+    "amd64": "ld-linux-x86-64.so.2",
+    "i386": "ld-linux.so.2",
+    "arm64": "ld-linux-aarch64.so.1",
+}
+NATIVE = ("amd64", "i386")
+"""Machines whose programs this one runs by itself."""
 SECONDS = 120
 
 
@@ -178,7 +184,7 @@ def tree(suite: str, refresh: bool = False, machine: str = "amd64") -> Tree | No
 
 
 def trees(refresh: bool = False) -> Iterator[Tree | NotFetched]:
-    for machine in LOADERS:
+    for machine in NATIVE:
         for suite in SUITES:
             yield tree(suite, refresh, machine)
 

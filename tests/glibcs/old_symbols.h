@@ -4,6 +4,8 @@
  * name, its line does nothing. The first version is that of x86-64, whose oldest is 2.2.5; the second that of i386. */
 #ifdef __i386__
 #define OLD_AS(name, old_name, version, version_386) __asm__(".symver " #name "," #old_name "@GLIBC_" version_386)
+#elif defined(__aarch64__) /* which has nothing older */
+#define OLD_AS(name, old_name, version, version_386) __asm__(".symver " #name "," #old_name "@GLIBC_2.17")
 #else
 #define OLD_AS(name, old_name, version, version_386) __asm__(".symver " #name "," #old_name "@GLIBC_" version)
 #endif

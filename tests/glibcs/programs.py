@@ -42,7 +42,8 @@ def build(
 ) -> Path:
     """Compiles and links ``program``. :class:`TooNew` when the oldest glibc would not run it."""
     flags = [*flags_for(machine), *further_flags]
-    command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
+    compiler = "aarch64-linux-gnu-gcc" if machine == "arm64" else "gcc"
+    command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
     command += ["-no-pie", "-Wl,--defsym=mallinfo2=0"]  # 2.33: weak references find nothing
     command += ["-nostartfiles", "-include", str(HERE / "old_symbols.h"), str(HERE / "start.c")]
     subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)

@@ -18,6 +18,21 @@ __asm__(".globl _start\n"
         "    push $main\n"
         "    call __libc_start_main\n"
         "    hlt\n");
+#elif defined(__aarch64__)
+__asm__(".globl _start\n"
+        "_start:\n"
+        "    mov x29, #0\n"
+        "    mov x30, #0\n"
+        "    mov x5, x0\n"              /* the loader's finaliser */
+        "    ldr x1, [sp]\n"            /* argc */
+        "    add x2, sp, #8\n"          /* argv */
+        "    mov x6, sp\n"
+        "    adrp x0, main\n"
+        "    add x0, x0, :lo12:main\n"
+        "    mov x3, #0\n"              /* no _init, no _fini */
+        "    mov x4, #0\n"
+        "    bl __libc_start_main\n"
+        "    brk #0\n");
 #else
 __asm__(".globl _start\n"
         "_start:\n"

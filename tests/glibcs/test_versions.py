@@ -15,7 +15,7 @@ from glibcs import fetch, judge, programs
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
 
 
-@pytest.fixture(scope="session", params=fetch.LOADERS)
+@pytest.fixture(scope="session", params=fetch.NATIVE)
 def machine(request):
     return request.param
 
