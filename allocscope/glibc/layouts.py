@@ -16,7 +16,7 @@ import functools
 
 from allocscope.glibc.abi import NARROW, NARROW_TO_2_25, WIDE, Abi
 from allocscope.immutable import immutable
-from allocscope.model.libc import I386, X86_64
+from allocscope.model.libc import AARCH64, I386, X86_64
 
 BIN_COUNT = 127
 """Bins 1..127; bin 1 is unsorted, bin 127 is never used and therefore always self-linked."""
@@ -339,7 +339,7 @@ RELEASES = (
         TCACHE_3,
         PAR_3,
         "the branches of 2.28, 2.29; RHEL 8.2",
-        ((X86_64, "2.31 (run)"), (I386, "2.31 (run)")),
+        ((X86_64, "2.31 (run)"), (I386, "2.31 (run)"), (AARCH64, "2.31 (core)")),
     ),
     Release("2.34", STATE_C, TCACHE_4, PAR_3, "RHEL 8.8's 2.28"),
     Release(
@@ -348,11 +348,29 @@ RELEASES = (
         TCACHE_4,
         PAR_4,
         "",
-        ((X86_64, "2.36, 2.41 (run), 2.39 (recorded core)"), (I386, "2.36, 2.41 (run)")),
+        (
+            (X86_64, "2.36, 2.41 (run), 2.39 (recorded core)"),
+            (I386, "2.36, 2.41 (run)"),
+            (AARCH64, "2.36, 2.41 (core)"),
+        ),
     ),
     Release("2.42", STATE_C, TCACHE_5, PAR_4),
-    Release("2.43", STATE_D, TCACHE_6, PAR_5, "", ((X86_64, "2.43 (run)"), (I386, "2.43 (run)"))),
-    Release("2.44", STATE_D, TCACHE_6, PAR_6, "", ((X86_64, "2.44 (run)"), (I386, "2.44 (run)"))),
+    Release(
+        "2.43",
+        STATE_D,
+        TCACHE_6,
+        PAR_5,
+        "",
+        ((X86_64, "2.43 (run)"), (I386, "2.43 (run)"), (AARCH64, "2.43 (core)")),
+    ),
+    Release(
+        "2.44",
+        STATE_D,
+        TCACHE_6,
+        PAR_6,
+        "",
+        ((X86_64, "2.44 (run)"), (I386, "2.44 (run)"), (AARCH64, "2.44 (core)")),
+    ),
 )
 
 

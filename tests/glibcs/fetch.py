@@ -184,7 +184,7 @@ def tree(suite: str, refresh: bool = False, machine: str = "amd64") -> Tree | No
 
 
 def trees(refresh: bool = False) -> Iterator[Tree | NotFetched]:
-    for machine in NATIVE:
+    for machine in LOADERS:
         for suite in SUITES:
             yield tree(suite, refresh, machine)
 
