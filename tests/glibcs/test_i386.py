@@ -1,0 +1,51 @@
+"""What is different for 32-bit programs: threads found through a system call of their own kind, and
+a glibc that is not asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from allocscope import observe
+from glibcs import fetch, programs
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    tree = fetch.tree("bookworm", machine="i386")
+    if isinstance(tree, fetch.NotFetched):
+        pytest.skip(f"the archive does not answer for {tree.suite}: {tree.reason}")
+    program = tmp_path_factory.mktemp("bin") / "stress"
+    programs.build([programs.HERE / "stress.c"], program, machine="i386")
+    with programs.running(tree, program, "4", "6", "5000") as ready:
+        yield ready["pid"]
+
+
+def test_every_thread_tells_of_its_arena_and_its_tcache(running):
+    report = observe(running)
+    assert len(report.data.threads) > 1
+    assert all(thread.arena_index is not None for thread in report.data.threads)
+    assert all(thread.tcache_address for thread in report.data.threads)
+    assert "tcaches-by-shape" not in [caveat.code for caveat in report.caveats]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ask"],
+        ["ask", "--live"],
+        ["arenas", "--snapshot"],
+        ["arenas", "--ask-glibc"],
+        ["record", "--snapshot", "-o", "x.rec"],
+    ],
+    ids=" ".join,
+)
+def test_what_stops_or_calls_is_refused_and_says_what_works(running, words, tmp_path):
+    command = [sys.executable, "-m", "allocscope", *words, str(running)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 7
+    assert "32-bit program" in done.stderr
+    assert "`allocscope arenas PID`" in done.stderr
+    assert list(tmp_path.iterdir()) == []
