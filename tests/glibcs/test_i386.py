@@ -38,13 +38,14 @@ def test_every_thread_tells_of_its_arena_and_its_tcache(running):
         ["ask", "--live"],
         ["arenas", "--snapshot"],
         ["arenas", "--ask-glibc"],
-        ["record", "--snapshot", "-o", "x.rec"],
+        ["record", "--snapshot"],
     ],
     ids=" ".join,
 )
 def test_what_stops_or_calls_is_refused_and_says_what_works(running, words, tmp_path):
-    command = [sys.executable, "-m", "allocscope", *words, str(running)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    output = ["-o", str(tmp_path / "a.rec")] if words[0] == "record" else []
+    command = [sys.executable, "-m", "allocscope", *words, *output, str(running)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 7
     assert "32-bit program" in done.stderr
     assert "`allocscope arenas PID`" in done.stderr

@@ -1,5 +1,5 @@
-"""The notes of cores of other machines, where the fields lie elsewhere. Source: elf(5), the kernel's
-include/linux/elfcore.h, include/linux/compat.h, arch/x86/include/asm/ldt.h."""
+"""The notes of cores of other machines, where the fields lie elsewhere. Source: elf(5), the
+kernel's include/linux/elfcore.h, include/linux/compat.h, arch/x86/include/asm/ldt.h."""
 
 from __future__ import annotations
 
