@@ -27,9 +27,9 @@ typedef struct as_residency {
     uint64_t resident_bytes, swapped_bytes, huge_bytes, zero_bytes;
 } as_residency;
 
-/* A singly linked list to follow: head is the value of the list's head pointer, link_offset where in an element the
- * link lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. The list
- * ends at end, which is 0 for tcache bins and fastbins and the bin's own address for the circular bins. */
+/* A singly linked list to follow: head is the value of the list's head pointer, link_offset where in an element the link
+ * lies (relative to the pointer), mangled whether links are stored as (address_of_link >> 12) XOR target. The list ends at
+ * end, which is 0 for tcache bins and fastbins and the bin's own address for the circular bins. */
 typedef struct as_list {
     uint64_t head;
     uint64_t end;
@@ -45,35 +45,33 @@ typedef struct as_source as_source;
 int as_source_shape(as_source *source, uint64_t word_bytes, uint64_t alignment, uint64_t page_bytes);
 /* Opens pid's pagemap. ENOENT or ESRCH: no such process; EACCES or EPERM: not allowed. */
 int as_source_process(int pid, as_source **out);
-/* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start and do not
- * overlap; pages that runs call present must be there in full to be walked. */
+/* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start and do not overlap; pages
+ * that runs call present must be there in full to be walked. */
 int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs, size_t run_count, as_source **out);
 void as_source_close(as_source *source);
 /* For tests: behave as a kernel before 6.7, which has no PAGEMAP_SCAN. */
 void as_source_without_scan(as_source *source);
 
-/* The states of the pages in [start, end): at most cap runs, neighbours of equal state merged. resume is where to go
- * on, end when all was told. Pages that are absent have no run. */
+/* The states of the pages in [start, end): at most cap runs, neighbours of equal state merged. resume is where to go on, end
+ * when all was told. Pages that are absent have no run. */
 int as_runs(as_source *source, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume);
 int as_residency_of(as_source *source, uint64_t start, uint64_t end, as_residency *out);
 
-/* Reads the pages of [start, end) that are there, once: until as_let_go, whatever is asked of that range is answered
- * from what was read then. E2BIG when the range is longer than AS_HOLD_MAX. */
+/* Reads the pages of [start, end) that are there, once: until as_let_go, whatever is asked of that range is answered from what was read
+ * then. E2BIG when the range is longer than AS_HOLD_MAX. */
 enum { AS_HOLD_MAX = 67108864 };
 int as_hold(as_source *source, uint64_t start, uint64_t end);
 void as_let_go(as_source *source);
 
-/* Reads exactly size bytes. ENODATA: some page of it is not there (or swapped out, or a guard page) and was left alone.
- */
+/* Reads exactly size bytes. ENODATA: some page of it is not there (or swapped out, or a guard page) and was left alone. */
 int as_read(as_source *source, uint64_t address, void *buffer, size_t size);
 /* count reads of size bytes each, at addresses[i], to buffer + i * size; ok[i] tells whether it succeeded. */
 int as_read_each(as_source *source, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok);
 
-/* Follows list_count lists. All elements' pointers, list after list, go to *out (give it back with as_free); counts[i]
- * is how many belong to list i; broken[i]: 0 it ended as it should, 1 in an unreadable or unaligned element or in a
+/* Follows list_count lists. All elements' pointers, list after list, go to *out (give it back with as_free); counts[i] is how many
+ * belong to list i; broken[i]: 0 it ended as it should, 1 in an unreadable or unaligned element or in a
  * circle, 2 at its limit. */
-int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts,
-             uint8_t *broken);
+int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts, uint8_t *broken);
 void as_free(void *memory);
 /* Sorts addresses, ascending. */
 int as_sort(uint64_t *addresses, size_t count);

@@ -9,26 +9,21 @@
 
 /* One contiguous row of chunks, and what is known about it beforehand. All arrays are sorted ascending. */
 typedef struct as_region {
-    uint64_t start; /* page states are counted over [start, map_end) */
-    uint64_t first; /* the first chunk */
-    uint64_t limit; /* no chunk reaches beyond this */
+    uint64_t start;      /* page states are counted over [start, map_end) */
+    uint64_t first;      /* the first chunk */
+    uint64_t limit;      /* no chunk reaches beyond this */
     uint64_t map_end;
-    uint64_t top; /* the top chunk when it lies here, else 0 */
+    uint64_t top;        /* the top chunk when it lies here, else 0 */
     uint64_t page_size;
-    uint64_t trim_unit; /* systrim's unit for the top; 0: this top is never released */
+    uint64_t trim_unit;  /* systrim's unit for the top; 0: this top is never released */
     uint64_t trim_pad;
     uint64_t merge_fastbins; /* malloc_trim consolidates fastbins first (glibc up to 2.42) */
-    const uint64_t *locked;
-    size_t locked_count;  /* mlocked memory: start, end, start, end, … */
-    uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
-    const uint64_t *tcache;
-    size_t tcache_count; /* chunks parked in a tcache */
-    const uint64_t *fastbin;
-    size_t fastbin_count; /* chunks in fastbins */
-    const uint64_t *tcache_struct;
-    size_t tcache_struct_count; /* the tcaches' own chunks */
-    const uint64_t *known;
-    size_t known_count; /* chunks known from bins, to go on at after damage */
+    const uint64_t *locked;      size_t locked_count;    /* mlocked memory: start, end, start, end, ... */
+    uint64_t deadline_ns;    /* CLOCK_MONOTONIC; 0: none */
+    const uint64_t *tcache;      size_t tcache_count;    /* chunks parked in a tcache */
+    const uint64_t *fastbin;     size_t fastbin_count;   /* chunks in fastbins */
+    const uint64_t *tcache_struct; size_t tcache_struct_count; /* the tcaches' own chunks */
+    const uint64_t *known;       size_t known_count;     /* chunks known from bins, to go on at after damage */
 } as_region;
 
 enum {
@@ -58,15 +53,15 @@ typedef struct as_tally {
     uint64_t live_resident_bytes, tcache_struct_resident_bytes, fencepost_resident_bytes, unread_resident_bytes;
     uint64_t before_resident_bytes; /* from start, down to a page, to first */
     uint64_t beyond_resident_bytes; /* from where the walk stopped to map_end, up to a page */
-    /* What malloc_trim would release of bins and of top; fastbins have the rest of trimmable_bytes. bin_whole_bytes:
-     * the same of bins, resident or not. */
+    /* What malloc_trim would release of bins and of top; fastbins have the rest of trimmable_bytes. bin_whole_bytes: the same of
+     * bins, resident or not. */
     uint64_t bin_trimmable_bytes, bin_whole_bytes, top_trimmable_bytes;
     uint64_t trim_range_count;  /* system calls that it would make, on resident pages or not: */
     uint64_t trim_break_bytes;  /* one of them lowers the break by so much, unless this is 0; the others are madvise */
     uint64_t locked_trim_bytes; /* resident bytes that it would release if they were not mlocked */
     as_residency pages;
-    /* Sums of a hash over the binned chunks' addresses, their fd and their bk: equal to the same sums over the bin
-     * heads exactly when the lists hold the chunks that the walk found. */
+    /* Sums of a hash over the binned chunks' addresses, their fd and their bk: equal to the same sums over the bin heads
+     * exactly when the lists hold the chunks that the walk found. */
     uint64_t bin_node_hash, bin_fd_hash, bin_bk_hash;
     uint64_t footer_mismatch_count; /* a free chunk's size and the prev_size after it differ */
     uint64_t missed_mark_count;     /* list-free chunks that the walk did not come by */
@@ -80,12 +75,12 @@ int as_walk(as_source *source, const as_region *region, as_tally *tally, as_clas
 uint64_t as_hash(uint64_t address);
 size_t as_class_of(uint64_t size);
 uint64_t as_class_min(size_t index);
-/* Is there a row of chunks from address that arrives exactly at one of known, at limit, or at fenceposts that end a
- * page? 1 yes, 0 no. */
+/* Is there a row of chunks from address that arrives exactly at one of known, at limit, or at fenceposts that end a page? 1 yes, 0
+ * no. */
 int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const uint64_t *known, size_t known_count,
                      int *reaches);
-/* The first address in [low, high) that such a row begins at, as the first of its arena does: with PREV_INUSE set, and
- * no other flag. 0 when there is none. */
+/* The first address in [low, high) that such a row begins at, as the first of its arena does: with PREV_INUSE set, and no other flag.
+ * 0 when there is none. */
 int as_row_start(as_source *source, uint64_t low, uint64_t high, uint64_t limit, const uint64_t *known,
                  size_t known_count, uint64_t *start);
 

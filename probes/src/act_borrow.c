@@ -1,11 +1,11 @@
 /* One system call by a thread of the target, crash-only.
  *
- * Rules, in the order of the code: nothing of the target changes before SETREGSET, which commits to the whole chain at
- * once; from there on the thread would complete and heal by itself at every instant. A living tracer takes a short cut:
- * it brings the thread to a stop that is neither a syscall-exit nor a single step (only after such a stop does the
- * kernel work out how an interrupted call is restarted) and puts the registers back. When a wait runs out, nothing is
- * undone: the thread is left to its chain. What the kernel copies from us during the stop is locked in memory, so that
- * no fault of ours can cut a copy in half. */
+ * Rules, in the order of the code: nothing of the target changes before SETREGSET, which commits to the whole chain at once;
+ * from there on the thread would complete and heal by itself at every instant. A living tracer takes a short cut: it brings
+ * the thread to a stop that is neither a syscall-exit nor a single step (only after such a stop does the kernel work out how
+ * an interrupted call is restarted) and puts the registers back. When a wait runs out, nothing is undone: the thread is left
+ * to its chain. What the kernel copies from us during the stop is locked in memory, so that no fault of ours can cut a copy in
+ * half. */
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"

@@ -1,9 +1,9 @@
 /* The chain: what is put below the red zone of a stopped thread, so that a system call leads back by itself.
  *
  * From the stack pointer S downwards: the FP state, F1 (the original state), and for a clone F3 (the child's frame:
- * exit_group), the arguments of clone3, F2 (the orphan's: wait4 for its own child, then F1). Each frame's first word is
- * the restorer, so a `ret` with rsp at a frame becomes that frame. A plain call returns to F1 at once; the parent of a
- * clone returns to F2, its child to F3. A tracer that is alive never lets any of them run. */
+ * exit_group), the arguments of clone3, F2 (the orphan's: wait4 for its own child, then F1). Each frame's first word is the
+ * restorer, so a `ret` with rsp at a frame becomes that frame. A plain call returns to F1 at once; the parent of a clone
+ * returns to F2, its child to F3. A tracer that is alive never lets any of them run. */
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"

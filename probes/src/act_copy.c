@@ -1,8 +1,7 @@
-/* System calls made by a copy of ours, and B: the copy of the copy, in which functions are called, by a debugger or by
- * us.
+/* System calls made by a copy of ours, and B: the copy of the copy, in which functions are called, by a debugger or by us.
  *
- * B is A's child, not the target's: a stop of a direct child would send the target SIGCHLD. It is made ready while we
- * trace it. For a debugger, which must be its only tracer, it is then stopped by a signal and let go. */
+ * B is A's child, not the target's: a stop of a direct child would send the target SIGCHLD. It is made ready while we trace
+ * it. For a debugger, which must be its only tracer, it is then stopped by a signal and let go. */
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
@@ -19,8 +18,7 @@
 
 enum { TWIN_STACK = 1 << 20 };
 
-int act_call_in(const as_held *held, long number, const uint64_t args[4], uint64_t deadline_ns, int64_t *result,
-                int *child)
+int act_call_in(const as_held *held, long number, const uint64_t args[4], uint64_t deadline_ns, int64_t *result, int *child)
 {
     int pid = held->pid, exits = 0, status;
     struct user_regs_struct regs;
@@ -97,22 +95,11 @@ static int open_locks(int pid, const as_twin_plan *plan, uint8_t *held_locks)
     return 0;
 }
 
-/* glibc's FILE (libio/bits/types/struct_FILE.h, 64-bit; the same from 2.2 to 2.44): an unbuffered, empty, unlocked
- * stream. */
+/* glibc's FILE (libio/bits/types/struct_FILE.h, 64-bit; the same from 2.2 to 2.44): an unbuffered, empty, unlocked stream. */
 static int reset_stderr(int pid, const as_twin_plan *plan, int *locked)
 {
-    enum {
-        FLAGS = 0,
-        POINTERS = 8,
-        POINTERS_END = 0x60,
-        FILENO = 0x70,
-        LOCK = 0x88,
-        OFFSET = 0x90,
-        MODE = 0xc0,
-        SIZE = 0xd8
-    };
-    /* _IO_MAGIC | _IO_IS_FILEBUF | _IO_UNBUFFERED | _IO_NO_READS | the two user bits that libc's own stderr starts with
-     */
+    enum { FLAGS = 0, POINTERS = 8, POINTERS_END = 0x60, FILENO = 0x70, LOCK = 0x88, OFFSET = 0x90, MODE = 0xc0, SIZE = 0xd8 };
+    /* _IO_MAGIC | _IO_IS_FILEBUF | _IO_UNBUFFERED | _IO_NO_READS | the two user bits that libc's own stderr starts with */
     const uint32_t flags = 0xfbad2087, descriptor = STDERR_FILENO;
     uint8_t file[SIZE];
     uint64_t lock, free_lock[2] = {0, 0};
@@ -210,10 +197,9 @@ int as_make_twin(const as_held *held, const as_twin_plan *plan, uint64_t deadlin
     return act_call_in(held, SYS_wait4, wait_stopped, deadline_ns, &result, NULL);
 }
 
-/* B stands before exit_group, on the stack that it was given. The function returns into that stack, which holds no
- * code: the fault is how its return is noticed. */
-int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns,
-                 as_called *called)
+/* B stands before exit_group, on the stack that it was given. The function returns into that stack, which holds no code: the
+ * fault is how its return is noticed. */
+int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns, as_called *called)
 {
     const uint64_t arguments[4] = {argument};
     struct user_regs_struct regs;

@@ -39,8 +39,7 @@ int as_make_twin(const as_held *held, const as_twin_plan *plan, uint64_t deadlin
     return ENOSYS;
 }
 
-int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns,
-                 as_called *called)
+int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns, as_called *called)
 {
     (void)held, (void)pid, (void)function, (void)argument, (void)deadline_ns;
     *called = (as_called){0};

@@ -38,26 +38,12 @@ void act_frame(void *at, const struct user_regs_struct *regs, uint64_t mask, uin
         .return_address = code->restorer,
         .uc_flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS | (fp_address ? UC_FP_XSTATE : 0),
         .altstack_flags = ALTSTACK_UNTOUCHED,
-        .r8 = regs->r8,
-        .r9 = regs->r9,
-        .r10 = regs->r10,
-        .r11 = regs->r11,
-        .r12 = regs->r12,
-        .r13 = regs->r13,
-        .r14 = regs->r14,
-        .r15 = regs->r15,
-        .rdi = regs->rdi,
-        .rsi = regs->rsi,
-        .rbp = regs->rbp,
-        .rbx = regs->rbx,
-        .rdx = regs->rdx,
-        .rax = regs->rax,
-        .rcx = regs->rcx,
-        .rsp = regs->rsp,
-        .rip = regs->rip,
-        .eflags = regs->eflags,
-        .cs = (uint16_t)regs->cs,
-        .ss = (uint16_t)regs->ss,
+        .r8 = regs->r8, .r9 = regs->r9, .r10 = regs->r10, .r11 = regs->r11,
+        .r12 = regs->r12, .r13 = regs->r13, .r14 = regs->r14, .r15 = regs->r15,
+        .rdi = regs->rdi, .rsi = regs->rsi, .rbp = regs->rbp, .rbx = regs->rbx,
+        .rdx = regs->rdx, .rax = regs->rax, .rcx = regs->rcx, .rsp = regs->rsp,
+        .rip = regs->rip, .eflags = regs->eflags,
+        .cs = (uint16_t)regs->cs, .ss = (uint16_t)regs->ss,
         .fp_address = fp_address,
         .mask = mask,
     };
@@ -65,14 +51,9 @@ void act_frame(void *at, const struct user_regs_struct *regs, uint64_t mask, uin
 
 /* Where things are in an XSAVE image, and the words by which the kernel knows one in a frame. */
 enum {
-    SOFTWARE_BYTES = 464,
-    HEADER = 512,
-    FIRST_EXTENDED = 576,
-    FEATURE_PKRU = 9,
-    FEATURE_TILE_DATA = 18,
-    LAST_FEATURE = 62,
-    MAGIC_FIRST = 0x46505853,
-    MAGIC_LAST = 0x46505845
+    SOFTWARE_BYTES = 464, HEADER = 512, FIRST_EXTENDED = 576,
+    FEATURE_PKRU = 9, FEATURE_TILE_DATA = 18, LAST_FEATURE = 62,
+    MAGIC_FIRST = 0x46505853, MAGIC_LAST = 0x46505845
 };
 
 static size_t image_size(uint64_t features)
@@ -103,11 +84,8 @@ int act_frame_xstate(act_state *state, size_t *size)
     *size = image_size(features);
     if (*size > state->xstate_size)
         return ENODEV;
-    struct {
-        uint32_t magic, extended_size;
-        uint64_t features;
-        uint32_t size, pad[7];
-    } software = {MAGIC_FIRST, (uint32_t)*size + sizeof(uint32_t), features, (uint32_t)*size, {0}};
+    struct { uint32_t magic, extended_size; uint64_t features; uint32_t size, pad[7]; } software = {
+        MAGIC_FIRST, (uint32_t)*size + sizeof(uint32_t), features, (uint32_t)*size, {0}};
     _Static_assert(sizeof software == HEADER - SOFTWARE_BYTES, "the software bytes");
     memcpy(image + SOFTWARE_BYTES, &software, sizeof software);
     /* A component that is not marked as in use is initialised; for PKRU that would not be the value it has. */
@@ -121,8 +99,7 @@ int act_frame_xstate(act_state *state, size_t *size)
 /* Errors by which an interrupted call says how it wants to be restarted (include/linux/errno.h). */
 enum { RESTART_SYS = -512, RESTART_NO_INTR = -513, RESTART_NO_HAND = -514, RESTART_BLOCK = -516 };
 
-/* restart_syscall would need the restart block, which rt_sigreturn clears: find the number of the call it stands for.
- */
+/* restart_syscall would need the restart block, which rt_sigreturn clears: find the number of the call it stands for. */
 static long restarted_number(int pid, uint64_t rip)
 {
     uint8_t code[7]; /* mov $number, eax; syscall */
@@ -145,8 +122,7 @@ void act_resume_regs(int pid, const act_state *state, struct user_regs_struct *o
             out->rax = (uint64_t)-EINTR;
             return;
         }
-    } else if (result != RESTART_SYS && result != RESTART_NO_INTR && result != RESTART_NO_HAND &&
-               result != RESTART_BLOCK) {
+    } else if (result != RESTART_SYS && result != RESTART_NO_INTR && result != RESTART_NO_HAND && result != RESTART_BLOCK) {
         return;
     }
     out->rax = (uint64_t)number;

@@ -38,21 +38,21 @@ long act_signal_of(int status);
 int act_read(int pid, uint64_t address, void *buffer, size_t size);
 int act_write(int pid, uint64_t address, const void *buffer, size_t size);
 /* Registers that make system call number with up to four arguments, then return to what rsp points at. */
-struct user_regs_struct act_call_regs(const struct user_regs_struct *now, const as_code *code, uint64_t rsp,
-                                      long number, const uint64_t args[4]);
+struct user_regs_struct act_call_regs(const struct user_regs_struct *now, const as_code *code, uint64_t rsp, long number,
+                                      const uint64_t args[4]);
 
 /* act_frame.c: signal frames as the kernel reads them in rt_sigreturn. */
 enum { FRAME_SIZE = 440, FRAME_RDI_OFFSET = 112 };
 void act_frame(void *at, const struct user_regs_struct *regs, uint64_t mask, uint64_t fp_address, const as_code *code);
-/* Turns a register set of NT_X86_XSTATE into the FP part of a frame, in place; size: how long it is, without the magic
- * word after it, which is included in the copy. */
+/* Turns a register set of NT_X86_XSTATE into the FP part of a frame, in place; size: how long it is, without the magic word
+ * after it, which is included in the copy. */
 int act_frame_xstate(act_state *state, size_t *size);
 /* The registers with which a thread has to go on by itself: the kernel's rules for interrupted calls, done by hand. */
 void act_resume_regs(int pid, const act_state *state, struct user_regs_struct *out);
 
 /* act_chain.c: the frames of one call on the stack, and the registers that start it. */
 typedef struct act_call {
-    int clones; /* clone3; else number and args count */
+    int clones;       /* clone3; else number and args count */
     long number;
     uint64_t args[4];
 } act_call;
@@ -70,8 +70,7 @@ int act_build_chain(const as_thread *thread, const act_call *call, act_state *st
 int act_borrow(const as_thread *thread, const act_call *call, as_held *out, as_outcome *how);
 
 /* act_copy.c: a call by a process of ours. events: *child gets the pid of a clone's child. */
-int act_call_in(const as_held *held, long number, const uint64_t args[4], uint64_t deadline_ns, int64_t *result,
-                int *child);
+int act_call_in(const as_held *held, long number, const uint64_t args[4], uint64_t deadline_ns, int64_t *result, int *child);
 /* Waits until a child that came to us by a clone event stands still, and ties its life to ours. */
 int act_adopt(int pid, uint64_t deadline_ns);
 

@@ -1,7 +1,7 @@
 /* The snapshot A: a child that the target makes of itself and never learns of, and its end.
  *
- * A is traced by us with EXITKILL from its first stop on. It starts with every signal blocked and no handler, has exit
- * signal 0 (nobody is told of its end), and stands before exit_group, so whatever lets it run ends it. */
+ * A is traced by us with EXITKILL from its first stop on. It starts with every signal blocked and no handler, has exit signal
+ * 0 (nobody is told of its end), and stands before exit_group, so whatever lets it run ends it. */
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
@@ -43,14 +43,9 @@ int as_freeze(const as_thread *thread, as_held *out, as_outcome *how)
 /* A timer that no stop and no debugger holds up. The kernel's struct sigevent and struct itimerspec. */
 static int limit_lifetime(const as_held *held, uint64_t lifetime_ns, uint64_t deadline_ns)
 {
-    struct {
-        uint64_t value;
-        int32_t signal, notify;
-        uint64_t pad[6];
-    } event = {0, SIGKILL, SIGEV_SIGNAL, {0}};
-    struct {
-        uint64_t interval_s, interval_ns, value_s, value_ns;
-    } time = {0, 0, lifetime_ns / 1000000000u, lifetime_ns % 1000000000u};
+    struct { uint64_t value; int32_t signal, notify; uint64_t pad[6]; } event = {0, SIGKILL, SIGEV_SIGNAL, {0}};
+    struct { uint64_t interval_s, interval_ns, value_s, value_ns; } time = {
+        0, 0, lifetime_ns / 1000000000u, lifetime_ns % 1000000000u};
     uint64_t id_at = held->scratch + sizeof event;
     int32_t id;
     int64_t result;
@@ -77,13 +72,12 @@ int as_shelter(const as_held *held, uint64_t lifetime_ns, uint64_t deadline_ns)
     int error = act_call_in(held, SYS_close_range, close_all, deadline_ns, &result, NULL);
     if (error)
         return error;
-    /* A stopped process in the target's group could bring that group a SIGHUP when its session ends. Not setsid: a
-     * session is a scheduling group of its own (autogroup), in which a copy was seen to wait for a CPU for seconds. */
+    /* A stopped process in the target's group could bring that group a SIGHUP when its session ends. Not setsid: a session
+     * is a scheduling group of its own (autogroup), in which a copy was seen to wait for a CPU for seconds. */
     error = act_call_in(held, SYS_setpgid, none, deadline_ns, &result, NULL);
     if (error)
         return error;
-    /* 1 rather than 0: a core handler behind a pipe ignores 0. Refused where the hard limit is 0 and we have no
-     * privilege. */
+    /* 1 rather than 0: a core handler behind a pipe ignores 0. Refused where the hard limit is 0 and we have no privilege. */
     const struct rlimit no_core = {1, 1};
     prlimit(held->pid, RLIMIT_CORE, &no_core, NULL);
     return limit_lifetime(held, lifetime_ns, deadline_ns);

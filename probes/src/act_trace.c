@@ -1,9 +1,9 @@
 /* ptrace in small, bounded steps.
  *
  * Waiting is polling: a wait for a tracee has no time-out of its own, and a signal handler that would end it belongs to
- * the program we live in. At first the wait only yields, because most stops arrive within microseconds and the target
- * stands still meanwhile; later it sleeps for a small share of the time that has passed, so that it neither disturbs a
- * long clone nor makes it noticeably longer. */
+ * the program we live in. At first the wait only yields, because most stops arrive within microseconds and the target stands
+ * still meanwhile; later it sleeps for a small share of the time that has passed, so that it neither disturbs a long clone
+ * nor makes it noticeably longer. */
 #if defined(__x86_64__)
 #define _GNU_SOURCE
 #include "act_internal.h"
@@ -132,10 +132,7 @@ struct rseq_configuration {
 int act_in_rseq(int tid, uint64_t rip, int *inside)
 {
     struct rseq_configuration rseq = {0};
-    struct {
-        uint32_t version, flags;
-        uint64_t start, length, abort;
-    } section;
+    struct { uint32_t version, flags; uint64_t start, length, abort; } section;
     uint64_t pointer = 0;
     *inside = 0;
     if (ptrace(GET_RSEQ_CONFIGURATION, tid, sizeof rseq, &rseq) <= 0 || !rseq.pointer)
@@ -174,8 +171,8 @@ int act_write(int pid, uint64_t address, const void *buffer, size_t size)
     return put == (ssize_t)size ? 0 : put < 0 ? errno : EFAULT;
 }
 
-struct user_regs_struct act_call_regs(const struct user_regs_struct *now, const as_code *code, uint64_t rsp,
-                                      long number, const uint64_t args[4])
+struct user_regs_struct act_call_regs(const struct user_regs_struct *now, const as_code *code, uint64_t rsp, long number,
+                                      const uint64_t args[4])
 {
     struct user_regs_struct regs = {0};
     regs.cs = now->cs;
@@ -186,7 +183,7 @@ struct user_regs_struct act_call_regs(const struct user_regs_struct *now, const 
     regs.gs = now->gs;
     regs.fs_base = now->fs_base;
     regs.gs_base = now->gs_base;
-    regs.eflags = 0x202;   /* interrupts on, direction up, no single step */
+    regs.eflags = 0x202; /* interrupts on, direction up, no single step */
     regs.orig_rax = ~0ull; /* in no system call: nothing to restart */
     regs.rip = code->syscall_return;
     regs.rsp = rsp;

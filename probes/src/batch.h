@@ -1,6 +1,6 @@
-/* Many small reads at once. Which pages are there is asked for 64 pages at a time, when the first of them is wanted,
- * and remembered for the length of one call: a list of a million elements does not ask a million times, and a few
- * elements far apart do not ask for all that lies between them. */
+/* Many small reads at once. Which pages are there is asked for 64 pages at a time, when the first of them is wanted, and remembered for
+ * the length of one call: a list of a million elements does not ask a million times, and a few elements far apart do not ask for
+ * all that lies between them. */
 #ifndef ALLOCSCOPE_BATCH_H
 #define ALLOCSCOPE_BATCH_H
 

@@ -1,7 +1,7 @@
 /* Where does a row of chunks begin? Told by where the chunks lead: garbage does not arrive at a place that is known. */
+#include "walk.h"
 #include "sorted.h"
 #include "source_private.h"
-#include "walk.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,5 @@
-/* Following many singly linked lists side by side: each round reads the next link of every list that still goes on, all
- * of them in one call. So lists cost as many calls as the longest of them is long, not as many as there are elements.
- */
+/* Following many singly linked lists side by side: each round reads the next link of every list that still goes on, all of them in
+ * one call. So lists cost as many calls as the longest of them is long, not as many as there are elements. */
 #include "batch.h"
 
 #include <errno.h>
@@ -11,8 +10,7 @@ typedef struct follower {
     uint64_t at;
     uint64_t *words;
     size_t count, cap;
-    uint64_t
-        lap_start; /* an element passed, renewed in ever longer laps: who meets it again goes in a circle (Brent) */
+    uint64_t lap_start; /* an element passed, renewed in ever longer laps: who meets it again goes in a circle (Brent) */
     size_t lap;
 } follower;
 
@@ -107,8 +105,7 @@ static int join(const follower *followers, size_t list_count, uint64_t **out, si
     return 0;
 }
 
-int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts,
-             uint8_t *broken)
+int as_chase(as_source *source, const as_list *lists, size_t list_count, uint64_t **out, size_t *counts, uint8_t *broken)
 {
     batch b = {0};
     follower *followers = calloc(list_count + 1, sizeof *followers);

@@ -1,5 +1,5 @@
-/* Holding a heap's memory: read once, in large blocks, and then asked often. Following a free list through it costs no
- * system call any more, and all questions about it are answered as of one moment. */
+/* Holding a heap's memory: read once, in large blocks, and then asked often. Following a free list through it costs no system call
+ * any more, and all questions about it are answered as of one moment. */
 #define _GNU_SOURCE
 #include "runs.h"
 

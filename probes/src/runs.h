@@ -1,5 +1,5 @@
-/* A sorted list of page runs, and questions about overlaps with it. Questions come in nearly ascending order, so each
- * asker keeps a hint: the index of the run it met last. */
+/* A sorted list of page runs, and questions about overlaps with it. Questions come in nearly ascending order, so each asker keeps
+ * a hint: the index of the run it met last. */
 #ifndef ALLOCSCOPE_RUNS_H
 #define ALLOCSCOPE_RUNS_H
 

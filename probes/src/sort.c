@@ -1,5 +1,5 @@
-/* Sorting addresses: free lists can hold millions of them. Byte by byte from the lowest (radix), bytes that are the
- * same everywhere left out; addresses have six bytes that differ at most. */
+/* Sorting addresses: free lists can hold millions of them. Byte by byte from the lowest (radix), bytes that are the same everywhere
+ * left out; addresses have six bytes that differ at most. */
 #include "source.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* Memory of a live process or of spans in memory, behind one interface. Page states come from PAGEMAP_SCAN (Linux 6.7)
- * or, on older kernels, from plain pagemap reads. Facts: Documentation/admin-guide/mm/pagemap.rst. */
+/* Memory of a live process or of spans in memory, behind one interface. Page states come from PAGEMAP_SCAN (Linux 6.7) or, on
+ * older kernels, from plain pagemap reads. Facts: Documentation/admin-guide/mm/pagemap.rst. */
 #define _GNU_SOURCE
 #include "source.h"
 #include "source_private.h"

@@ -65,8 +65,7 @@ struct as_source {
     as_run *runs;
     size_t span_count, run_count;
     struct word_index *words; /* instead of spans; NULL: none */
-    /* what as_hold read: bytes of [held_start, held_end), and for each page whether it was there; the buffer outlives
-     * as_let_go */
+    /* what as_hold read: bytes of [held_start, held_end), and for each page whether it was there; the buffer outlives as_let_go */
     unsigned char *held, *held_pages;
     uint64_t held_start, held_end;
 };

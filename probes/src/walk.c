@@ -201,7 +201,8 @@ static void settle(walker *w, int in_use)
 static uint64_t next_known(const as_region *g, uint64_t address)
 {
     uint64_t best = g->top > address ? g->top : UINT64_MAX;
-    uint64_t found[] = {next_after(g->known, g->known_count, address), next_after(g->tcache, g->tcache_count, address),
+    uint64_t found[] = {next_after(g->known, g->known_count, address),
+                        next_after(g->tcache, g->tcache_count, address),
                         next_after(g->fastbin, g->fastbin_count, address),
                         next_after(g->tcache_struct, g->tcache_struct_count, address)};
     for (size_t i = 0; i < sizeof found / sizeof *found; i++)

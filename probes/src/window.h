@@ -1,5 +1,4 @@
-/* A window on a heap's memory: one block read at a time, only pages that are there; or all of what is held, where it is
- * held. */
+/* A window on a heap's memory: one block read at a time, only pages that are there; or all of what is held, where it is held. */
 #ifndef ALLOCSCOPE_WINDOW_H
 #define ALLOCSCOPE_WINDOW_H
 
