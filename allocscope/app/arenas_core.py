@@ -106,13 +106,13 @@ def _thread_caveats(
     """Without a thread's control block its tcache is not found. gdb 13 writes zeros
     for a whole mapping when one page of it cannot be read, as the guard pages of thread stacks
     from glibc 2.42 on."""
-    if answer.reading.layout.tcache is None:
+    if answer.reading.layout.tcache is None or answer.reading.shaped_count:
         return
     if not threads:
         text = "The core names no threads: chunks in their tcaches count as live."
         yield Caveat("core-without-threads", text, partial=True)
     lost = len(threads) - len(find_tcbs(core, threads))
-    if lost and not answer.reading.shaped_count:
+    if lost:
         text = (
             f"The control blocks of {lost} of {len(threads)} threads are not in the core, or are "
             "zeros there: chunks in their tcaches count as live."
