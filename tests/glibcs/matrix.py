@@ -121,7 +121,8 @@ def row(found: fetch.Tree | fetch.NotFetched, built: Path, seeds: int) -> tuple[
     stress = told(stress_readings(found, built, seeds))
     fixtures = told(fixture_readings(found, built)) if found.machine == "amd64" else []
     layouts = sorted({reading.layout or "none" for reading in stress + fixtures})
-    print(f"  stress {exact(stress)} exact, fixtures {exact(fixtures)} exact", flush=True)
+    also = f", fixtures {exact(fixtures)} exact" if fixtures else ""
+    print(f"  stress {exact(stress)} exact{also}", flush=True)
     cells = [found.version, machine, found.suite, f"`{found.package_version}`", " ".join(layouts)]
     cells += [exact(stress), exact(fixtures) if fixtures else "not run"]
     return f"| {' | '.join(cells)} |", not any(r.differences for r in stress + fixtures)
