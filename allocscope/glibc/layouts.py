@@ -369,7 +369,7 @@ RELEASES = (
         TCACHE_6,
         PAR_6,
         "",
-        ((X86_64, "2.44 (run)"), (I386, "2.44 (run)"), (AARCH64, "2.44 (core)")),
+        ((X86_64, "2.44 (run)"), (I386, "2.44 (run)"), (AARCH64, "2.44 (core; P5 fits it too)")),
     ),
 )
 

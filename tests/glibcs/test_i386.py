@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from allocscope import observe
+from allocscope.parse import elf, symbols
 from glibcs import fetch, programs
 
 
@@ -29,6 +31,18 @@ def test_every_thread_tells_of_its_arena_and_its_tcache(running):
     assert all(thread.arena_index is not None for thread in report.data.threads)
     assert all(thread.tcache_address for thread in report.data.threads)
     assert "tcaches-by-shape" not in [caveat.code for caveat in report.caveats]
+
+
+def test_who_serves_malloc_is_told(running):
+    assert observe(running).allocator.name == "glibc"
+    path = fetch.tree("bookworm", machine="i386").libraries / "libc.so.6"
+    content = path.read_bytes()
+    image = elf.from_file(lambda at, size: content[at : at + size])
+    with path.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".dynsym")
+        [malloc] = table.get_symbol_by_name("malloc")
+    assert symbols.exported(image, b"malloc") == malloc["st_value"]
+    assert symbols.exported(image, b"mi_malloc") is None
 
 
 @pytest.mark.parametrize(
