@@ -80,8 +80,9 @@ static void copy_runs(as_source *s, const run_list *list)
 int as_hold(as_source *s, uint64_t start, uint64_t end)
 {
     run_list list;
-    start &= ~(PAGE - 1);
-    end = (end + PAGE - 1) & ~(PAGE - 1);
+    const uint64_t within = s->state_page - 1; /* states are told of this machine's pages, which may be larger */
+    start &= ~within;
+    end = (end + within) & ~within;
     as_let_go(s);
     if (end - start > AS_HOLD_MAX)
         return E2BIG;
