@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from allocscope.app.target import Target, find_malloc, libc_of
 from allocscope.glibc.locate import Located
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
@@ -57,20 +56,6 @@ def _safe_linking_by_version(version: str | None) -> bool:
     return number is None or number >= SAFE_LINKING_SINCE
 
 
-def _parked_sizes(memory: NativeMemory, reading: HeapReading) -> dict[int, tuple[int, int]]:
-    """How many chunks each thread's tcache holds, and their bytes."""
-    by_tid = reading.parked.by_tid
-    word = memory.abi.word_bytes
-    sizes = iter(memory.read_each([chunk + word for tid in by_tid for chunk in by_tid[tid]], word))
-    return {
-        tid: (
-            len(chunks),
-            sum(int.from_bytes(next(sizes) or b"", "little") & ~7 for _ in chunks),
-        )
-        for tid, chunks in by_tid.items()
-    }
-
-
 def read(
     memory: NativeMemory,
     target: Target,
@@ -89,7 +74,7 @@ def read(
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
     located, image = found or find_malloc(memory, target)
-    memory.abi = dataclasses.replace(memory.abi, alignment=located.layout.abi.alignment)
+    memory.abi = replace(memory.abi, alignment=located.layout.abi.alignment)
     subject = Subject(
         memory=memory,
         walker=memory,
@@ -108,7 +93,7 @@ def read(
         frozen=recorded or sort == FROZEN,
     )
     resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
-    return HeapAnswer(reading, image, sort, resident, _parked_sizes(memory, reading))
+    return HeapAnswer(reading, image, sort, resident, reading.parked.sizes(memory))
 
 
 def present(

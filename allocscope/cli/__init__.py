@@ -21,8 +21,13 @@ times while the modules load, and find none."""
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``allocscope`` command; ends the process with the exit status."""
     gc.set_threshold(COLLECT_AFTER)
-    from allocscope.cli.group import run
+    from allocscope.cli import plain
 
-    status = run(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    status = plain.answer(words)
+    if status is None:
+        from allocscope.cli.group import run
+
+        status = run(words)
     gc.freeze()  # nothing of what is left needs to be looked through on the way out
     sys.exit(status)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+INTERRUPTED = 130
+"""Ended by Ctrl-C."""
 WORST_FIRST = (10, 7, 4, 8, 9, 5, 3, 6, 0)
 
 

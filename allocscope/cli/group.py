@@ -16,12 +16,12 @@ from typing import Any
 
 import click
 
+from allocscope.cli.exits import INTERRUPTED
 from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
 VERBS = ("arenas", "ask", "diff", "doctor", "record", "repro", "trim")
-INTERRUPTED = 130
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
     "This is a defect of allocscope: please report it, with the output of the same command with "

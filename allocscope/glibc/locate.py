@@ -100,7 +100,9 @@ def _candidates(
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
     state_layouts = states_of(abi)
     for start, data in areas:
-        for address in self_linked(start, data, abi):
+        linked = set(self_linked(start, data, abi))
+        last_of_series = sorted(a for a in linked if a + abi.header_bytes not in linked)  # bin 127
+        for address in last_of_series:
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
                 if (

@@ -2,34 +2,58 @@
 own chunks.
 
 Tcaches are followed once for all arenas, because a thread may park chunks of any arena; fastbins
-arena by arena, while its memory is held. Whether links are mangled (safe-linking) is read from the
-lists: with the wrong reading a list does not end after the number of elements that its counter
-tells.
+arena by arena, through its headers where they are long. Whether links are mangled (safe-linking) is
+read from the lists: with the wrong reading a list does not end after the number of elements that
+its counter tells.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from allocscope.glibc.abi import Abi
 from allocscope.glibc.layouts import StateLayout
 from allocscope.glibc.protocols import Memory
-from allocscope.glibc.states import ArenaState
+from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
 from allocscope.glibc.threads import Tcache
 from allocscope.immutable import immutable
+
+SMALL_BINS = 64
+"""A tcache's bins for one chunk size each (TCACHE_SMALL_BINS in malloc.c; 2.42 put larger ones
+behind them)."""
 
 
 @immutable
 class Parked:
     """What lies in tcaches: addresses of the parked chunks and of the tcaches' own, each sorted.
-    ``broken``: lists that did not end as they should. ``by_tid``: each thread's parked chunks."""
+    ``broken``: lists that did not end as they should. ``lists``: thread, number of the bin, and the
+    chunks in it."""
 
     chunks: array[int]
     structs: array[int]
     broken: tuple[str, ...]
-    by_tid: dict[int, tuple[int, ...]]
+    lists: tuple[tuple[int, int, tuple[int, ...]], ...]
+
+    def of(self, tid: int) -> Iterable[int]:
+        """One thread's parked chunks."""
+        return (chunk for owner, _, chunks in self.lists if owner == tid for chunk in chunks)
+
+    def sizes(self, memory: Memory) -> dict[int, tuple[int, int]]:
+        """How many chunks each thread has parked, and their bytes. Chunks in one of the first
+        SMALL_BINS are equally large; in the others each is asked."""
+        asked = [chunks[:1] if i < SMALL_BINS else chunks for _, i, chunks in self.lists]
+        word = memory.abi.word_bytes
+        places = [chunk + word for chunks in asked for chunk in chunks]
+        words = iter(memory.read_each(places, word))
+        sums: dict[int, tuple[int, int]] = {}
+        for (tid, _, chunks), part in zip(self.lists, asked, strict=True):
+            read = sum(int.from_bytes(next(words) or b"", "little") & ~CHUNK_FLAGS for _ in part)
+            size = read * len(chunks) // max(1, len(part))
+            count, total = sums.get(tid, (0, 0))
+            sums[tid] = (count + len(chunks), total + size)
+        return sums
 
 
 @immutable
@@ -84,7 +108,7 @@ def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
     """Follows every bin of every tcache."""
     broken: list[str] = []
     parked: list[int] = []
-    by_tid: dict[int, tuple[int, ...]] = {}
+    by_bin: list[tuple[int, int, tuple[int, ...]]] = []
     wanted = [(t, i) for t in tcaches for i, head in enumerate(t.heads) if head]
     fullest = max((t.counts[i] for t, i in wanted), default=0)
     lists = memory.chase(
@@ -93,11 +117,11 @@ def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
     for (tcache, i), (found, whole) in zip(wanted, lists, strict=True):
         if not whole or len(found) != tcache.counts[i]:
             broken.append(f"tcache bin {i} of thread {tcache.tid}")
-        chunks = [pointer - memory.abi.header_bytes for pointer in found]
+        chunks = tuple(pointer - memory.abi.header_bytes for pointer in found)
         parked += chunks
-        by_tid[tcache.tid] = by_tid.get(tcache.tid, ()) + tuple(chunks)
+        by_bin.append((tcache.tid, i, chunks))
     structs = array("Q", sorted(t.chunk for t in tcaches))
-    return Parked(array("Q", sorted(parked)), structs, tuple(broken), by_tid)
+    return Parked(array("Q", sorted(parked)), structs, tuple(broken), tuple(by_bin))
 
 
 def fast_chunks(

@@ -10,7 +10,6 @@ a remainder.
 
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -21,7 +20,7 @@ from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
 MAX_PIECES = 4096
@@ -131,20 +130,31 @@ def _walk(
     return around.walker.walk(region)
 
 
-def span_to_hold(
+def rows_of(
     around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
-) -> tuple[int, int]:
-    """The memory of an arena, where it is one piece: worth reading at once. ``(0, 0)`` else."""
-    if len(heaps) == 1:
-        return heaps[0].start, heaps[0].start + heaps[0].size
+) -> list[tuple[int, int]]:
+    """Where an arena's rows of chunks lie, as far as that is known before the walk: first chunk and
+    limit of each."""
+    if heaps:
+        return [(_first_chunk(around, arena, heap), heap.start + heap.size) for heap in heaps]
     base = around.par.sbrk_base
-    extent = around.extent(base) if base and not heaps else None
+    extent = around.extent(base) if base else None
     if extent is None or not extent[0] <= arena.top < extent[1]:
-        return 0, 0
-    return base, _brk_limit(around, arena, extent)
+        return []
+    return [(around.abi.first_chunk(base), _brk_limit(around, arena, extent))]
 
 
 # ---- thread arenas ----
+
+
+def _header_bytes(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
+    """What stands at a heap's beginning: its own header, and the arena's in the first one."""
+    holds_arena = heap.start == heap_of(arena.address, around.abi)
+    return around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
+
+
+def _first_chunk(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
+    return around.abi.first_chunk(heap.start + _header_bytes(around, arena, heap))
 
 
 def thread_pieces(
@@ -153,9 +163,8 @@ def thread_pieces(
     """Walks every heap of a thread arena."""
     pieces = []
     for heap in heaps:
-        holds_arena = heap.start == heap_of(arena.address, around.abi)
-        header = around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
-        first = around.abi.first_chunk(heap.start + header)
+        header = _header_bytes(around, arena, heap)
+        first = _first_chunk(around, arena, heap)
         limit = heap.start + heap.size
         tally = _walk(
             around,
@@ -247,7 +256,7 @@ def _rows(
         more = tally.stop_reason == STOP_FENCEPOST
         end = tally.stopped_at if more else limit
         if more or pieces:
-            tally = dataclasses.replace(tally, pages=_own_pages(around, pieces, start, end))
+            tally = replace(tally, pages=_own_pages(around, pieces, start, end))
         pieces.append(
             Piece(
                 start=start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
@@ -27,9 +27,10 @@ class Memory(Protocol):
     def read_each(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
         """``size`` bytes at each address; None where that failed."""
 
-    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
-        """Reads ``[start, end)`` once, and within the block answers all questions about it from
-        that; without effect where the range is too long to be held."""
+    def keeping(self, rows: Iterable[tuple[int, int]], top: int) -> AbstractContextManager[None]:
+        """Reads rows of chunks, each from its first chunk to its limit, and keeps the headers:
+        within the block lists through them are followed, and these rows walked, without reading
+        them again. As far as there is room and chunks make sense; ``top`` ends a row."""
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         """The present pages of ``[start, end)`` as ascending ``(start, end)`` pairs."""

@@ -7,7 +7,6 @@ again, in rounds, as long as that gains anything and there is time; what still d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from allocscope.errors import MemoryGap
@@ -28,7 +27,7 @@ from allocscope.glibc.pieces import (
     Surroundings,
     Trim,
     main_pieces,
-    span_to_hold,
+    rows_of,
     thread_pieces,
 )
 from allocscope.glibc.protocols import Memory, Walker
@@ -45,12 +44,14 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 
 MAX_ROUNDS = 5
 FEW = 256
-"""Fastbins that are longer are followed with the arena's memory held: then a link costs no system
-call, but the walk goes through memory that is not in the processor's caches."""
+BYTES_FOR_A_LINK = 1 << 16
+"""Fastbins longer than FEW, or than one link for so many bytes of their arena, are followed through
+the arena's headers, kept from one reading: then a link costs no system call. A system call takes
+three microseconds for one link of each list; keeping takes as long as there are many chunks."""
 
 
 @immutable
@@ -196,18 +197,19 @@ class _Reader:
         self, memory: Memory, walker: Walker, now: _Round, index: int, arena: ArenaState
     ) -> ArenaReading:
         """One arena's chunks."""
-        around = dataclasses.replace(now.around, memory=memory, walker=walker)
+        around = replace(now.around, memory=memory, walker=walker)
         heaps: tuple[HeapInfo, ...] = ()
         problems: tuple[str, ...] = ()
         pieces = []
         try:
             if index:
                 heaps = tuple(read_heaps(memory, arena))
-            fast, whole = fast_chunks(memory, arena, now.safe_linking, FEW)
+            few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
+            fast, whole = fast_chunks(memory, arena, now.safe_linking, few)
             with contextlib.ExitStack() as stack:
                 if not whole:
-                    span = span_to_hold(around, arena, heaps)
-                    stack.enter_context(memory.hold(*span))
+                    rows = rows_of(around, arena, heaps)
+                    stack.enter_context(memory.keeping(rows, arena.top))
                     fast, whole = fast_chunks(memory, arena, now.safe_linking)
                 known = known_chunks(arena, self.layout.state)
                 marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
@@ -279,8 +281,7 @@ def read_heap(
         if frozen or not left or not gained or rounds >= max_rounds or expired():
             break
     arenas = tuple(
-        dataclasses.replace(best[arena.address], index=index)
-        for index, arena in enumerate(now.arenas)
+        replace(best[arena.address], index=index) for index, arena in enumerate(now.arenas)
     )
     par = now.around.par
     owned = [(piece.start, piece.end) for item in arenas for piece in item.pieces]

@@ -8,7 +8,6 @@ two are asked.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
@@ -18,7 +17,7 @@ from allocscope.glibc.pieces import Piece
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, read_state
 from allocscope.glibc.threads import Tcache
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.walk import STOP_BROKEN_TOP, STOP_DAMAGE, STOP_DEADLINE
 
 _MASK64 = (1 << 64) - 1
@@ -71,7 +70,7 @@ def chunks_in_motion(
         if new is not None and new.raw == old.raw and new.address == old.address:
             continue
         moved.add(old.chunk)
-        moved.update(parked.by_tid.get(old.tid, ()))
+        moved.update(parked.of(old.tid))
         if new is not None:
             now[old.tid] = new
     for new in now.values():
@@ -90,7 +89,7 @@ def check(
     """The reading with its problems. ``moved``: chunks of tcaches that changed; None for memory
     that cannot change."""
     if reading.cut_short:
-        return dataclasses.replace(reading, problems=("the deadline came before its end",))
+        return replace(reading, problems=("the deadline came before its end",))
     tallies = [piece.tally for piece in reading.pieces]
     changed = moved is not None and (
         _header_changed(memory, reading.state, layout)
@@ -110,7 +109,7 @@ def check(
         "a cached chunk is not on the chain of chunks": any(t.missed_mark_count for t in tallies),
     }
     problems = reading.problems + tuple(text for text, holds in found.items() if holds)
-    return dataclasses.replace(reading, changed=changed, problems=problems)
+    return replace(reading, changed=changed, problems=problems)
 
 
 def _header_changed(memory: Memory, before: ArenaState, layout: StateLayout) -> bool:

@@ -1,4 +1,4 @@
-"""What travels between the rooms: frozen, slotted dataclasses without behaviour beyond derived
+"""What travels between the rooms: immutable value classes without behaviour beyond derived
 properties.
 
 Units are in the names (``_bytes``, ``_count``, ``_ns``, ``_ratio``, ``_pages``); addresses are

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from allocscope.immutable import immutable
-from allocscope.model.glibc_says import GlibcSays
+
+if TYPE_CHECKING:
+    from allocscope.model.glibc_says import GlibcSays
 
 
 @immutable

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 
@@ -52,7 +50,7 @@ class ArenaGrowth:
     """One arena; an index is None on the side that has no such arena. Arenas are matched by
     address, of different processes by index."""
 
-    address: int = dataclasses.field(metadata=HEX)
+    address: int = field(metadata=HEX)
     index_before: int | None
     index_after: int | None
     growth: Growth

@@ -1,4 +1,4 @@
-"""How a dataclass says that a number is an address: ``dataclasses.field(metadata=HEX)``."""
+"""How a value class says that a number is an address: ``field(metadata=HEX)``."""
 
 from __future__ import annotations
 

@@ -9,10 +9,9 @@ nothing computed as a remainder::
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 if TYPE_CHECKING:
@@ -82,8 +81,8 @@ class Heap:
     ``[start, end)`` is what the arena may use now; ``reserved_bytes`` is the address space set
     aside for it."""
 
-    start: int = dataclasses.field(metadata=HEX)
-    end: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    end: int = field(metadata=HEX)
     reserved_bytes: int
     resident_bytes: int
     swapped_bytes: int | None
@@ -101,7 +100,7 @@ class Arena:
     """One malloc arena. ``index`` is glibc's heap nr: ring order, 0 = main, 1 = newest."""
 
     index: int
-    address: int = dataclasses.field(metadata=HEX)
+    address: int = field(metadata=HEX)
     is_main: bool
     attached_threads: int | None
     locked: bool
@@ -147,7 +146,7 @@ class ThreadCache:
     tid: int
     name: str
     arena_index: int | None
-    tcache_address: int | None = dataclasses.field(metadata=HEX)
+    tcache_address: int | None = field(metadata=HEX)
     tcache_count: int
     tcache_bytes: int
 

@@ -3,9 +3,7 @@ content. It is meant to be sent to somebody."""
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 
@@ -17,12 +15,12 @@ class Words:
     in ``numbers``), pointer (to ``offset`` within ``target``), empty bin (two words, both 16 bytes
     before themselves), absent (the page is not there), other (anything else: not told)."""
 
-    at: int = dataclasses.field(metadata=HEX)
+    at: int = field(metadata=HEX)
     count: int
     kind: str
     numbers: tuple[int, ...] = ()
     target: str | None = None
-    offset: int | None = dataclasses.field(default=None, metadata=HEX)
+    offset: int | None = field(default=None, metadata=HEX)
 
 
 @immutable
@@ -32,7 +30,7 @@ class Rule:
 
     name: str
     held: bool
-    at: int | None = dataclasses.field(default=None, metadata=HEX)
+    at: int | None = field(default=None, metadata=HEX)
     found: str = ""
 
 
@@ -44,8 +42,8 @@ class RowReport:
     layout: str
     versions: tuple[str, ...]
     fits: bool
-    main_arena: int | None = dataclasses.field(metadata=HEX)
-    mp: int | None = dataclasses.field(metadata=HEX)
+    main_arena: int | None = field(metadata=HEX)
+    mp: int | None = field(metadata=HEX)
     rules: tuple[Rule, ...]
 
 
@@ -54,7 +52,7 @@ class MappedPart:
     """One mapping of the library; ``at`` from where it begins in memory. ``from_file`` is false for
     the anonymous memory behind its data (.bss)."""
 
-    at: int = dataclasses.field(metadata=HEX)
+    at: int = field(metadata=HEX)
     size_bytes: int
     permissions: str
     from_file: bool

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 
@@ -13,8 +11,8 @@ class Mapping:
     """One line of /proc/PID/maps: ``[start, end)``; ``path`` is "" for anonymous memory, as the
     kernel prints it otherwise."""
 
-    start: int = dataclasses.field(metadata=HEX)
-    end: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    end: int = field(metadata=HEX)
     perms: str
     offset: int
     device: str
@@ -186,10 +184,10 @@ class AuxVector:
     a static program; ``phdr``, ``phnum``: the program headers of the executable in memory;
     ``secure``: set-id or similar, so that glibc ignored its environment."""
 
-    base: int = dataclasses.field(metadata=HEX)
-    phdr: int = dataclasses.field(metadata=HEX)
+    base: int = field(metadata=HEX)
+    phdr: int = field(metadata=HEX)
     phnum: int
-    entry: int = dataclasses.field(metadata=HEX)
+    entry: int = field(metadata=HEX)
     page_bytes: int
     secure: bool
 

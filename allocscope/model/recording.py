@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import Mapping, Process, SmapsEntry
@@ -16,7 +14,7 @@ class RecordedThread:
 
     tid: int
     name: str
-    thread_pointer: int = dataclasses.field(metadata=HEX)
+    thread_pointer: int = field(metadata=HEX)
 
 
 @immutable

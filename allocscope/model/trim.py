@@ -6,9 +6,7 @@ always measured as the fall of those; ``forecast`` is always computed beforehand
 
 from __future__ import annotations
 
-import dataclasses
-
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 
 
@@ -34,7 +32,7 @@ class ArenaForecast:
     calls that glibc will make for it, also where nothing is resident any more."""
 
     index: int
-    address: int = dataclasses.field(metadata=HEX)
+    address: int = field(metadata=HEX)
     is_main: bool
     bytes: int
     resident_bytes: int

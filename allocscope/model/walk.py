@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
-from allocscope.immutable import immutable
+from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
 from allocscope.model.heap import SizeClass
 
@@ -25,11 +24,11 @@ class Region:
     """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h.
     Address lists are sorted."""
 
-    start: int = dataclasses.field(metadata=HEX)
-    first: int = dataclasses.field(metadata=HEX)
-    limit: int = dataclasses.field(metadata=HEX)
-    map_end: int = dataclasses.field(metadata=HEX)
-    top: int = dataclasses.field(metadata=HEX)
+    start: int = field(metadata=HEX)
+    first: int = field(metadata=HEX)
+    limit: int = field(metadata=HEX)
+    map_end: int = field(metadata=HEX)
+    top: int = field(metadata=HEX)
     trim_unit: int
     trim_pad: int
     merge_fastbins: bool
@@ -95,11 +94,11 @@ class Tally:
     missed_mark_count: int
     cut_at_top_count: int
     damage_count: int
-    first_damage: int = dataclasses.field(metadata=HEX)
-    stopped_at: int = dataclasses.field(metadata=HEX)
+    first_damage: int = field(metadata=HEX)
+    stopped_at: int = field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
-    words: Words | None = dataclasses.field(default=None, compare=False, repr=False)
+    words: Words | None = field(default=None, compare=False, repr=False)
 
     @property
     def row_resident_bytes(self) -> int:

@@ -13,10 +13,8 @@ import contextlib
 import errno
 import functools
 import os
-import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from allocscope.closing import Closing
@@ -53,21 +51,6 @@ def failure(code: int, label: str, doing: str) -> AllocscopeError:
     return InternalError(f"{doing} of {label} failed: {text}")
 
 
-class HoldBudget:
-    """How much memory may be held at once, over all sources that share this. A source keeps what it
-    took, because its buffer does."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._left = limit_bytes
-        self._lock = threading.Lock()
-
-    def take(self, size_bytes: int) -> bool:
-        with self._lock:
-            granted = size_bytes <= self._left
-            self._left -= size_bytes if granted else 0
-            return granted
-
-
 class NativeMemory(Closing):
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
@@ -81,8 +64,6 @@ class NativeMemory(Closing):
         self.label = label
         self.deadline_ns = 0
         self.keeps_words = False
-        self._budget = HoldBudget(int(lib.AS_HOLD_MAX))
-        self._buffer_bytes = 0
         self._abi = WIDE
 
     @property
@@ -131,22 +112,15 @@ class NativeMemory(Closing):
         view = ffi.buffer(data, count * size)
         return [view[i * size : (i + 1) * size] if ok[i] else None for i in range(count)]
 
-    def hold(self, start: int, end: int) -> AbstractContextManager[None]:
-        return self._holding(start, end)
-
     @contextlib.contextmanager
-    def _holding(self, start: int, end: int) -> Iterator[None]:
-        start, end = _within(start), _within(end)
-        more_bytes = max(0, end - start - self._buffer_bytes)
-        if start < end and self._budget.take(more_bytes):
-            self._buffer_bytes += more_bytes
-            code = lib.as_hold(self._source, start, end)
-            if code != errno.E2BIG:  # by its first and last page it may be too long
-                self._check(code, "reading the heap")
+    def keeping(self, rows: Iterable[tuple[int, int]], top: int) -> Iterator[None]:
         try:
+            for first, limit in rows:
+                code = lib.as_keep_headers(self._source, _within(first), _within(limit), top)
+                self._check(code, "reading the heap")
             yield
         finally:
-            lib.as_let_go(self._source)
+            lib.as_forget_headers(self._source)
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
@@ -302,17 +276,7 @@ def _words(native: Any) -> Words:
     return Words(pages, copy(native.words, native.word_count * ffi.sizeof("uint64_t")))
 
 
-_CLASS_FIELDS = (
-    "live_count",
-    "live_bytes",
-    "tcache_count",
-    "tcache_bytes",
-    "fastbin_count",
-    "fastbin_bytes",
-    "bin_count",
-    "bin_bytes",
-    "pages_held",
-)
+_CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
 _OWN_FIELDS = frozenset({"pages", "classes", "words"})
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
@@ -330,9 +294,9 @@ def _tally(tally: Any, classes: Any, abi: Abi, words: Words | None = None) -> Ta
     for index in range(lib.AS_CLASSES):
         if data[index * size : (index + 1) * size] != nothing:
             row = classes[index]
+            figures = [getattr(row, name) for name in _CLASS_FIELDS]
             low, beyond = _class_bounds(index)
-            figures = {name: getattr(row, name) for name in _CLASS_FIELDS}
-            rows.append(SizeClass(min_bytes=low, max_bytes=beyond - abi.alignment, **figures))
+            rows.append(SizeClass(low, beyond - abi.alignment, *figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},

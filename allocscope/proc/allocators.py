@@ -26,21 +26,21 @@ from allocscope.proc import procfs
 from allocscope.proc.mapped import open_mapped_file
 
 _LIBRARIES = (
-    ("jemalloc", re.compile(r"/libjemalloc[^/]*\.so")),
-    ("tcmalloc", re.compile(r"/libtcmalloc[^/]*\.so")),
-    ("mimalloc", re.compile(r"/libmimalloc[^/]*\.so")),
-    ("snmalloc", re.compile(r"/libsnmalloc[^/]*\.so")),
-    ("hardened_malloc", re.compile(r"/libhardened_malloc[^/]*\.so")),
-    ("libc_malloc_debug", re.compile(r"/libc_malloc_debug\.so")),
-    ("tbbmalloc", re.compile(r"/libtbbmalloc[^/]*\.so")),
-    ("scudo", re.compile(r"/lib(clang_rt\.)?scudo[^/]*\.so")),
-    ("rpmalloc", re.compile(r"/librpmalloc[^/]*\.so")),
-    ("hoard", re.compile(r"/libhoard[^/]*\.so")),
-    ("mesh", re.compile(r"/libmesh[^/]*\.so")),
-    ("AddressSanitizer", re.compile(r"/lib(clang_rt\.)?asan[^/]*\.so")),
-    ("valgrind", re.compile(r"/vgpreload_[^/]*\.so")),
+    ("jemalloc", ("libjemalloc",)),
+    ("tcmalloc", ("libtcmalloc",)),
+    ("mimalloc", ("libmimalloc",)),
+    ("snmalloc", ("libsnmalloc",)),
+    ("hardened_malloc", ("libhardened_malloc",)),
+    ("libc_malloc_debug", ("libc_malloc_debug.so",)),
+    ("tbbmalloc", ("libtbbmalloc",)),
+    ("scudo", ("libscudo", "libclang_rt.scudo")),
+    ("rpmalloc", ("librpmalloc",)),
+    ("hoard", ("libhoard",)),
+    ("mesh", ("libmesh",)),
+    ("AddressSanitizer", ("libasan", "libclang_rt.asan")),
+    ("valgrind", ("vgpreload_",)),
 )
-"""File names of allocators, and of tools that put themselves in front of malloc."""
+"""How the file names of allocators begin, and of tools that put themselves in front of malloc."""
 
 _MARKS = (
     (b"mallctl", "jemalloc"),
@@ -99,7 +99,7 @@ def mapped_allocators(pid: int, mappings: tuple[Mapping, ...]) -> tuple[MappedAl
     evidence; empty where there is none. Raises NoSuchProcess and PermissionRefused."""
     scope = _Scope(pid, mappings)
     server, evidence = scope.server()
-    names = {path: name for path in scope.files for name, known in _LIBRARIES if known.search(path)}
+    names = {path: name for path in scope.files for name in _names_of(path)}
     if server is not None and not _LIBC.search(server.path):
         names.setdefault(server.path, server.mark or os.path.basename(server.path))
     found = [
@@ -112,9 +112,12 @@ def mapped_allocators(pid: int, mappings: tuple[Mapping, ...]) -> tuple[MappedAl
 def named(paths: Iterable[str]) -> tuple[str, ...]:
     """The allocators that go by the names of these libraries; whether one serves malloc is not
     looked at."""
-    return tuple(
-        dict.fromkeys(n for path in paths for n, known in _LIBRARIES if known.search(path))
-    )
+    return tuple(dict.fromkeys(name for path in paths for name in _names_of(path)))
+
+
+def _names_of(path: str) -> list[str]:
+    file = path.rpartition("/")[2]
+    return [name for name, known in _LIBRARIES if file.startswith(known) and ".so" in file]
 
 
 class _Scope:

@@ -54,7 +54,6 @@ class ProcessMemory(NativeMemory):
     def _twin(self) -> ProcessMemory:
         twin = ProcessMemory(self._pid, use_pagemap_scan=self._use_pagemap_scan)
         twin.deadline_ns = self.deadline_ns
-        twin._budget = self._budget
         twin.keeps_words = self.keeps_words
         twin.abi = self.abi
         return twin

@@ -9,13 +9,13 @@ class, because a process may have a thousand arenas.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from allocscope.immutable import fields_of, names_of
 from allocscope.model.asked import AskedArena, AskedData
 from allocscope.model.failure import Failure
 from allocscope.model.heap import Arena, ArenasData, Figures, Mmapped
@@ -50,7 +50,7 @@ def envelope(report: Report[Any], schema: str, captured_at: float) -> Object:
 def envelope_of_failure(failure: Failure, schema: str, captured_at: float) -> Object:
     """The envelope of a target that gave no answer: ``data`` is null and ``error`` says why."""
     answer = wrap(schema, captured_at, data=None)
-    answer["process"] = dict.fromkeys((f.name for f in dataclasses.fields(Process)), None)
+    answer["process"] = dict.fromkeys(names_of(Process), None)
     answer["process"]["pid"] = failure.pid
     answer["process"]["comm"] = plain(failure.comm) or None
     answer["error"] = {
@@ -153,9 +153,7 @@ def _asked(data: AskedData) -> Object:
     return answer
 
 
-_ASKED_FIGURES = tuple(
-    f.name for f in dataclasses.fields(AskedArena) if f.name not in ("index", "heap_count")
-)
+_ASKED_FIGURES = tuple(name for name in names_of(AskedArena) if name not in ("index", "heap_count"))
 
 
 def _asked_arena(arena: AskedArena) -> Object:
@@ -189,9 +187,7 @@ _SPECIAL: dict[type, Callable[[Any], Object]] = {
 
 @functools.cache
 def _fields(kind: type) -> tuple[tuple[str, bool], ...]:
-    if not dataclasses.is_dataclass(kind):
-        raise TypeError(f"{kind.__name__} has no place in JSON")
-    return tuple((f.name, bool(f.metadata.get("hex"))) for f in dataclasses.fields(kind))
+    return tuple((name, bool(f.metadata.get("hex"))) for name, f in fields_of(kind).items())
 
 
 def _valid_text(text: str) -> str:

@@ -57,12 +57,6 @@ void as_source_without_scan(as_source *source);
 int as_runs(as_source *source, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume);
 int as_residency_of(as_source *source, uint64_t start, uint64_t end, as_residency *out);
 
-/* Reads the pages of [start, end) that are there, once: until as_let_go, whatever is asked of that range is answered from what was read
- * then. E2BIG when the range is longer than AS_HOLD_MAX. */
-enum { AS_HOLD_MAX = 67108864 };
-int as_hold(as_source *source, uint64_t start, uint64_t end);
-void as_let_go(as_source *source);
-
 /* Reads exactly size bytes. ENODATA: some page of it is not there (or swapped out, or a guard page) and was left alone. */
 int as_read(as_source *source, uint64_t address, void *buffer, size_t size);
 /* count reads of size bytes each, at addresses[i], to buffer + i * size; ok[i] tells whether it succeeded. */

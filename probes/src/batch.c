@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "batch.h"
+#include "headers.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -91,10 +92,13 @@ int batch_read(batch *b, const uint64_t *addresses, size_t count, size_t size, v
     memset(ok, !size, count);
     for (size_t i = 0; size && i < count; i++) {
         int there = 0, error = 0;
-        if (as_holds(b->source, addresses[i]) && addresses[i] + size <= b->source->held_end)
-            ok[i] = !as_read_held(b->source, addresses[i], (unsigned char *)buffer + i * size, size);
-        else
+        uint64_t word;
+        if (size == sizeof word && headers_word(b->source->headers, addresses[i], &word)) {
+            memcpy((unsigned char *)buffer + i * size, &word, size);
+            ok[i] = 1;
+        } else {
             error = range_there(b, addresses[i], size, &there);
+        }
         if (error)
             return error;
         if (there && b->source->pid < 0)

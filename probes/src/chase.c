@@ -78,7 +78,6 @@ static int follow(batch *b, const as_list *lists, size_t list_count, follower *f
             error = keep(&followers[i]);
             uint64_t value = as_word(shape, (const unsigned char *)r->values, k);
             followers[i].at = lists[i].mangled ? value ^ (r->links[k] >> 12) : value;
-            as_prefetch_held(b->source, followers[i].at + (uint64_t)lists[i].link_offset);
             r->active[going++] = i;
         }
         if (error)

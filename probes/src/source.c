@@ -276,7 +276,7 @@ void as_source_close(as_source *s)
         return;
     if (s->pagemap >= 0)
         close(s->pagemap);
-    as_hold_free(s);
+    headers_free(s->headers);
     as_word_index_free(s->words);
     free(s->spans);
     free(s->runs);
@@ -351,8 +351,6 @@ int as_read(as_source *s, uint64_t address, void *buffer, size_t size)
         return ENODATA;
     if (!size)
         return 0;
-    if (as_holds(s, address) && end <= s->held_end)
-        return as_read_held(s, address, buffer, size);
     while (at < end) {
         size_t count;
         uint64_t resume;

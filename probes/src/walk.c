@@ -2,6 +2,7 @@
  * header has been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
+#include "headers.h"
 #include "sorted.h"
 #include "trim_rule.h"
 #include "window.h"
@@ -10,9 +11,6 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
-
-/* How far ahead memory is asked for: held memory is cold when the walk comes by. */
-enum { PREFETCH_BYTES = 2048, LINE_BYTES = 64 };
 
 enum { PREV_INUSE = 1, FLAG_BITS = 7 };
 
@@ -310,14 +308,20 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
 static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
 {
     const as_region *g = w->region;
-    const uint64_t with_links = as_min_chunk(s);
     window *win = &w->window;
-    uint64_t at = g->first, ahead = 0;
+    uint64_t at = g->first;
+    header_cursor kept = headers_from(win->source->headers, at);
     if (at >= g->limit) {
         stop(w, at, AS_STOP_LIMIT);
         return 0;
     }
     while (at) {
+        int links_there;
+        const uint64_t *words = headers_take(&kept, at, &links_there);
+        if (words) {
+            at = step(w, s, at, (const unsigned char *)words, links_there);
+            continue;
+        }
         if (!window_holds(win, at)) {
             if (g->deadline_ns && now_ns() > g->deadline_ns) {
                 settle(w, 1);
@@ -328,23 +332,13 @@ static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
             int error = window_move(win, at);
             if (error)
                 return error;
-            ahead = 0;
         }
-        uint64_t offset = at - win->base, page = offset / WINDOW_PAGE;
-        int misplaced = !as_is_chunk(s, offset) && w->size != as_header(s); /* behind a fencepost nothing is aligned */
-        if (!win->there[page] || misplaced) {
+        int misplaced = !as_is_chunk(s, at) && w->size != as_header(s); /* behind a fencepost nothing is aligned */
+        const unsigned char *bytes = misplaced ? NULL : window_chunk(win, s, at, &links_there);
+        if (bytes)
+            at = step(w, s, at, bytes, links_there);
+        else if (window_holds(win, at))
             at = skip_damage(w, at);
-            continue;
-        }
-        int link_there = (offset + with_links <= (page + 1) * WINDOW_PAGE) || win->there[page + 1];
-        if (!link_there && at + with_links < win->limit && win->there == win->own_there && page + 1 == WINDOW_PAGES) {
-            win->end = at; /* the links lie in the next block: read it from here */
-            continue;
-        }
-        if (win->there != win->own_there) /* held memory is cold, a block just read is not */
-            for (ahead = ahead < offset ? offset : ahead; ahead < offset + PREFETCH_BYTES; ahead += LINE_BYTES)
-                __builtin_prefetch(win->bytes + ahead);
-        at = step(w, s, at, win->bytes + offset, link_there);
     }
     return 0;
 }

@@ -72,9 +72,8 @@ def test_walking_anything(image: Image, region: Region, abi: Abi) -> None:
     with image.memory() as memory:
         memory.abi = abi
         tally = memory.walk(region)
-        if region.map_end >= region.limit:
-            with memory.hold(region.start, region.limit):
-                assert memory.walk(region) == tally
+        with memory.keeping([(region.first, region.limit)], region.top):
+            assert memory.walk(region) == tally
     length = max(region.limit - region.first, 0)
     counted = tally.live_bytes + tally.tcache_bytes + tally.fastbin_bytes + tally.bin_bytes
     counted += tally.top_bytes + tally.fencepost_bytes + tally.tcache_struct_bytes
@@ -125,7 +124,7 @@ def test_following_anything(
     with image.memory() as memory:
         memory.abi = abi
         answer = ask()
-        with memory.hold(AT, END):
+        with memory.keeping([(AT, END)], 0):
             assert ask() == answer
     for elements, _ in answer:
         assert len(elements) <= min(limit, 6 * PAGES * PAGE // abi.word_bytes)

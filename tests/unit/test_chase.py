@@ -25,7 +25,7 @@ def chase(
     link_offset: int = 0,
     ends: Sequence[int] | None = None,
 ) -> list[tuple[list[int], bool]]:
-    """The answer, the same with and without holding the memory."""
+    """The answer, the same with and without keeping what look like headers."""
 
     def ask() -> list[tuple[list[int], bool]]:
         found = memory.chase(
@@ -35,7 +35,7 @@ def chase(
 
     with image.memory() as memory:
         answer = ask()
-        with memory.hold(AT, AT + 4 * PAGE):
+        with memory.keeping([(AT, AT + 4 * PAGE)], 0):
             assert ask() == answer
     return answer
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import reports
 
-from allocscope.cli import exits
+from allocscope.cli import exits, options, plain
 from allocscope.cli.group import run
 from allocscope.errors import InternalError, NoSuchProcess, PermissionRefused, Unsafe
 from allocscope.model.glibc_says import Answer
@@ -338,3 +338,60 @@ def test_stdout_of_another_encoding_is_no_error() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment
     )
     assert (shown.returncode, shown.stdout) == (0, b"?? ?\n")
+
+
+# ---- the plainest call, which does without click ----
+
+
+@pytest.mark.parametrize("words", [["arenas", "5", "--json"], ["arenas", "--json", "6"]])
+def test_the_plainest_call_is_answered_as_the_command_answers_it(
+    words: list[str], calls: Calls, shown: Shown
+) -> None:
+    answers = []
+    for way in (plain.answer, run):
+        status = way(words)
+        out, err = shown()
+        envelope = json.loads(out)
+        assert envelope.pop("captured_at")
+        answers.append((status, envelope, err))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == (6 if "6" in words else 0)
+    assert calls.passive[0] == calls.passive[1]
+
+
+def test_both_ways_have_the_same_deadline() -> None:
+    from allocscope.app.arenas import ArenasOptions
+
+    assert ArenasOptions() == ArenasOptions(exact=False, deadline_s=options.DEFAULT_DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "arenas",
+        "arenas 5",
+        "arenas --json",
+        "arenas --json --json",
+        "arenas 5 5 --json",
+        "arenas 5 --json --exact",
+        "arenas 5 --bytes",
+        "arenas five --json",
+        "arenas \u00b2 --json",
+        "ask 5 --json",
+        "5 arenas --json",
+    ],
+)
+def test_any_other_call_is_left_to_the_command(line: str, calls: Calls, shown: Shown) -> None:
+    assert plain.answer(line.split()) is None
+    assert not calls.passive
+    assert shown() == ("", "")
+
+
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize(("code", "status"), [(3, None), (4, None), (10, None), (130, 130)])
+def test_what_goes_wrong_is_left_to_the_command(
+    code: int, status: int | None, shown: Shown
+) -> None:
+    assert plain.answer(["arenas", str(code), "--json"]) == status
+    assert shown() == ("", "")

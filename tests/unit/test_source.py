@@ -88,8 +88,6 @@ def test_many_reads_at_once(count: int) -> None:
     with states().memory() as memory:
         answers = [expected[i % len(places)] for i in range(count)]
         assert memory.read_each(wanted, 8) == answers
-        with memory.hold(AT, AT + 6 * PAGE):
-            assert memory.read_each(wanted, 8) == answers
 
 
 def test_more_runs_than_fit_in_one_answer() -> None:
@@ -123,8 +121,6 @@ def test_reading_nothing(few: bool) -> None:
     with states().memory() as memory:
         assert memory.read(AT, 0) == b""
         assert memory.read_each([AT] * count, 0) == [b""] * count
-        with memory.hold(AT, AT + PAGE):
-            assert memory.read(AT, 0) == b""
         assert memory.runs(AT, AT) == []
         assert memory.residency(AT, AT).resident_bytes == 0
 
@@ -200,21 +196,7 @@ def test_only_touched_pages_are_there_and_reading_touches_none(own: ProcessMemor
             across = [start + page * PAGE - 4 for page in range(3, pages, 3)]
             for few in (across[:3], across):  # from a page that is not there to one that is
                 assert own.read_each(few, 8) == [None] * len(few)
-            with own.hold(start, start + pages * PAGE):
-                assert own.read(start + 3 * PAGE, 8) == struct.pack("<Q", 3)
-                with pytest.raises(MemoryGap):
-                    own.read(start + PAGE, 8)
+            assert own.read(start + 3 * PAGE, 8) == struct.pack("<Q", 3)
+            with pytest.raises(MemoryGap):
+                own.read(start + PAGE, 8)
         del buffer
-
-
-def test_holding_more_than_can_be_held_changes_nothing(own: ProcessMemory) -> None:
-    data = ffi.new("uint64_t[]", [7])
-    place = int(ffi.cast("uint64_t", data))
-    with own.hold(place - (1 << 30), place + PAGE):
-        assert own.read(place, 8) == struct.pack("<Q", 7)
-        data[0] = 8
-        assert own.read(place, 8) == struct.pack("<Q", 8)
-    with own.hold(place, place + 8):
-        data[0] = 9
-        assert own.read(place, 8) == struct.pack("<Q", 8)
-    assert own.read(place, 8) == struct.pack("<Q", 9)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from unit.heaps import HUGE, PAGE, PRESENT, SWAPPED, ZERO, Image, Row, expected, figures
 
-from allocscope.files.spans import SpanMemory
 from allocscope.model.walk import STOP_LIMIT, Region, Tally
 from allocscope.native import lib
 
@@ -21,7 +20,7 @@ def walk(image: Image, region: Region, *, held: bool = False) -> Tally:
     with image.memory() as memory:
         if not held:
             return memory.walk(region)
-        with memory.hold(region.start, region.limit):
+        with memory.keeping([(region.first, region.limit)], region.top):
             return memory.walk(region)
 
 
@@ -308,19 +307,3 @@ def test_a_region_longer_than_can_be_held_with_few_pages() -> None:
     assert walk(image, region, held=True) == tally
     assert tally.bin_bytes == (96 << 20) + 0x2000
     assert tally.pages.resident_bytes < 0x20000
-
-
-def test_what_is_held_is_answered_from_one_moment() -> None:
-    row = Row(BASE)
-    row.live(0x1000)
-    row.top(0x1000)
-    image = row.image()
-    pages = {start: bytearray(data) for start, data in image.spans().items()}
-    with SpanMemory(pages, image.runs()) as memory:
-        before = memory.walk(row.region())
-        with memory.hold(BASE, row.end):
-            pages[BASE][8:16] = (0x800 | 1).to_bytes(8, "little")
-            assert memory.walk(row.region()) == before
-            assert memory.read(BASE + 8, 8) == (0x1000 | 1).to_bytes(8, "little")
-            assert memory.read_each([BASE + 8] * 20, 8) == [(0x1001).to_bytes(8, "little")] * 20
-        assert memory.walk(row.region()) != before

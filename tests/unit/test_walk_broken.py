@@ -28,7 +28,7 @@ def walk(image: Image, region: Region) -> Tally:
     """The walk's figures, which are those of the oracle, too."""
     with image.memory() as memory:
         tally = memory.walk(region)
-        with memory.hold(region.start, region.limit):
+        with memory.keeping([(region.first, region.limit)], region.top):
             assert memory.walk(region) == tally
     plain = oracle.walk(
         image.word,

@@ -14,7 +14,7 @@ SLOW_TO_MAKE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 def test_sound_rows(made: rows.Made) -> None:
     with made.image.memory() as memory:
         tally = memory.walk(made.region)
-        with memory.hold(made.region.start, made.region.limit):
+        with memory.keeping([(made.region.first, made.region.limit)], made.region.top):
             assert memory.walk(made.region) == tally
     found = figures(tally)
     ends = {name: found[name] for name in ("stop_reason", "stopped_at")}
@@ -27,6 +27,6 @@ def test_sound_rows(made: rows.Made) -> None:
 def test_damaged_rows(made: rows.Made) -> None:
     with made.image.memory() as memory:
         tally = memory.walk(made.region)
-        with memory.hold(made.region.start, made.region.limit):
+        with memory.keeping([(made.region.first, made.region.limit)], made.region.top):
             assert memory.walk(made.region) == tally
     assert figures(tally) == made.walked_plainly()

@@ -34,7 +34,7 @@ def kept(made: rows.Made) -> tuple[Tally, Words]:
 def replayed(made: rows.Made, words: Words) -> Tally:
     with WordMemory([words], runs_of(made.image), "kept words") as memory:
         tally = memory.walk(made.region)
-        with memory.hold(made.region.start, made.region.limit):
+        with memory.keeping([(made.region.first, made.region.limit)], made.region.top):
             assert memory.walk(made.region) == tally
         return tally
 
