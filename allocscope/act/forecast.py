@@ -19,11 +19,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from allocscope.act import cgroup, task
+from allocscope.act import task
 from allocscope.errors import Unsafe
 from allocscope.immutable import immutable
 from allocscope.native import ffi, lib
-from allocscope.proc import procfs, refusal
+from allocscope.proc import cgroups, procfs, refusal
 
 _BASE_NS = 500_000
 _SMALL_PAGE_NS = 75
@@ -61,7 +61,7 @@ def forecast_of(pid: int) -> Forecast:
     tables = _size(pid, "VmPTE")
     huge = min(_huge_bytes(pid), private)
     pause = _BASE_NS + (private - huge) // _PAGE * _SMALL_PAGE_NS + tables // _PAGE * _TABLE_NS
-    room = cgroup.memory_room(pid)
+    room = cgroups.memory_room(pid)
     return Forecast(
         pause_ns=pause,
         page_table_bytes=tables,
@@ -69,7 +69,7 @@ def forecast_of(pid: int) -> Forecast:
         huge_bytes=huge,
         headroom_bytes=room.left,
         limit=room.limit,
-        processes_left=cgroup.process_room(pid),
+        processes_left=cgroups.process_room(pid),
     )
 
 

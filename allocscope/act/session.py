@@ -64,12 +64,14 @@ class Session:
         with contextlib.suppress(OSError):
             Path(f"/proc/{self.held.pid}/oom_score_adj").write_text("1000")
 
-    def collect_leftovers(self) -> None:
-        """Makes the target collect the zombies of an allocscope that was killed."""
+    def collect_leftovers(self) -> int:
+        """Makes the target collect the zombies of an allocscope that was killed; for how many ns
+        its threads stood still for it."""
         left = leftovers.find(self.target)
         if left:
             self.tracer.run(lambda: [self._reap_there(zombie.inner_pid) for zombie in left])
-            self.reap_pause_ns = 0
+        pause_ns, self.reap_pause_ns = self.reap_pause_ns, 0
+        return pause_ns
 
     def finish(self) -> None:
         """Leaves nothing behind, whatever happened before."""

@@ -2,10 +2,9 @@
 trace.
 
 Strategy: vet, forecast, choose a thread, let it clone (probes/include/act.h). The copy A is traced
-by us, never runs and dies with us; it is read like any process, through /proc/A and
-process_vm_readv. ``disposable`` gives B, a copy of A, for a debugger; ``stage`` gives one for a
-call of ours. At the end both are killed, and the target collects A by one more borrowed call, so
-that no zombie stays.
+by us, never runs and dies with us; it is read like any process, through /proc/A. ``disposable``
+gives B, a copy of A, for a debugger; ``stage`` gives one for a call of ours. At the end both are
+killed, and the target collects A by one more borrowed call, so that no zombie stays.
 
 Rules: nothing is kept on any way out, errors and Ctrl-C included; where our own death intervenes,
 a zombie may be left, which the next run finds (leftovers.py). The target never gets a SIGCHLD of

@@ -39,6 +39,7 @@ def _machine() -> Iterator[Check]:
     yield _native_helper()
     yield _page_states()
     yield _page_frames()
+    yield _reclaim()
     yield _ptrace()
     yield _gdb()
     yield _compiler()
@@ -79,6 +80,20 @@ def _page_frames() -> Check:
         "pagemap hides frame numbers or kpageflags cannot be read: lazily freed pages are known "
         "only by mapping",
         "Run as root in the initial user namespace (CAP_SYS_ADMIN).",
+    )
+
+
+def _reclaim() -> Check:
+    missing = [] if refusal.holds(refusal.CAP_SYS_NICE) else ["CAP_SYS_NICE"]
+    if not (features.shows_page_frames() and features.has_kpageflags()):
+        missing.append("CAP_SYS_ADMIN to see page frames")
+    if not missing:
+        return Check("reclaim", "ok", "CAP_SYS_NICE is there, and page frames can be seen", "")
+    return Check(
+        "reclaim",
+        "degraded",
+        f"lazyfree --reclaim is not allowed: it needs {' and '.join(missing)}",
+        "Run as root in the initial user namespace.",
     )
 
 

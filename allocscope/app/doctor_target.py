@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from allocscope.app import doctor_leftovers
 from allocscope.errors import AllocscopeError, MissingPart, NoGlibcHeap, PermissionRefused
 from allocscope.model.checks import Check
 from allocscope.model.process import Process
@@ -26,6 +27,7 @@ def checks(process: Process) -> Iterator[Check]:
     yield from heap
     yield _smaps(process.pid)
     yield _seccomp(process.pid)
+    yield doctor_leftovers.check(process.pid)
     if heap and all(check.status == "ok" for check in heap):
         yield _snapshot(process.pid)
 

@@ -21,7 +21,19 @@ from allocscope.errors import AllocscopeError, InternalError
 from allocscope.render.text import clean
 from allocscope.version import VERSION
 
-VERBS = ("arenas", "ask", "diff", "doctor", "record", "repro", "trim")
+DEFAULT_VERB = "explain"
+VERBS = (
+    "arenas",
+    "ask",
+    "diff",
+    "doctor",
+    "explain",
+    "footprint",
+    "lazyfree",
+    "record",
+    "repro",
+    "trim",
+)
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (
     "This is a defect of allocscope: please report it, with the output of the same command with "
@@ -45,10 +57,8 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0].isdecimal():
-            raise click.UsageError(
-                f"A verb comes first, for example: allocscope arenas {args[0]}", ctx
-            )
+        if args and args[0].isascii() and args[0].isdigit():
+            args = [DEFAULT_VERB, *args]
         return super().resolve_command(ctx, args)
 
 
@@ -58,7 +68,7 @@ def allocscope() -> None:
     """Explains, from outside, why a Linux process holds more memory than its program believes.
 
     It reads a running process that uses glibc malloc: no preparation, no debug symbols, and
-    unless an option asks for it the process is never stopped.
+    unless an option asks for it the process is never stopped. `allocscope PID` is `explain PID`.
     """
 
 

@@ -18,6 +18,8 @@ from allocscope.glibc.abi import NARROW, NARROW_TO_2_25, WIDE, Abi
 from allocscope.immutable import immutable
 from allocscope.model.libc import AARCH64, I386, X86_64
 
+WORD = 8
+"""Of a 64-bit program, for what is read of those alone."""
 BIN_COUNT = 127
 """Bins 1..127; bin 1 is unsorted, bin 127 is never used and therefore always self-linked."""
 

@@ -76,7 +76,7 @@ class ProcessStatus:
 
     ``state``: one letter. ``uid``: the effective one. ``ns_pid``: its pid in each pid namespace,
     outermost first. ``tgid``: the process that this task is a thread of. ``cpus_allowed``: a list
-    such as ``0-3,8``."""
+    such as ``0-3,8``. ``comm``: the name. ``ppid``: the parent, 0 outside of our pid namespace."""
 
     state: str
     tracer_pid: int
@@ -92,6 +92,9 @@ class ProcessStatus:
     tgid: int | None = None
     cpus_allowed: str | None = None
     effective_capabilities: int | None = None
+    comm: str = ""
+    ppid: int | None = None
+    hugetlb_bytes: int | None = None
 
 
 @immutable
@@ -200,8 +203,8 @@ class CgroupLimits:
     ``cpus``: CPU time per time, None without a quota. ``memory_limit_bytes``: None without a
     limit. ``memory_usage_bytes``: of its own group, page cache included.
     ``memory_headroom_bytes``: the least that any of those groups can still grow before the kernel
-    reclaims or kills; None without a limit. ``cpu_path`` and ``memory_path``: the directory that
-    sets the tightest limit, or the process's own, None where it cannot be seen."""
+    has to kill, page cache given up; None without a limit. ``cpu_path`` and ``memory_path``: the
+    directory that sets the tightest limit, or the process's own, None where it cannot be seen."""
 
     cpus: float | None
     cpu_path: str | None

@@ -84,6 +84,8 @@ class Tally:
     bin_trimmable_bytes: int
     bin_whole_bytes: int
     top_trimmable_bytes: int
+    last_live: int = field(metadata=HEX)
+    last_live_bytes: int
     trim_break_bytes: int
     locked_trim_bytes: int
     pages: Residency

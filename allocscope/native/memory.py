@@ -77,6 +77,11 @@ class NativeMemory(Closing):
         self._check(code, "setting its word size")
         self._abi = abi
 
+    @property
+    def source(self) -> Any:
+        """The open as_source, for rooms that call more of the helper than a walk needs."""
+        return self._source
+
     def close(self) -> None:
         if self._source:
             lib.as_source_close(self._source)
@@ -155,8 +160,13 @@ class NativeMemory(Closing):
         return b"".join(parts)
 
     def residency(self, start: int, end: int) -> Residency:
+        return self.residency_in([(start, end)])
+
+    def residency_in(self, spans: Sequence[tuple[int, int]]) -> Residency:
+        """The sum of the page states of all spans."""
+        runs = ffi.new("as_run[]", [(_within(start), _within(end), 0) for start, end in spans])
         out = ffi.new("as_residency *")
-        code = lib.as_residency_of(self._source, _within(start), _within(end), out)
+        code = lib.as_residency_in(self._source, runs, len(spans), out)
         self._check(code, "reading page states")
         return Residency(out.resident_bytes, out.swapped_bytes, out.huge_bytes, out.zero_bytes)
 

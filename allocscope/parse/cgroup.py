@@ -81,6 +81,12 @@ def usage_bytes(data: bytes) -> int:
     return _number(data)
 
 
+def flat_keyed(data: bytes) -> dict[str, int]:
+    """A file of names with numbers, such as ``memory.stat``. Raises BadInput."""
+    pairs = (line.partition(b" ") for line in data.splitlines() if line)
+    return {name.decode("utf-8", "replace"): _number(value) for name, _, value in pairs}
+
+
 def cpu_list(text: str) -> int:
     """How many CPUs a list such as ``0-3,8`` names. Raises BadInput."""
     count = 0

@@ -27,7 +27,7 @@ Read = Callable[[int, int], bytes]
 """``read(position, size)``: up to ``size`` bytes, fewer or none where they cannot be had."""
 
 ET_EXEC, ET_DYN = 2, 3
-PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 1, 2, 3, 4, 6, 7
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_DEBUG = 1, 5, 10, 14, 21
 

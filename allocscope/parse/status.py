@@ -9,8 +9,12 @@ Source: proc_pid_status(5); fs/proc/array.c.
 
 from __future__ import annotations
 
+import re
+
 from allocscope.errors import BadInput
 from allocscope.model.process import ProcessStatus
+
+_ESCAPE = re.compile(rb"\\(.)")
 
 
 def parse(data: bytes) -> ProcessStatus:
@@ -25,6 +29,7 @@ def parse(data: bytes) -> ProcessStatus:
             peak_rss_bytes=_size(lines, b"VmHWM"),
             page_table_bytes=_size(lines, b"VmPTE"),
             swap_bytes=_size(lines, b"VmSwap"),
+            hugetlb_bytes=_size(lines, b"HugetlbPages"),
             locked_bytes=_size(lines, b"VmLck"),
             seccomp=int(lines.get(b"Seccomp", b"0")),
             ns_pid=tuple(int(pid) for pid in lines.get(b"NSpid", b"").split()),
@@ -32,9 +37,17 @@ def parse(data: bytes) -> ProcessStatus:
             tgid=int(lines[b"Tgid"]),
             cpus_allowed=lines.get(b"Cpus_allowed_list", b"").decode("ascii"),
             effective_capabilities=int(lines.get(b"CapEff", b"0"), 16),
+            comm=_name(lines.get(b"Name", b"")),
+            ppid=int(lines[b"PPid"]) if b"PPid" in lines else None,
         )
     except (KeyError, IndexError, ValueError) as error:
         raise BadInput(f"status: a line is missing or malformed: {error}") from error
+
+
+def _name(escaped: bytes) -> str:
+    """The kernel writes a newline in a name as ``\\n`` and a backslash as two."""
+    name = _ESCAPE.sub(lambda found: b"\n" if found[1] == b"n" else found[1], escaped)
+    return name.decode("utf-8", "surrogateescape")
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

@@ -1,17 +1,23 @@
-"""What the control groups of a process allow: CPU quota and memory limit, of version 1 or 2.
+"""What the control groups of a process allow: CPU quota, memory and number of processes, of
+version 1 or 2, and how much room is left below the limits.
 
 Strategy: /proc/PID/cgroup names the group, our own mountinfo says where its hierarchy is mounted
 and from which group on. Limits of the parents hold as well, so each directory up to the mount
 point is read and the tightest counts.
 
-Rule: what cannot be seen from here (no mount, another namespace) is None, which is not the same as
-no limit, so the path says which directory was read.
+Rules: what cannot be seen from here (no mount, another namespace) is None, which is not the same
+as no limit, so the path says which directory was read. Page cache is not counted as used where
+room is asked for: the kernel gives it up first. A file that is missing (root group, controller
+off) sets no limit.
+
+Source: cgroups(7); cgroup-v2.rst and cgroup-v1/memory.rst of the kernel's documentation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from allocscope.immutable import immutable
 from allocscope.model.process import CgroupLimits
 from allocscope.parse import cgroup
 from allocscope.proc import refusal
@@ -31,18 +37,35 @@ def tightest(
     return CgroupLimits(cpus, cpu_path, *memory)
 
 
-def directories(pid: int, controller: str) -> tuple[str, ...]:
-    """The groups that a controller sees ``pid`` in, its own first; none where that is not mounted.
-
-    Raises NoSuchProcess, PermissionRefused.
-    """
-    return _chain(*_hierarchies(pid), controller)[1]
-
-
 def cpu_quota(pid: int) -> float | None:
     """The CPU quota of ``pid`` in CPUs, None without one. Raises NoSuchProcess,
     PermissionRefused."""
-    return limits(pid).cpus
+    return _cpu(_chain(*_hierarchies(pid), "cpu"))[1]
+
+
+@immutable
+class Room:
+    """What is left below one limit; ``limit`` names it for messages."""
+
+    left: int
+    limit: str
+
+
+def memory_room(pid: int) -> Room:
+    """Bytes that the process and its copies may still take: the least that a group, or the machine
+    (MemAvailable), leaves. Raises NoSuchProcess, PermissionRefused."""
+    chain = _chain(*_hierarchies(pid), "memory")
+    rooms = [Room(_machine_available(), "the machine's available memory")]
+    for level in _limits(chain, *_MEMORY_FILES[chain[0]]):
+        rooms.append(Room(level.left + _file_cache(level.directory), level.limit_file))
+    return min(rooms, key=lambda room: room.left)
+
+
+def process_room(pid: int) -> int | None:
+    """Processes that may still be made in the process's groups; None where no limit is set. Raises
+    NoSuchProcess, PermissionRefused."""
+    levels = _limits(_chain(*_hierarchies(pid), "pids"), "pids.max", "pids.current")
+    return min((level.left for level in levels), default=None)
 
 
 _Chain = tuple[int, tuple[str, ...]]
@@ -115,24 +138,58 @@ _MEMORY_FILES = {
 
 def _memory(chain: _Chain) -> tuple[int | None, int | None, int | None, str | None]:
     """Limit, usage of the own group, headroom, and the directory of the limit."""
-    version, directories = chain
-    limit_name, usage_name = _MEMORY_FILES[version]
-    least = own_usage = headroom = None
-    where = next(iter(directories), None)
-    for directory in directories:
+    directories = chain[1]
+    levels = list(_limits(chain, *_MEMORY_FILES[chain[0]]))
+    own = _read(directories[0], _MEMORY_FILES[chain[0]][1]) if directories else b""
+    rooms = [level.left + _file_cache(level.directory) for level in levels]
+    least = min(levels, key=lambda level: level.limit, default=None)
+    return (
+        least.limit if least else None,
+        cgroup.usage_bytes(own) if own else None,
+        min(rooms, default=None),
+        least.directory if least else next(iter(directories), None),
+    )
+
+
+@immutable
+class _Level:
+    """A group that sets a limit, and how much of it is used."""
+
+    directory: str
+    limit_file: str
+    limit: int
+    usage: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.limit - self.usage)
+
+
+def _limits(chain: _Chain, limit_name: str, usage_name: str) -> Iterator[_Level]:
+    for directory in chain[1]:
         limit_text, usage_text = _read(directory, limit_name), _read(directory, usage_name)
         limit = cgroup.limit_bytes(limit_text) if limit_text else None
-        usage = cgroup.usage_bytes(usage_text) if usage_text else None
-        if directory == directories[0]:
-            own_usage = usage
-        if limit is None:
-            continue
-        if least is None or limit < least:
-            least, where = limit, directory
-        if usage is not None:
-            left = max(0, limit - usage)
-            headroom = left if headroom is None else min(headroom, left)
-    return least, own_usage, headroom, where
+        if limit is not None and usage_text:
+            usage = cgroup.usage_bytes(usage_text)
+            yield _Level(directory, f"{directory}/{limit_name}", limit, usage)
+
+
+_OWN_CACHE = ("inactive_file", "active_file")
+_CACHE_BELOW = ("total_inactive_file", "total_active_file")
+
+
+def _file_cache(directory: str) -> int:
+    """Bytes of page cache that a group is charged with. Version 1 counts this group in some lines
+    and with those below it in others: the larger is meant."""
+    sizes = cgroup.flat_keyed(_read(directory, "memory.stat"))
+    return max(sum(sizes.get(name, 0) for name in names) for names in (_OWN_CACHE, _CACHE_BELOW))
+
+
+def _machine_available() -> int:
+    """Every kernel since 3.14 prints MemAvailable."""
+    with open("/proc/meminfo", "rb") as file:
+        sizes = dict(line.split(b":", 1) for line in file.read().splitlines())
+    return int(sizes[b"MemAvailable"].split()[0]) * 1024
 
 
 def _read(directory: str, name: str) -> bytes:

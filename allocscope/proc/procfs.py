@@ -9,9 +9,10 @@ tables are walked, so it is asked for only where it is needed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from allocscope.errors import NoGlibcHeap, NoSuchProcess
+from allocscope.errors import AllocscopeError, MissingPart, NoGlibcHeap, NoSuchProcess
 from allocscope.model.process import (
     AuxVector,
     Mapping,
@@ -41,6 +42,7 @@ __all__ = [
     "identify",
     "mappings",
     "open_mapped_file",
+    "parents",
     "rss_bytes",
     "same",
     "smaps",
@@ -127,9 +129,22 @@ def smaps(pid: int) -> tuple[SmapsEntry, ...]:
 
 
 def smaps_rollup(pid: int) -> SmapsRollup:
-    """/proc/PID/smaps_rollup (Linux 4.14; MissingPart before): the sums, at the same cost to the
-    target."""
-    return smaps_text.rollup(_read_memory_file(pid, "smaps_rollup"))
+    """/proc/PID/smaps_rollup: the sums, at the same cost to the target. Before Linux 4.14, where
+    there is no such file, they are added up from smaps."""
+    try:
+        return smaps_text.rollup(_read_memory_file(pid, "smaps_rollup"))
+    except MissingPart:
+        return smaps_text.total(_read_memory_file(pid, "smaps"))
+
+
+def parents() -> dict[int, int]:
+    """The parent of every process that can be seen; one that ends meanwhile is left out."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(AllocscopeError):
+                found[int(name)] = stat(int(name)).ppid
+    return found
 
 
 def rss_bytes(pid: int) -> int:

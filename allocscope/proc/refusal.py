@@ -26,6 +26,7 @@ from allocscope.parse import status as status_text
 
 CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
+CAP_SYS_NICE = 23
 CAP_CHECKPOINT_RESTORE = 40
 
 _GONE = (errno.ENOENT, errno.ESRCH)

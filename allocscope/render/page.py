@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from allocscope.immutable import immutable
+from allocscope.model.report import Caveat
 from allocscope.render.columns import Fitted
+from allocscope.render.text import clean
 
 SEPARATOR = " · "
 
@@ -85,6 +87,15 @@ class Page:
     def table(self, fitted: Fitted) -> None:
         """A table, which may need more columns than the page has: it is never cut."""
         self._of_width(max(self.look.width, fitted.width)).print(fitted.grid)
+
+    def caveats(self, caveats: Sequence[Caveat]) -> None:
+        """What the reader must know, below a blank line; nothing where there is none."""
+        if not caveats:
+            return
+        self.blank()
+        for caveat in sorted(caveats, key=lambda c: not c.partial):
+            label, style = ("PARTIAL", "bold red") if caveat.partial else ("note", "yellow")
+            self.line(f"{label}: {clean(caveat.message)} [{clean(caveat.code)}]", style)
 
     def text(self) -> str:
         """All that was printed, without blanks at the ends of lines."""

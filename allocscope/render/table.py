@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from allocscope.model.asked import AskedData
 from allocscope.model.failure import Failure
 from allocscope.model.heap import ArenasData
-from allocscope.model.report import Caveat, Report
+from allocscope.model.report import Report
 from allocscope.render import asked, sentences
 from allocscope.render.columns import Column, fit
 from allocscope.render.cuts import CUTS, LEGEND, UNSETTLED
@@ -48,13 +48,13 @@ def _process(page: Page, report: Report[ArenasData] | Report[AskedData]) -> None
     page.blank()
     if isinstance(data, AskedData):
         asked.arenas(page, data)
-        _caveats(page, report.caveats)
+        page.caveats(report.caveats)
     else:
         _cut(page, data)
         page.blank()
         page.line(sentences.mmapped(data.mmapped, look.exact_bytes))
         _settings(page, data)
-        _caveats(page, report.caveats)
+        page.caveats(report.caveats)
         _glibc_word(page, data)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -84,15 +84,6 @@ def _settings(page: Page, data: ArenasData) -> None:
         start = f"  {name:{names}}  "
         text = f"{value:{values}}  {origin}" if origin else value
         page.line(start + text, hanging=len(start))
-
-
-def _caveats(page: Page, caveats: Sequence[Caveat]) -> None:
-    if not caveats:
-        return
-    page.blank()
-    for caveat in sorted(caveats, key=lambda c: not c.partial):
-        label, style = ("PARTIAL", "bold red") if caveat.partial else ("note", "yellow")
-        page.line(f"{label}: {clean(caveat.message)} [{clean(caveat.code)}]", style)
 
 
 def _glibc_word(page: Page, data: ArenasData) -> None:

@@ -8,8 +8,9 @@ string that came from a target never reaches a terminal unescaped.
 from __future__ import annotations
 
 from allocscope.immutable import immutable
+from allocscope.units import GIB, KIB, MIB, TIB, plural, size
 
-KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+__all__ = ["GIB", "KIB", "MIB", "TIB", "plural", "size"]
 
 
 @immutable
@@ -46,20 +47,6 @@ def unit_for(largest: int, exact: bool) -> Unit:
     return Unit("GiB", GIB)
 
 
-def size(bytes_: int | None, exact: bool = False) -> str:
-    """``432013312`` as ``412.0 MiB``, or as ``432013312 bytes`` when ``exact``."""
-    if bytes_ is None:
-        return "an unknown amount"
-    magnitude = abs(bytes_)
-    if exact or magnitude < KIB:
-        return f"{bytes_} byte" if bytes_ == 1 else f"{bytes_} bytes"
-    # 1023.95 would round to 1024.0 of the smaller unit.
-    for divisor, name in ((GIB, "GiB"), (MIB, "MiB")):
-        if magnitude >= divisor * 0.99995:
-            return f"{bytes_ / divisor:.1f} {name}"
-    return f"{bytes_ / KIB:.1f} KiB"
-
-
 def signed_size(bytes_: int, exact: bool = False) -> str:
     """As ``size``, with the sign always printed."""
     return ("+" if bytes_ >= 0 else "") + size(bytes_, exact)
@@ -88,11 +75,6 @@ def age(seconds: float) -> str:
     if minutes:
         return f"{minutes} min {whole % 60} s"
     return f"{whole} s"
-
-
-def plural(count: int, noun: str, many: str = "") -> str:
-    """``1 thread``, ``2 threads``."""
-    return f"{count} {noun if count == 1 else many or noun + 's'}"
 
 
 def clean(foreign: str, limit: int = 0) -> str:

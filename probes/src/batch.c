@@ -75,7 +75,7 @@ static int read_some(batch *b, const uint64_t *addresses, const size_t *wanted, 
         remote[i] = (struct iovec){(void *)(uintptr_t)addresses[wanted[i]], size};
     }
     for (size_t done = 0; done < count;) {
-        ssize_t got = process_vm_readv(b->source->pid, local + done, count - done, remote + done, count - done, 0);
+        ssize_t got = as_peek(b->source, local + done, remote + done, count - done);
         if (got < 0 && errno != EFAULT)
             return errno;
         size_t whole = got > 0 ? (size_t)got / size : 0;

@@ -231,18 +231,24 @@ int as_source_process(int pid, as_source **out)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/pagemap", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
     as_source *s = calloc(1, sizeof *s);
-    if (!s) {
-        close(fd);
+    if (!s)
         return ENOMEM;
-    }
     s->pid = pid;
-    s->pagemap = fd;
     s->shape = AS_SHAPE_64;
     s->state_page = (uint64_t)sysconf(_SC_PAGESIZE);
+    s->memory = -1;
+    s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+    int error = s->pagemap < 0 ? errno : 0;
+    if (!error) {
+        snprintf(path, sizeof path, "/proc/%d/mem", pid);
+        s->memory = open(path, O_RDONLY | O_CLOEXEC);
+        error = s->memory < 0 ? errno : 0;
+    }
+    if (error) {
+        as_source_close(s);
+        return error;
+    }
     *out = s;
     return 0;
 }
@@ -253,7 +259,7 @@ int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs,
     if (!s)
         return ENOMEM;
     s->pid = -1;
-    s->pagemap = -1;
+    s->pagemap = s->memory = -1;
     s->shape = AS_SHAPE_64;
     s->state_page = s->shape.page;
     s->spans = malloc(span_count * sizeof *spans + 1);
@@ -276,6 +282,8 @@ void as_source_close(as_source *s)
         return;
     if (s->pagemap >= 0)
         close(s->pagemap);
+    if (s->memory >= 0)
+        close(s->memory);
     headers_free(s->headers);
     as_word_index_free(s->words);
     free(s->spans);
@@ -330,6 +338,26 @@ static int span_read(const as_source *s, uint64_t address, unsigned char *buffer
     return 0;
 }
 
+ssize_t as_peek(as_source *s, const struct iovec *local, const struct iovec *remote, size_t count)
+{
+    ssize_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        ssize_t got = pread(s->memory, local[i].iov_base, remote[i].iov_len, (off_t)(uintptr_t)remote[i].iov_base);
+        if (got < 0 && (errno == EIO || errno == EINVAL)) /* EINVAL: no address of a process */
+            errno = EFAULT;
+        if (!got && remote[i].iov_len) { /* its memory is gone: it ended, or called execve */
+            errno = ESRCH;
+            got = -1;
+        }
+        if (got < 0)
+            return total ? total : -1;
+        total += got;
+        if ((size_t)got < remote[i].iov_len)
+            break;
+    }
+    return total;
+}
+
 int as_read_present(as_source *s, uint64_t address, void *buffer, size_t size)
 {
     if (s->words)
@@ -337,7 +365,7 @@ int as_read_present(as_source *s, uint64_t address, void *buffer, size_t size)
     if (s->pid < 0)
         return span_read(s, address, buffer, size);
     struct iovec local = {buffer, size}, remote = {(void *)(uintptr_t)address, size};
-    ssize_t got = process_vm_readv(s->pid, &local, 1, &remote, 1, 0);
+    ssize_t got = as_peek(s, &local, &remote, 1);
     if (got < 0)
         return errno;
     return (size_t)got == size ? 0 : ENODATA;

@@ -153,6 +153,8 @@ static void settle(walker *w, int in_use)
         }
         t->live_bytes += size;
         t->live_resident_bytes += there;
+        t->last_live = chunk;
+        t->last_live_bytes = size;
         t->live_count++;
         class->live_bytes += size;
         class->live_count++;

@@ -37,7 +37,7 @@ static int read_pieces(as_source *s, const struct iovec *pieces, size_t count, u
         for (size_t i = 0; i < batch; i++)
             local[i] = (struct iovec){bytes + ((uint64_t)(uintptr_t)pieces[done + i].iov_base - base),
                                       pieces[done + i].iov_len};
-        ssize_t got = process_vm_readv(s->pid, local, batch, pieces + done, batch, 0);
+        ssize_t got = as_peek(s, local, pieces + done, batch);
         if (got < 0 && errno != EFAULT)
             return errno;
         size_t whole = 0;

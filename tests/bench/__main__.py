@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = ("wall", "walk", "stops", "memory")
+BENCHMARKS = ("wall", "walk", "stops", "memory", "footprint", "explain")
 
 
 def main() -> int:

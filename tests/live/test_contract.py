@@ -47,6 +47,10 @@ def test_every_verb_keeps_its_schema(running: Callable[..., RunningFixture]) -> 
     assert all(arena["residue_bytes"] == 0 for arena in arenas["data"]["arenas"])
     several = answer("arenas", "--name", "^tcache-hoard$")
     assert pid in [part["process"]["pid"] for part in several["data"]]
+    explain = answer("explain", str(pid))
+    assert answer(str(pid))["data"]["rss_bytes"] == explain["data"]["rss_bytes"]
+    rows = sum(row["resident_bytes"] for row in explain["data"]["ledger"])
+    assert rows + explain["data"]["drift_bytes"] == explain["data"]["rss_bytes"]
     doctor = answer("doctor", str(pid))
     assert doctor["process"]["pid"] == pid
 

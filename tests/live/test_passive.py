@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from allocscope.app.target import look
 from allocscope.lab.child import Child, child
 from allocscope.lab.fixture import RunningFixture
 from allocscope.model.heap import ArenasData
+from allocscope.parse import maps
 from allocscope.proc.memory import ProcessMemory
 
 PATIENCE_S = 20.0
@@ -131,6 +133,42 @@ def test_zero_pages_are_not_counted(quiet: Quiet) -> None:
         assert any(a <= page < b for a, b in spans for page in zeros)
 
 
+def proportional_kib(pid: int) -> int:
+    """What a process costs where pages that it shares with others are shared out (proc(5))."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss_Anon: +(\d+) kB$", text, re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+FAMILY = """
+import os, sys
+held = [bytes([n % 255 + 1]) * 3000 for n in range(8000)]
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_family_goes_on_sharing_what_it_shares_since_fork() -> None:
+    """Pinning a page makes the kernel give the target a copy of its own, and process_vm_readv(2)
+    pins: the second half of the test."""
+    with child([sys.executable, "-c", FAMILY]) as parent:
+        assert parent.line(PATIENCE_S) == "ready"
+        before = proportional_kib(parent.pid)
+        read_passively(parent.pid)
+        assert proportional_kib(parent.pid) - before < 256
+        [heap] = [
+            m
+            for m in maps.parse(Path(f"/proc/{parent.pid}/maps").read_bytes())
+            if m.path == "[heap]"
+        ]
+        read_plainly(parent.pid, heap.start, heap.size_bytes)
+        assert proportional_kib(parent.pid) - before > 8192
+
+
 TRACED = "%signal,open,openat,openat2,ptrace,process_vm_readv,process_vm_writev,process_madvise"
 
 
@@ -155,7 +193,8 @@ def intrusions(calls: list[str]) -> list[str]:
 
 def test_nothing_is_stopped_signalled_or_written(quiet: Quiet, tmp_path: Path) -> None:
     calls = system_calls("arenas", str(quiet.pid), "--exact", to=tmp_path / "passive")
-    assert any("process_vm_readv(" in call for call in calls)
+    assert not any("process_vm_readv(" in call for call in calls)
+    assert any(f'"/proc/{quiet.pid}/mem"' in call for call in calls)
     assert any(f'"/proc/{quiet.pid}/pagemap"' in call for call in calls)
     assert intrusions(calls) == []
     calls = system_calls("arenas", str(quiet.pid), "--snapshot", to=tmp_path / "snapshot")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import subprocess
 import time
@@ -14,6 +15,7 @@ from live.steady import Steady, build, children, refused, steady
 
 from allocscope.act.forecast import Forecast, forecast_of
 from allocscope.act.snapshot import frozen
+from allocscope.act.tracer import failure
 from allocscope.errors import (
     AllocscopeError,
     NoGlibcHeap,
@@ -21,6 +23,7 @@ from allocscope.errors import (
     PermissionRefused,
     Unsafe,
 )
+from allocscope.native import lib
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +187,70 @@ def test_limit_of_a_cgroup(
         expected = forecast_of(small.pid)
         assert expected.limit == str(group / limit)
         assert 32 << 20 < expected.headroom_bytes <= 64 << 20
+
+
+def test_a_memory_limit_that_leaves_no_room(
+    limited_group: tuple[Path, str], tmp_path: Path
+) -> None:
+    """A quarter of 64 MiB may be needed while a copy lives, and 8 MiB are left."""
+    group, limit = limited_group
+    with steady(build(tmp_path, "steady"), "--single", "--mib", "64") as large:
+        (group / limit).write_text(str(8 << 20))
+        (group / "cgroup.procs").write_text(str(large.pid))
+        error = refusal(large.pid)
+        assert isinstance(error, Unsafe)
+        assert str(group / limit) in error.message
+        assert large.counts()["errors"] == 0
+        assert children(large.pid) == []
+
+
+@pytest.fixture
+def crowded_group() -> Iterator[Path]:
+    """A cgroup below our own in which the number of processes can be limited."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, tail = line.partition(" - ")
+        kind, _, options = tail.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "pids" in options.split(",")):
+            group = Path(fields.split()[4]) / f"allocscope-test-{os.getpid()}"
+            try:
+                group.mkdir()
+                (group / "pids.max").write_text("max")
+            except OSError:
+                group.rmdir() if group.exists() else None
+                continue
+            yield group
+            group.rmdir()
+            return
+    pytest.skip("needs a writable cgroup with the pids controller (CAP_SYS_ADMIN)")
+
+
+def test_a_limit_of_processes(crowded_group: Path, tmp_path: Path) -> None:
+    """Seen beforehand; and where it is reached in between, the kernel's own refusal of the copy,
+    which every lack of memory or process numbers ends in, leaves the target as it was."""
+    with steady(build(tmp_path, "steady"), "--single") as target:
+        condition = target.condition()
+        (crowded_group / "cgroup.procs").write_text(str(target.pid))
+        (crowded_group / "pids.max").write_text((crowded_group / "pids.current").read_text())
+        expected = forecast_of(target.pid)
+        assert expected.processes_left == 0
+        assert "pids.max" in refusal(target.pid).hint
+        blind = dataclasses.replace(expected, processes_left=None)
+        error = refusal(target.pid, forecast=blind)
+        assert isinstance(error, Unsafe)
+        assert "the kernel refused" in error.message
+        assert "pids.max" in error.hint and "overcommit" in error.hint
+        counts = target.counts()
+        assert counts["errors"] == counts["sigchld"] == 0
+        assert (target.condition(), children(target.pid)) == (condition, [])
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN])
+def test_what_the_kernel_says_when_there_is_no_room(number: int) -> None:
+    """ENOMEM is what overcommit 2 gives (vm.overcommit_memory concerns the whole machine, so no
+    test sets it)."""
+    error = failure(1, "1 (init)", lib.AS_AT_CALL, number)
+    assert isinstance(error, Unsafe)
+    assert "overcommit" in error.hint
 
 
 def test_nothing_happened_to_the_target(target: Steady) -> None:

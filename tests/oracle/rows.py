@@ -159,6 +159,8 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             f"{kind}_resident_bytes": resident(kind)
             for kind in ("live", "tcache", "tcache_struct", "fastbin", "bin", "fencepost", "top")
         },
+        "last_live": of["live"][-1].address if of["live"] else 0,
+        "last_live_bytes": of["live"][-1].size if of["live"] else 0,
         "bin_trimmable_bytes": present(within(gone, of["bin"])),
         "bin_whole_bytes": sum(high - low for low, high in within(advised, of["bin"])),
         "top_trimmable_bytes": present(within(lowered, of["top"])),

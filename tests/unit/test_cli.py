@@ -223,7 +223,6 @@ def test_a_selection_is_a_list_even_of_one(shown: Shown, monkeypatch: pytest.Mon
         (["arenas", "1", "--rows", "0"], "give a number above 0"),
         (["arenas", "1", "--deadline", "0"], "deadline"),
         (["arenas", "--name", "("], "not a regular expression"),
-        (["1234"], "allocscope arenas 1234"),
         (["frobnicate"], "No such command"),
         (["arenas", "42", "--output", "/nonexistent/x"], "cannot be written"),
     ],

@@ -56,6 +56,7 @@ def test_this_process_can_be_examined_from_a_child() -> None:
         ("has_pagemap_scan", False, "pagemap-scan", "degraded"),
         ("shows_page_frames", False, "page-frames", "degraded"),
         ("has_kpageflags", False, "page-frames", "degraded"),
+        ("has_kpageflags", False, "reclaim", "degraded"),
         ("yama_scope", 3, "ptrace", "missing"),
         ("cgroup_version", None, "cgroup", "degraded"),
     ],

@@ -24,24 +24,37 @@ FLOORS = {
     "version": 0,
     "immutable": 0,
     "closing": 0,
+    "units": 0,
     "model": 0,
     "parse": 1,
     "glibc": 2,
-    "account": 3,
-    "causes": 4,
-    "native": 5,
-    "render": 6,
-    "proc": 6,
-    "files": 6,
-    "act": 7,
-    "lab": 8,
-    "app": 9,
-    "": 10,  # allocscope/__init__.py, the public API
-    "cli": 11,
-    "__main__": 12,
+    "owners": 3,
+    "account": 4,
+    "causes": 5,
+    "native": 6,
+    "render": 7,
+    "proc": 7,
+    "files": 7,
+    "act": 8,
+    "lab": 9,
+    "app": 10,
+    "": 11,  # allocscope/__init__.py, the public API
+    "cli": 12,
+    "__main__": 13,
 }
 STRANGERS = {"render", "proc", "files"}
-PURE = {"errors", "immutable", "model", "parse", "glibc", "account", "causes", "render"}
+PURE = {
+    "errors",
+    "immutable",
+    "units",
+    "model",
+    "parse",
+    "glibc",
+    "owners",
+    "account",
+    "causes",
+    "render",
+}
 IMPURE_MODULES = {
     "os", "subprocess", "ctypes", "cffi", "pygdbmi", "socket", "_cffi_backend", "allocscope._probes"
 }  # fmt: skip
@@ -51,9 +64,11 @@ ASKING = {
     "arenas_frozen",
     "ask",
     "doctor",
+    "doctor_leftovers",
     "doctor_target",
     "frozen_heap",
     "glibc_says",
+    "reclaim",
     "record_frozen",
     "trim_rehearse",
 }

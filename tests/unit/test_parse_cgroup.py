@@ -74,6 +74,7 @@ def test_garbage_is_parsed_or_refused(data):
         cgroup.cpu_max,
         cgroup.limit_bytes,
         cgroup.usage_bytes,
+        cgroup.flat_keyed,
         lambda text: cgroup.cpu_quota(text, text),
         lambda text: cgroup.cpu_list(text.decode("latin-1")),
     )

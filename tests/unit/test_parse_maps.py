@@ -176,7 +176,7 @@ def test_a_long_listing_is_parsed_in_linear_time():
 
 @given(st.binary(max_size=300) | st.text(alphabet="0123456789abcdef-rwxps :\n/", max_size=200))
 def test_garbage_is_parsed_or_refused(text):
-    for parse in (maps.parse, smaps.parse, smaps.rollup):
+    for parse in (maps.parse, smaps.parse, smaps.rollup, smaps.total):
         data = text if isinstance(text, bytes) else text.encode()
         try:
             parse(data)

@@ -1,0 +1,167 @@
+"""``explain``: where every resident byte of a process is, and why. It only reads.
+
+The kernel's figures (smaps) and the heap are two readings of a process that runs on. They are made
+at the same time, and again, a few times, as long as they do not agree to the byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+
+from allocscope.account import ledger as account
+from allocscope.app import heap
+from allocscope.app.arenas import allocator_of
+from allocscope.app.meanwhile import meanwhile
+from allocscope.app.ownership import holdings
+from allocscope.app.target import Target, look
+from allocscope.causes import explanation
+from allocscope.errors import MissingPart
+from allocscope.glibc.contention import contention
+from allocscope.glibc.reading import MAX_ROUNDS
+from allocscope.immutable import immutable
+from allocscope.model.ledger import Explanation, Ledger
+from allocscope.model.owners import Holding
+from allocscope.model.process import SmapsEntry, SmapsRollup
+from allocscope.model.report import Caveat, Method, Report
+from allocscope.model.situation import ArenaResidence, Situation
+from allocscope.owners.divide import by_byte
+from allocscope.proc import cgroups, procfs
+from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.outside import outside_rss
+
+MOST_ROUNDS = 3
+
+
+@immutable
+class ExplainOptions:
+    """``deadline_s``: seconds after which nothing more is started."""
+
+    deadline_s: float = 30.0
+
+
+@immutable
+class _Round:
+    """One reading of smaps and the heap, and what they give together."""
+
+    target: Target
+    answer: heap.HeapAnswer
+    entries: tuple[SmapsEntry, ...]
+    holdings: tuple[Holding, ...]
+    ledger: Ledger
+    residence: tuple[ArenaResidence, ...]
+
+
+def explain(pid: int, options: ExplainOptions) -> Report[Explanation]:
+    """Why ``pid`` holds what it holds.
+
+    Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5)."""
+    found = survey(pid, options)
+    return Report(
+        process=found.process,
+        libc=found.libc,
+        allocator=found.allocator,
+        method=found.method,
+        data=explanation.explain(found.data),
+        caveats=found.caveats,
+    )
+
+
+def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
+    """Everything that an explanation rests on, and what draws the same picture in other ways."""
+    started = time.monotonic_ns()
+    deadline_ns = started + int(options.deadline_s * 1e9)
+    target = look(pid)
+    before = procfs.stillness(pid)
+    with ProcessMemory(pid) as memory:
+        best = _best_round(memory, target, deadline_ns)
+        arenas = [item.state.address for item in best.answer.reading.arenas]
+        locks = contention(memory, arenas)
+    rollup, status = _rollup(pid), procfs.status(pid)
+    limits = cgroups.limits(pid)
+    allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
+    after = procfs.stillness(pid)
+    procfs.same(target.process)
+    data = heap.present(
+        best.answer, best.target, rss_bytes=best.ledger.rss_bytes, smaps=best.entries
+    )
+    situation = Situation(
+        process=target.process,
+        allocator=allocator,
+        ledger=best.ledger,
+        holdings=best.holdings,
+        smaps=best.entries,
+        heap=data,
+        residence=best.residence,
+        rollup=rollup,
+        status=status,
+        limits=limits,
+        contention=locks,
+        environ=target.environ,
+        outside=outside_rss(pid, status, target.process.thread_count, best.entries),
+    )
+    consistency = best.answer.consistency
+    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
+        consistency = "quiescent"
+    return Report(
+        process=target.process,
+        libc=best.answer.libc,
+        allocator=allocator,
+        method=Method("passive", 0, time.monotonic_ns() - started, consistency),
+        data=situation,
+        caveats=allocator_caveats + heap.caveats(best.answer, data) + _drift_caveats(best.ledger),
+    )
+
+
+def _best_round(memory: ProcessMemory, target: Target, deadline_ns: int) -> _Round:
+    """The round with the least drift, the first one without any."""
+    best = _round(memory, target, deadline_ns)
+    for _ in range(MOST_ROUNDS - 1):
+        if not best.ledger.drift_bytes or time.monotonic_ns() > deadline_ns:
+            break
+        again = dataclasses.replace(target, mappings=procfs.mappings(target.process.pid))
+        found = _round(memory, again, deadline_ns, max_rounds=1)
+        if abs(found.ledger.drift_bytes) < abs(best.ledger.drift_bytes):
+            best = found
+    return best
+
+
+def _round(
+    memory: ProcessMemory, target: Target, deadline_ns: int, max_rounds: int = MAX_ROUNDS
+) -> _Round:
+    pid = target.process.pid
+    with meanwhile(lambda: procfs.smaps(pid)) as smaps:
+        answer = heap.read(
+            memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
+        )
+        entries = smaps()
+    parts = holdings(pid, memory, target, answer, entries)
+
+    def resident(start: int, end: int) -> int:
+        return by_byte(memory.residency, start, end).resident_bytes
+
+    return _Round(
+        target=target,
+        answer=answer,
+        entries=entries,
+        holdings=parts,
+        ledger=account.ledger(entries, parts, answer.reading, resident),
+        residence=tuple(account.residence(arena, resident) for arena in answer.reading.arenas),
+    )
+
+
+def _rollup(pid: int) -> SmapsRollup | None:
+    with contextlib.suppress(MissingPart):
+        return procfs.smaps_rollup(pid)
+    return None
+
+
+def _drift_caveats(found: Ledger) -> tuple[Caveat, ...]:
+    if not found.drift_bytes:
+        return ()
+    text = (
+        f"{found.drift_bytes} bytes of RSS came or went between the kernel's count and this one, "
+        f"in each of {MOST_ROUNDS} readings."
+    )
+    return (Caveat("drift", text, partial=account.too_much_drift(found)),)

@@ -1,0 +1,90 @@
+"""Who owns which memory of a live process: all recognisers, in the order in which they are
+believed.
+
+What was read chunk by chunk comes first (glibc's heaps), then what threads' control blocks say,
+then what files say; each later recogniser is shown only the anonymous memory that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from allocscope.app.heap import HeapAnswer
+from allocscope.app.target import Target
+from allocscope.errors import AllocscopeError
+from allocscope.glibc.threads import find_tcbs
+from allocscope.model.owners import Claim, Holding
+from allocscope.model.process import AuxVector, Mapping, SmapsEntry
+from allocscope.native.memory import NativeMemory
+from allocscope.owners.divide import disjoint, divide
+from allocscope.owners.heap import heap_claims
+from allocscope.owners.loader import loader_claims
+from allocscope.owners.mapped import files_of
+from allocscope.owners.runtimes import runtime_claims
+from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
+from allocscope.proc import hotspot, mounts, procfs
+from allocscope.proc.segments import bss_claims
+
+Span = tuple[int, int]
+
+
+def holdings(
+    pid: int,
+    memory: NativeMemory,
+    target: Target,
+    answer: HeapAnswer,
+    entries: Sequence[SmapsEntry],
+) -> tuple[Holding, ...]:
+    """Every mapping of ``entries``, divided among its owners."""
+    mappings = [entry.mapping for entry in entries]
+    claims = _claims(pid, memory, target, answer, mappings)
+    files = files_of(mappings, mounts.tmpfs_devices(pid))
+    return divide(entries, claims, files, memory.residency)
+
+
+def _claims(
+    pid: int,
+    memory: NativeMemory,
+    target: Target,
+    answer: HeapAnswer,
+    mappings: Sequence[Mapping],
+) -> list[Claim]:
+    spans = [(m.start, m.end) for m in mappings if m.anonymous and m.writable and m.readable]
+    guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
+    claims = list(heap_claims(answer.reading))
+    tcbs = find_tcbs(memory, target.threads)
+    claims += stack_claims(thread_stacks(memory, tcbs))
+    claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))
+    claims += bss_claims(pid, mappings)
+    left = unclaimed(spans, claims)
+    claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
+    claims += hotspot.claims(pid, memory, mappings)
+    readable = [(m.start, m.end) for m in mappings if m.anonymous and m.readable]
+    claims += runtime_claims(memory, unclaimed(readable, claims))
+    return claims
+
+
+def _auxv(pid: int) -> AuxVector | None:
+    try:
+        return procfs.auxv(pid)
+    except AllocscopeError:
+        return None
+
+
+def unclaimed(spans: Iterable[Span], claims: Iterable[Claim]) -> list[Span]:
+    """What is left of ascending spans."""
+    taken = disjoint(claims)
+    left: list[Span] = []
+    first = 0
+    for start, end in spans:
+        while first < len(taken) and taken[first].end <= start:
+            first += 1
+        for claim in taken[first:]:
+            if claim.start >= end:
+                break
+            if claim.start > start:
+                left.append((start, claim.start))
+            start = max(start, claim.end)
+        if start < end:
+            left.append((start, end))
+    return left

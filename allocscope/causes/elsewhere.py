@@ -1,0 +1,185 @@
+"""Memory that is no fault of glibc malloc: in use, or somebody else's.
+
+Rules: these are told only where they are a large part of RSS, because every process has a little of
+each; that memory is in use is said as plainly as that it is wasted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from allocscope.causes.finding import Finding, of_row, share
+from allocscope.causes.remedies import advice
+from allocscope.model.ledger import CauseKey, LedgerKey, Remedy
+from allocscope.model.owners import Holding
+from allocscope.model.situation import Situation
+from allocscope.units import plural, size
+
+LARGE_PART_RATIO = 0.25
+GLIBC = frozenset({"glibc", "unknown"})
+MOST_NAMED = 3
+
+TOOLS = {
+    "CPython": "sys._debugmallocstats(), tracemalloc or memray; gc.collect() for cycles",
+    "V8": "node --inspect and a heap snapshot; v8.getHeapStatistics(); --max-old-space-size",
+    "Java": "jcmd PID GC.heap_info, jcmd PID VM.native_memory; -Xmx",
+    "Ruby": "GC.stat and ObjectSpace.memsize_of_all; GC.compact",
+    "Go": "net/http/pprof; GOMEMLIMIT, debug.FreeOSMemory()",
+}
+
+
+def _large(situation: Situation, total: int) -> bool:
+    return total > LARGE_PART_RATIO * situation.rss_bytes
+
+
+def _heaviest(holdings: Sequence[Holding]) -> str:
+    """The owners that hold most, by name."""
+    sums: dict[str, int] = {}
+    for holding in holdings:
+        sums[holding.owner] = sums.get(holding.owner, 0) + holding.resident_bytes
+    ranked = sorted(sums, key=lambda owner: -sums[owner])
+    return ", ".join(f"{owner} {size(sums[owner])}" for owner in ranked[:MOST_NAMED])
+
+
+def large_live(situation: Situation) -> Finding | None:
+    """Large chunks with mappings of their own: in use, for free() would unmap them at once."""
+    total = situation.ledger.resident("glibc-mmapped")
+    if not _large(situation, total):
+        return None
+    mmapped = situation.heap.mmapped
+    return Finding(
+        key="large-live",
+        title="Large chunks that are in use, each with a mapping of its own",
+        bytes=total,
+        takes=of_row("glibc-mmapped", total),
+        confidence="measured",
+        headline=f"{size(total)} are large allocations in use: the program holds them, malloc "
+        "retains nothing of it",
+        evidence=(
+            f"{plural(mmapped.count, 'chunk')} of {size(mmapped.bytes)} in all have mappings of "
+            "their own; free() gives such memory back at once",
+        ),
+        remedies=(
+            advice(
+                "find-the-owner",
+                "find in the program who holds them: a profiler of allocations, or heaptrack",
+                "a look at the program",
+            ),
+        ),
+    )
+
+
+def _elsewhere(
+    situation: Situation,
+    key: CauseKey,
+    row: LedgerKey,
+    title: str,
+    words: str,
+    remedies: tuple[Remedy, ...],
+    holdings: Sequence[Holding],
+) -> Finding | None:
+    total = sum(holding.resident_bytes for holding in holdings)
+    if not _large(situation, total):
+        return None
+    return Finding(
+        key=key,
+        title=title,
+        bytes=total,
+        takes=of_row(row, total),
+        confidence="measured",
+        headline=f"{size(total)} are {words}",
+        evidence=(
+            f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {_heaviest(holdings)}",
+        ),
+        remedies=remedies,
+    )
+
+
+def _of(situation: Situation, row: LedgerKey) -> list[Holding]:
+    return [h for h in situation.holdings if h.key == row and h.resident_bytes]
+
+
+def runtime_heap(situation: Situation) -> Finding | None:
+    found = _of(situation, "runtime-heap")
+    tools = tuple(
+        advice("runtime-tool", f"ask the runtime itself: {tool}", "see its documentation")
+        for name, tool in TOOLS.items()
+        if any(holding.owner.startswith(name) for holding in found)
+    )
+    return _elsewhere(
+        situation,
+        "runtime-heap",
+        "runtime-heap",
+        "The heap of a language runtime, outside of malloc",
+        "in the runtime's own heap, which its garbage collector decides about",
+        tools,
+        found,
+    )
+
+
+def other_allocator(situation: Situation) -> Finding | None:
+    serving = situation.allocator
+    if serving is not None and serving.name not in GLIBC:
+        return _serving(situation, serving.name)
+    return _elsewhere(
+        situation,
+        "other-allocator",
+        "other-allocator",
+        "The heap of another allocator",
+        "in the heap of another allocator than glibc's",
+        (advice("own-statistics", "ask that allocator for its own statistics", "none"),),
+        _of(situation, "other-allocator"),
+    )
+
+
+def _serving(situation: Situation, name: str) -> Finding | None:
+    """Another allocator serves malloc: what nobody else owns is probably its own, which is a hint
+    and stays unexplained in the ledger."""
+    own = sum(h.resident_bytes for h in _of(situation, "other-allocator"))
+    unexplained = situation.ledger.resident("unexplained")
+    if not _large(situation, own + unexplained):
+        return None
+    return Finding(
+        key="other-allocator",
+        title=f"The heap of {name}, which serves malloc here",
+        bytes=own + unexplained,
+        takes=of_row("other-allocator", own) + of_row("unexplained", unexplained),
+        confidence="hint",
+        headline=f"{size(own + unexplained)} are probably the heap of {name}, which serves malloc "
+        "here",
+        evidence=(
+            f"the loader finds malloc in {name}; {size(unexplained)} of anonymous memory have no "
+            "structure that is known, so they stay unexplained in the ledger",
+        ),
+        remedies=(advice("own-statistics", f"ask {name} for its own statistics", "none"),),
+    )
+
+
+def file_cache(situation: Situation) -> Finding | None:
+    """Mapped files, without programs and libraries: the page cache holds them anyway."""
+    programs = {h.path for h in situation.holdings if h.perms[2] == "x"}
+    for row in ("file-shared", "file-private"):
+        found = [h for h in _of(situation, row) if h.path not in programs]
+        if _large(situation, sum(h.resident_bytes for h in found)):
+            return _elsewhere(
+                situation,
+                "file-cache",
+                row,
+                "Mapped files, which the page cache holds anyway",
+                "pages of mapped files, which the kernel drops when memory is short",
+                (advice("nothing", "nothing: under pressure these pages go first", "none"),),
+                found,
+            )
+    return None
+
+
+def shared_memory(situation: Situation) -> Finding | None:
+    return _elsewhere(
+        situation,
+        "shared-memory",
+        "shared-memory",
+        "Shared memory, which RSS counts whole in every process that maps it",
+        "shared memory, counted whole in every process that has it mapped",
+        (advice("count-pss", "compare PSS (`allocscope footprint`), which shares it out", "none"),),
+        _of(situation, "shared-memory"),
+    )

@@ -1,0 +1,161 @@
+"""What the kernel does with pages, and what RSS makes of it: huge pages, MADV_FREE, copy-on-write,
+swap."""
+
+from __future__ import annotations
+
+from allocscope.causes.finding import Cell, Finding, share
+from allocscope.causes.remedies import advice
+from allocscope.model.ledger import LedgerKey, Remedy
+from allocscope.model.situation import Situation
+from allocscope.units import plural, size
+
+HUGE_PAGE_BYTES = 2 << 20
+LARGE_PART_RATIO = 0.25
+MOSTLY_RATIO = 0.5
+
+
+def lazyfree_held(situation: Situation) -> Finding | None:
+    """Pages marked with MADV_FREE: the kernel takes them when it needs them, RSS counts them."""
+    total = sum(entry.lazyfree_bytes for entry in situation.smaps)
+    if not total:
+        return None
+    marked = [entry for entry in situation.smaps if entry.lazyfree_bytes]
+    dirty = sum(entry.private_dirty_bytes for entry in marked)
+    return Finding(
+        key="lazyfree-held",
+        title="Pages that were given back with MADV_FREE and still count",
+        bytes=total,
+        takes=_lazyfree_cells(situation),
+        confidence="measured",
+        headline=f"{size(total)} were given back with MADV_FREE and count until the kernel needs "
+        "them",
+        evidence=(
+            f"the kernel counts {size(total)} LazyFree in {plural(len(marked), 'mapping')}, beside "
+            f"{size(dirty)} dirty there",
+            "glibc malloc never uses MADV_FREE: another allocator, a runtime or the program does",
+        ),
+        remedies=(
+            Remedy(
+                "reclaim",
+                "`allocscope lazyfree PID --reclaim` has the kernel take them now; under pressure "
+                "it does so by itself",
+                total,
+                "forecast",
+                "pages that the program writes to again must be zeroed again",
+            ),
+        ),
+    )
+
+
+def _lazyfree_cells(situation: Situation) -> tuple[tuple[Cell, int], ...]:
+    """By row. In a mapping with several owners none of glibc's: it marks nothing."""
+    sums: dict[LedgerKey, int] = {}
+    left = {i: entry.lazyfree_bytes for i, entry in enumerate(situation.smaps)}
+    for holding in situation.holdings:
+        here = min(left[holding.mapping_index], holding.resident_bytes)
+        row = holding.row
+        if here and row is not None and row != "glibc-mmapped":
+            left[holding.mapping_index] -= here
+            sums[row] = sums.get(row, 0) + here
+    return tuple(((key, None), taken) for key, taken in sums.items())
+
+
+def thp_inflation(situation: Situation) -> Finding | None:
+    """Free memory of arenas whose pages are huge: one byte keeps 2 MiB."""
+    takes: list[tuple[Cell, int]] = []
+    huge = 0
+    for arena, there in zip(situation.heap.arenas, situation.residence, strict=True):
+        inside = arena.figures.huge_bytes or 0
+        if inside < MOSTLY_RATIO * there.resident_bytes or there.free_bytes < MOSTLY_RATIO * inside:
+            continue
+        huge += inside
+        takes += [
+            (("glibc-free-shared-pages", there.index), there.shared_pages_bytes),
+            (("glibc-free-whole-pages", there.index), there.whole_pages_bytes),
+            (("glibc-top", there.index), there.top_bytes),
+        ]
+    total = sum(taken for _, taken in takes)
+    if not total:
+        return None
+    return Finding(
+        key="thp-inflation",
+        title="Transparent huge pages that hold more than was written",
+        bytes=total,
+        takes=tuple(takes),
+        confidence="inferred",
+        headline=f"{size(total)} are free memory in transparent huge pages, 2 MiB for every byte "
+        "that was touched",
+        evidence=(
+            f"{size(huge)} of the heap are in huge pages of {size(HUGE_PAGE_BYTES)}, and "
+            f"{size(total)} of that are free",
+        ),
+        remedies=(
+            advice(
+                "no-thp",
+                "prctl(PR_SET_THP_DISABLE), or madvise instead of always in "
+                "/sys/kernel/mm/transparent_hugepage/enabled; glibc.malloc.hugetlb=0",
+                "more page faults and TLB misses; a restart",
+            ),
+        ),
+    )
+
+
+def fork_sharing(situation: Situation) -> Finding | None:
+    """Anonymous pages that relatives share until one of them writes: RSS counts them in each."""
+    rollup = situation.rollup
+    if rollup is None or rollup.pss_anon_bytes is None or rollup.anonymous_bytes is None:
+        return None
+    shared = rollup.anonymous_bytes - rollup.pss_anon_bytes
+    if shared <= LARGE_PART_RATIO * situation.rss_bytes:
+        return None
+    rows: tuple[LedgerKey, ...] = ("program-data", "runtime-heap", "unexplained")
+    takes: list[tuple[Cell, int]] = [
+        (("glibc-live", arena.index), arena.live_bytes) for arena in situation.residence
+    ]
+    takes += [((row, None), situation.ledger.resident(row)) for row in rows]
+    return Finding(
+        key="fork-sharing",
+        title="Pages shared with relatives since fork, counted in each of them",
+        bytes=shared,
+        takes=_up_to(takes, shared),
+        confidence="measured",
+        headline=f"{size(shared)} are shared copy-on-write with relatives and counted in each",
+        evidence=(
+            f"of {size(rollup.anonymous_bytes)} anonymous memory its fair share (Pss_Anon) is "
+            f"{size(rollup.pss_anon_bytes)}",
+        ),
+        remedies=(advice("count-pss", "sum PSS, not RSS, over the family of processes", "none"),),
+    )
+
+
+def _up_to(takes: list[tuple[Cell, int]], most: int) -> tuple[tuple[Cell, int], ...]:
+    kept = []
+    for cell, wanted in takes:
+        taken = min(wanted, most)
+        most -= taken
+        if taken:
+            kept.append((cell, taken))
+    return tuple(kept)
+
+
+def swapped_out(situation: Situation) -> Finding | None:
+    """Memory in swap: RSS fell, the program needs it all the same."""
+    total = sum(entry.swap_bytes for entry in situation.smaps)
+    if not total:
+        return None
+    return Finding(
+        key="swapped-out",
+        title="Memory in swap, which RSS does not show",
+        bytes=total,
+        takes=(),
+        confidence="measured",
+        headline=f"{size(total)} more are in swap",
+        evidence=(
+            f"{size(total)} are swapped out, beside {size(situation.rss_bytes)} resident "
+            f"({share(total, total + situation.rss_bytes)} of both)",
+        ),
+        remedies=(
+            advice("footprint", "watch the footprint, not RSS: `allocscope footprint PID`", "none"),
+        ),
+        outside_bytes=total,
+    )

@@ -1,0 +1,101 @@
+"""Free memory of malloc that is still resident: where malloc_trim reaches it, where a live chunk on
+the same page keeps it, and where the main heap cannot shrink because of what lies at its end."""
+
+from __future__ import annotations
+
+from allocscope.causes import remedies
+from allocscope.causes.finding import Cell, Finding, of_arenas, share
+from allocscope.model.situation import ArenaResidence, Situation
+from allocscope.units import plural, size
+
+MOSTLY_FREE_RATIO = 0.5
+
+
+def main_residence(situation: Situation) -> ArenaResidence | None:
+    return next((arena for arena in situation.residence if arena.index == 0), None)
+
+
+def top_pinned(situation: Situation) -> Finding | None:
+    """The main heap is mostly free, yet a live chunk near its end keeps the break where it is."""
+    main = main_residence(situation)
+    if main is None or not main.resident_bytes:
+        return None
+    held = main.whole_pages_bytes
+    if held < MOSTLY_FREE_RATIO * main.resident_bytes or held < main.top_bytes:
+        return None
+    arena = situation.heap.arenas[0]
+    return Finding(
+        key="top-pinned",
+        title="The main heap is mostly free, but a live chunk near its end keeps it from shrinking",
+        bytes=held,
+        takes=((("glibc-free-whole-pages", 0), held),),
+        confidence="measured",
+        headline=f"{size(held)} are free in a main heap that a live chunk near its end keeps from "
+        "shrinking",
+        evidence=(
+            f"the main heap has {size(main.resident_bytes)} resident, of which "
+            f"{size(main.live_bytes)} are live and {size(held)} are whole free pages below top",
+            f"top, the only part that free() can give back, has {size(arena.figures.top_bytes)}",
+            *_pin(main),
+        ),
+        remedies=(remedies.trim(situation), remedies.look_at_pins()),
+    )
+
+
+def _pin(main: ArenaResidence) -> tuple[str, ...]:
+    if main.last_live is None:
+        return ()
+    chunk = f"{size(main.last_live_bytes)} at {main.last_live:#x}"
+    return (f"the live chunk nearest to top is one of {chunk}",)
+
+
+def untrimmed_free(situation: Situation) -> Finding | None:
+    """Whole pages within free chunks, and the end of the main heap: free() keeps them."""
+    takes: tuple[tuple[Cell, int], ...] = of_arenas(
+        situation, "glibc-free-whole-pages", lambda arena: arena.whole_pages_bytes
+    ) + of_arenas(situation, "glibc-top", lambda arena: arena.top_trimmable_bytes)
+    total = sum(taken for _, taken in takes)
+    if not total:
+        return None
+    totals = situation.heap.totals
+    return Finding(
+        key="untrimmed-free",
+        title="Free pages that malloc keeps until malloc_trim is called",
+        bytes=total,
+        takes=takes,
+        confidence="measured",
+        headline=f"{size(total)} are free pages that malloc keeps and malloc_trim(0) releases",
+        evidence=(
+            f"{size(total)} of resident memory lie in whole free pages, in "
+            f"{plural(len({cell[1] for cell, _ in takes}), 'arena')}",
+            f"malloc holds {size(totals.free_resident_bytes)} free but resident, of which "
+            f"malloc_trim(0) would release {size(totals.trimmable_bytes)}",
+        ),
+        remedies=(remedies.trim(situation),),
+    )
+
+
+def scattered_live(situation: Situation) -> Finding | None:
+    """Free bytes on pages that a live chunk holds."""
+    takes = of_arenas(situation, "glibc-free-shared-pages", lambda arena: arena.shared_pages_bytes)
+    total = sum(taken for _, taken in takes)
+    if not total:
+        return None
+    live = situation.ledger.resident("glibc-live")
+    count = situation.heap.totals.live_count
+    return Finding(
+        key="scattered-live",
+        title="Live chunks scattered over pages that are otherwise free",
+        bytes=total,
+        takes=takes,
+        confidence="measured",
+        headline=f"{size(total)} are free but share their pages with live chunks, scattered among "
+        "them",
+        evidence=(
+            f"{size(total)} are free on pages that something live is on too; malloc_trim releases "
+            "none of that",
+            f"{plural(count, 'live chunk')} of {size(live)} hold them: "
+            f"{share(live, live + total)} of these bytes are live",
+        ),
+        remedies=(remedies.look_at_pins(), remedies.other_malloc()),
+    )

@@ -1,0 +1,50 @@
+"""``allocscope explain``: where the resident memory of a process is, and why."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from allocscope.cli import options
+from allocscope.cli.output import colour, deliver, width
+from allocscope.errors import EXIT_PARTIAL
+
+SCHEMA = "explain"
+
+
+@click.command("explain", short_help="Where the memory of a process is, why, and what to do.")
+@click.argument("target", metavar="PID")
+@options.deadline_option
+@options.table_options
+@options.output_options
+def command(
+    target: str,
+    deadline_s: float,
+    no_color: bool,
+    exact_bytes: bool,
+    as_json: bool,
+    output: Path | None,
+) -> int:
+    """Explains the resident memory of a process: every byte of it in one row of a ledger that adds
+    up to RSS, the causes by weight, and what each remedy would give back.
+
+    Reads only: the process is not stopped. `allocscope PID` is the same.
+    """
+    from allocscope.app.explain import ExplainOptions, explain
+
+    pid = options.pid_of(target)
+    now = time.time()
+    report = explain(pid, ExplainOptions(deadline_s=deadline_s))
+    if as_json:
+        from allocscope.render import json
+
+        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
+    else:
+        from allocscope.render.explain import explain as text
+        from allocscope.render.page import Look
+
+        look = Look(width(output), colour(no_color, output), exact_bytes)
+        deliver(text(report, look), output)
+    return EXIT_PARTIAL if report.partial else 0

@@ -1,0 +1,86 @@
+"""All that is known of a process when its causes are sought: what a pure rule may look at."""
+
+from __future__ import annotations
+
+from allocscope.immutable import field, immutable
+from allocscope.model.fields import HEX
+from allocscope.model.heap import ArenasData
+from allocscope.model.ledger import Ledger, OutsideRss
+from allocscope.model.libc import Allocator
+from allocscope.model.owners import Holding
+from allocscope.model.process import (
+    CgroupLimits,
+    Process,
+    ProcessStatus,
+    SmapsEntry,
+    SmapsRollup,
+)
+
+
+@immutable
+class ArenaResidence:
+    """The resident bytes of one arena by what they are used for, as in the ledger's rows; summed
+    over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``;
+    ``last_live`` is the live chunk nearest to top, None without one."""
+
+    index: int
+    live_bytes: int
+    tcache_bytes: int
+    fastbin_bytes: int
+    whole_pages_bytes: int
+    shared_pages_bytes: int
+    top_bytes: int
+    top_trimmable_bytes: int
+    overhead_bytes: int
+    unread_bytes: int
+    last_live: int | None = field(metadata=HEX)
+    last_live_bytes: int
+
+    @property
+    def free_bytes(self) -> int:
+        return (
+            self.tcache_bytes
+            + self.fastbin_bytes
+            + self.whole_pages_bytes
+            + self.shared_pages_bytes
+            + self.top_bytes
+        )
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.live_bytes + self.free_bytes + self.overhead_bytes + self.unread_bytes
+
+
+@immutable
+class Contention:
+    """How often the arenas' lock words were found taken, and taken while others waited for it, in
+    so many looks at a word."""
+
+    look_count: int
+    locked_count: int
+    waited_for_count: int
+
+
+@immutable
+class Situation:
+    """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
+    nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
+    environment; ``heap`` is what ``arenas`` says."""
+
+    process: Process
+    allocator: Allocator | None
+    ledger: Ledger
+    holdings: tuple[Holding, ...]
+    smaps: tuple[SmapsEntry, ...]
+    heap: ArenasData
+    residence: tuple[ArenaResidence, ...]
+    rollup: SmapsRollup | None
+    status: ProcessStatus | None
+    limits: CgroupLimits | None
+    outside: tuple[OutsideRss, ...]
+    contention: Contention | None
+    environ: dict[str, str] | None
+
+    @property
+    def rss_bytes(self) -> int:
+        return self.ledger.rss_bytes

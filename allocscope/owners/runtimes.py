@@ -1,0 +1,17 @@
+"""Heaps of language runtimes: every recogniser that looks into unclaimed memory, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from allocscope.glibc.protocols import Memory
+from allocscope.model.owners import Claim
+from allocscope.owners import cpython, ruby, v8
+
+RECOGNISERS = (v8.claims, cpython.claims, ruby.claims)
+
+
+def runtime_claims(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterator[Claim]:
+    """Claims within ``spans``: anonymous memory that nobody else owns, ascending."""
+    for claims in RECOGNISERS:
+        yield from claims(memory, spans)

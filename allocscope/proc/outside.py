@@ -1,0 +1,77 @@
+"""Memory that a process causes and that is in no RSS: facts, each from its own file.
+
+Rules: only what is there is told, so a fact of 0 bytes is left out; what a process may not be asked
+(descriptors of another user) is left out too. A file in memory counts here less its pages that the
+process has mapped, because those are in its RSS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from allocscope.errors import PermissionRefused
+from allocscope.model.ledger import OutsideRss
+from allocscope.model.process import ProcessStatus, SmapsEntry
+from allocscope.proc.descriptors import Descriptors, descriptors, protocol_pages, queued_bytes
+from allocscope.proc.mounts import tmpfs_devices
+from allocscope.units import plural, size
+
+KERNEL_STACK_BYTES = 16 << 10
+"""THREAD_SIZE of x86-64 and arm64 with 4 KiB pages (asm/page_64_types.h, asm/memory.h)."""
+PAGE_BYTES = 4096
+MOST_NAMED = 3
+
+
+def outside_rss(
+    pid: int, status: ProcessStatus, thread_count: int, smaps: Sequence[SmapsEntry]
+) -> tuple[OutsideRss, ...]:
+    """All facts about ``pid``. Raises NoSuchProcess."""
+    facts = [
+        OutsideRss("hugetlb", status.hugetlb_bytes or 0, "HugetlbPages in /proc/PID/status"),
+        OutsideRss("page-tables", status.page_table_bytes or 0, "VmPTE in /proc/PID/status"),
+        OutsideRss(
+            "kernel-stacks",
+            thread_count * KERNEL_STACK_BYTES,
+            f"{plural(thread_count, 'thread')}, {size(KERNEL_STACK_BYTES)} each",
+        ),
+    ]
+    try:
+        held = descriptors(pid, tmpfs_devices(pid))
+    except PermissionRefused:
+        held = None
+    if held is not None:
+        facts += _of_descriptors(pid, held, smaps)
+    return tuple(fact for fact in facts if fact.bytes)
+
+
+def _of_descriptors(
+    pid: int, held: Descriptors, smaps: Sequence[SmapsEntry]
+) -> Iterator[OutsideRss]:
+    queued = queued_bytes(pid, held.socket_inodes)
+    if queued:
+        pages = sum(protocol_pages(pid).values())
+        evidence = (
+            f"unsent and unread in {plural(len(held.socket_inodes), 'socket')} (TCP and UDP); its "
+            f"network namespace has {size(pages * PAGE_BYTES)} of socket memory in all"
+        )
+        yield OutsideRss("sockets", queued, evidence)
+    yield _tmpfs(held, smaps)
+    devices = sum(client.total_bytes for client in held.device_clients)
+    names = ", ".join(sorted({client.driver for client in held.device_clients}))
+    yield OutsideRss("device-memory", devices, f"clients of {names}, by their fdinfo")
+
+
+def _tmpfs(held: Descriptors, smaps: Sequence[SmapsEntry]) -> OutsideRss:
+    mapped: dict[tuple[str, int], int] = {}
+    for entry in smaps:
+        where = (entry.mapping.device, entry.mapping.inode)
+        mapped[where] = mapped.get(where, 0) + entry.rss_bytes
+    left = {
+        file.path: max(0, file.allocated_bytes - mapped.get((file.device, file.inode), 0))
+        for file in held.memory_files
+    }
+    heaviest = sorted(left, key=lambda path: -left[path])[:MOST_NAMED]
+    named = ", ".join(f"{path} {size(left[path])}" for path in heaviest if left[path])
+    more = len([path for path in left if left[path]]) - len(heaviest)
+    evidence = f"held open and not mapped: {named}" + (f" and {more} more" if more > 0 else "")
+    return OutsideRss("tmpfs-held", sum(left.values()), evidence)

@@ -1,0 +1,193 @@
+"""``explain`` for people: the verdict, the ledger as a bar and as rows, what lies outside RSS, and
+the causes with their remedies.
+
+Rules: rows stand in the ledger's order and only where something is resident; the bar has the same
+order and one letter for each row, so that it reads without colours; every cause says how it is
+known, every remedy what it would give back and what it costs.
+"""
+
+from __future__ import annotations
+
+from allocscope.model.ledger import (
+    Cause,
+    Explanation,
+    LedgerKey,
+    LedgerRow,
+    Remedy,
+    healthy_bytes,
+)
+from allocscope.model.report import Report
+from allocscope.render import sentences
+from allocscope.render.bar import stacked
+from allocscope.render.columns import GAP, Column, fit
+from allocscope.render.page import Look, Page
+from allocscope.render.text import clean, signed_size, size, unit_for
+
+LETTERS: dict[LedgerKey, str] = {
+    "glibc-live": "L",
+    "glibc-tcache": "t",
+    "glibc-fastbin": "f",
+    "glibc-free-whole-pages": "F",
+    "glibc-free-shared-pages": "s",
+    "glibc-top": "T",
+    "glibc-overhead": "o",
+    "glibc-unread": "u",
+    "glibc-mmapped": "M",
+    "other-allocator": "A",
+    "runtime-heap": "R",
+    "thread-stacks": "k",
+    "file-private": "c",
+    "file-shared": "m",
+    "shared-memory": "h",
+    "program-data": "d",
+    "loader-and-special": "l",
+    "unexplained": "?",
+}
+WELL_KNOWN = {
+    "measured": "measured",
+    "inferred": "inferred from what was measured",
+    "hint": "a hint, not a measurement",
+}
+LEAST_EVIDENCE = 20
+
+
+def explain(report: Report[Explanation], look: Look) -> str:
+    """The whole text, ended by a newline."""
+    page = Page(look)
+    data = report.data
+    page.line(clean(data.verdict), "bold")
+    page.items(sentences.identity(report), "dim")
+    page.items(_sums(data, look.exact_bytes), "dim")
+    page.blank()
+    _ledger(page, data)
+    _outside(page, data)
+    _causes(page, data)
+    page.caveats(report.caveats)
+    page.blank()
+    page.line(sentences.method(report.method), "dim")
+    return page.text()
+
+
+def _sums(data: Explanation, exact: bool) -> list[str]:
+    found = [f"RSS {size(data.rss_bytes, exact)}"]
+    if data.peak_rss_bytes is not None:
+        found.append(f"peak {size(data.peak_rss_bytes, exact)}")
+    if data.footprint_bytes is not None:
+        found.append(f"footprint {size(data.footprint_bytes, exact)}")
+    if data.memory_limit_bytes is not None:
+        left = size(data.memory_headroom_bytes, exact)
+        found.append(f"cgroup limit {size(data.memory_limit_bytes, exact)}, {left} left")
+    drift = "the rows add up to RSS"
+    if data.drift_bytes:
+        drift = f"drift {signed_size(data.drift_bytes, exact)}"
+    return [*found, drift]
+
+
+# ---- the ledger ----
+
+
+def _ledger(page: Page, data: Explanation) -> None:
+    rows = [row for row in data.ledger if row.resident_bytes]
+    unit = unit_for(data.rss_bytes, page.look.exact_bytes)
+    page.line(stacked([(LETTERS[row.key], row.resident_bytes) for row in rows], page.look.width))
+    page.blank()
+    columns = [
+        Column("", tuple(LETTERS[row.key] for row in rows), left=True),
+        Column("memory", tuple(row.label for row in rows), "all rows", left=True),
+        Column(
+            unit.name,
+            tuple(unit.cell(row.resident_bytes) for row in rows),
+            unit.cell(sum(row.resident_bytes for row in rows)),
+        ),
+        Column("of RSS", tuple(_share(row.resident_bytes, data.rss_bytes) for row in rows)),
+    ]
+    if any(row.swapped_bytes for row in rows):
+        columns.append(Column("swapped", tuple(unit.cell(row.swapped_bytes) for row in rows)))
+    if any(row.lazyfree_bytes for row in rows):
+        columns.append(Column("lazyfree", tuple(unit.cell(row.lazyfree_bytes) for row in rows)))
+    left = page.look.width - sum(column.width + GAP for column in columns)
+    if left >= LEAST_EVIDENCE:
+        told = tuple(_short(row, left) for row in rows)
+        columns.append(Column("what says so", told, left=True, gives_way=1))
+    page.table(fit(columns, page.look.width))
+
+
+def _share(part: int, whole: int) -> str:
+    if not whole:
+        return ""
+    ratio = 100 * part / whole
+    return f"{ratio:.0f} %" if ratio >= 0.5 else "<1 %"
+
+
+def _short(row: LedgerRow, width: int) -> str:
+    """The weightiest evidence, of a path only the file's name."""
+    if not row.evidence:
+        return ""
+    owner, colon, said = row.evidence[0].partition(": ")
+    if colon and owner.startswith("/"):
+        owner = owner.rpartition("/")[2]
+    return clean(f"{owner}{colon}{said}", width)
+
+
+def _outside(page: Page, data: Explanation) -> None:
+    if not data.outside_rss:
+        return
+    page.blank()
+    page.heading("Outside RSS")
+    for fact in data.outside_rss:
+        amount = size(fact.bytes, page.look.exact_bytes)
+        page.line(f"  {fact.key}: {amount}, {clean(fact.evidence)}", hanging=4)
+
+
+# ---- causes ----
+
+
+def _causes(page: Page, data: Explanation) -> None:
+    """The causes that matter at length, the others in a line each."""
+    page.blank()
+    page.heading("Causes")
+    told = [cause for cause in data.causes if _matters(cause, data.rss_bytes)]
+    for number, cause in enumerate(told, start=1):
+        _cause(page, number, cause)
+    smaller = [cause for cause in data.causes if cause not in told]
+    if smaller:
+        page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
+    for cause in smaller:
+        page.line(f"   - {_head(cause, page.look.exact_bytes)}", hanging=5)
+
+
+def _matters(cause: Cause, rss_bytes: int) -> bool:
+    if not cause.bytes:
+        return True
+    return cause.exclusive_bytes > healthy_bytes(rss_bytes)
+
+
+def _head(cause: Cause, exact: bool) -> str:
+    if not cause.bytes:
+        return cause.title
+    head = f"{cause.title}: {size(cause.bytes, exact)}, {_share_of_rss(cause)}"
+    if cause.exclusive_bytes != cause.bytes:
+        head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
+    return head
+
+
+def _share_of_rss(cause: Cause) -> str:
+    return f"{100 * cause.share_of_rss_ratio:.0f} % of RSS"
+
+
+def _cause(page: Page, number: int, cause: Cause) -> None:
+    exact = page.look.exact_bytes
+    page.line(f"{number}. {_head(cause, exact)}", "bold", hanging=3)
+    for text in cause.evidence:
+        page.line(f"   - {clean(text)}", hanging=5)
+    if cause.confidence != "measured":
+        page.line(f"   - {WELL_KNOWN[cause.confidence]}", hanging=5)
+    for remedy in cause.remedies:
+        page.line(f"   > {_remedy(remedy, exact)}", hanging=5)
+
+
+def _remedy(remedy: Remedy, exact: bool) -> str:
+    gain = "Gain: unknown"
+    if remedy.gain_bytes is not None:
+        gain = f"Gain: {size(remedy.gain_bytes, exact)} ({remedy.gain_is})"
+    return f"{clean(remedy.action)}. {gain}; cost: {clean(remedy.cost)}."

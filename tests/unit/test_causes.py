@@ -1,0 +1,221 @@
+"""Every rule: a situation that shows the cause, one that must not, and how causes rank."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, smaps
+
+from allocscope.causes.explanation import RULES, explain, footprint_bytes
+from allocscope.model.ledger import CauseKey, OutsideRss
+from allocscope.model.libc import Allocator
+from allocscope.model.process import ProcessStatus, SmapsRollup
+from allocscope.model.situation import Contention, Situation
+
+SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
+RAISED = dataclasses.replace(SETTINGS, trim_threshold_bytes=setting(64 * MIB, "dynamic"))
+IN_VAIN = dataclasses.replace(SETTINGS, arena_max=setting(0, without_effect=True))
+ROLLUP = SmapsRollup(
+    rss_bytes=100 * MIB,
+    pss_bytes=60 * MIB,
+    pss_anon_bytes=50 * MIB,
+    pss_file_bytes=0,
+    pss_shmem_bytes=3 * MIB,
+    shared_clean_bytes=0,
+    shared_dirty_bytes=50 * MIB,
+    private_clean_bytes=0,
+    private_dirty_bytes=50 * MIB,
+    anonymous_bytes=100 * MIB,
+    lazyfree_bytes=2 * MIB,
+    anon_huge_bytes=0,
+    swap_bytes=0,
+    swap_pss_bytes=5 * MIB,
+    locked_bytes=0,
+)
+STATUS = ProcessStatus("S", 0, 0, 100 * MIB, 120 * MIB, MIB, 0, 0, 0, (1,), False)
+
+SHOWS: list[tuple[CauseKey, Situation]] = [
+    ("untrimmed-free", situation(arena(0, live=60, whole_pages=40))),
+    ("scattered-live", situation(arena(0, live=20, shared_pages=60))),
+    ("top-pinned", situation(arena(0, live=1, whole_pages=50))),
+    ("arena-spread", situation(arena(0, live=1), *SPREAD)),
+    ("thread-top", situation(arena(0, live=1), arena(1, live=30, top=25))),
+    ("tcache-hoard", situation(arena(0, live=20, tcache=30))),
+    ("fastbin-hoard", situation(arena(0, live=20, fastbin=30))),
+    ("raised-thresholds", situation(arena(0, live=20, top=40), settings=RAISED)),
+    ("setting-without-effect", situation(arena(0, live=20), settings=IN_VAIN)),
+    ("large-live", situation(arena(0, live=1), holdings=(holding("glibc-mmapped", 40),))),
+    (
+        "thp-inflation",
+        situation(arena(0, live=1), arena(1, live=2, shared_pages=38), huge_bytes=40 * MIB),
+    ),
+    (
+        "lazyfree-held",
+        situation(
+            arena(0, live=1),
+            holdings=(holding("unexplained", 30, lazyfree_bytes=24 * MIB),),
+            smaps=(smaps(lazyfree=24 * MIB, dirty=6 * MIB),),
+        ),
+    ),
+    ("runtime-heap", situation(holdings=(holding("runtime-heap", 30, "CPython arenas"),))),
+    ("other-allocator", situation(holdings=(holding("other-allocator", 30),))),
+    ("file-cache", situation(holdings=(holding("file-shared", 30, path="/data"),))),
+    ("shared-memory", situation(holdings=(holding("shared-memory", 30),))),
+    ("fork-sharing", situation(arena(0, live=100), rollup=ROLLUP)),
+    ("swapped-out", situation(arena(0, live=1), smaps=(smaps(swap=40 * MIB),))),
+    ("tmpfs-held", situation(outside=(OutsideRss("tmpfs-held", 40 * MIB, "held"),))),
+    ("kernel-memory", situation(outside=(OutsideRss("page-tables", 40 * MIB, "VmPTE"),))),
+]
+MUST_NOT: list[tuple[CauseKey, Situation]] = [
+    ("untrimmed-free", situation(arena(0, live=60, shared_pages=10))),
+    ("scattered-live", situation(arena(0, live=60, whole_pages=10))),
+    ("top-pinned", situation(arena(0, live=60, whole_pages=10))),
+    ("top-pinned", situation(arena(0, live=1, whole_pages=20, top=70))),
+    ("top-pinned", situation(arena(0, live=10), arena(1, live=1, whole_pages=60))),
+    ("arena-spread", situation(arena(0, live=1), *SPREAD[:3])),
+    ("arena-spread", situation(*(arena(i, live=9, whole_pages=1) for i in range(9)))),
+    ("thread-top", situation(arena(0, live=10, top=30))),
+    ("raised-thresholds", situation(arena(0, live=20, top=40))),
+    ("setting-without-effect", situation(arena(0, live=20))),
+    ("large-live", situation(arena(0, live=50), holdings=(holding("glibc-mmapped", 4),))),
+    ("thp-inflation", situation(arena(0, live=38, shared_pages=2), huge_bytes=40 * MIB)),
+    ("lazyfree-held", situation(arena(0, live=20))),
+    ("runtime-heap", situation(arena(0, live=90), holdings=(holding("runtime-heap", 10),))),
+    (
+        "file-cache",
+        situation(holdings=(holding("file-private", 30, path="/bin/x", perms="r-xp"),)),
+    ),
+    ("fork-sharing", situation(arena(0, live=100))),
+    ("swapped-out", situation(arena(0, live=20))),
+]
+
+
+def keys_of(made: Situation) -> list[CauseKey]:
+    return [cause.key for cause in explain(made).causes]
+
+
+@pytest.mark.parametrize(("key", "made"), SHOWS, ids=[key for key, _ in SHOWS])
+def test_a_situation_shows_its_cause(key: CauseKey, made: Situation) -> None:
+    found = explain(made)
+    cause = next(cause for cause in found.causes if cause.key == key)
+    assert cause.title
+    assert cause.evidence
+    assert all(remedy.action and remedy.cost for remedy in cause.remedies)
+    if key != "setting-without-effect":
+        assert found.causes[0].key == key
+        assert cause.exclusive_bytes <= cause.bytes
+        assert "healthy" not in keys_of(made)
+
+
+@pytest.mark.parametrize(("key", "made"), MUST_NOT)
+def test_another_situation_does_not(key: CauseKey, made: Situation) -> None:
+    assert key not in keys_of(made)
+
+
+def test_every_rule_is_shown_by_a_situation() -> None:
+    assert len(SHOWS) == len(RULES)
+    for rule in RULES:
+        assert any(rule(made) is not None for _, made in SHOWS), rule.__name__
+
+
+def test_a_byte_counts_in_one_cause_only() -> None:
+    made = situation(arena(0, live=1, whole_pages=30), *SPREAD)
+    found = explain(made)
+    total = sum(cause.exclusive_bytes for cause in found.causes)
+    assert total <= made.rss_bytes
+    by_key = {cause.key: cause for cause in found.causes}
+    assert by_key["arena-spread"].exclusive_bytes == 45 * MIB
+    assert by_key["top-pinned"].exclusive_bytes == 30 * MIB
+    assert "untrimmed-free" not in by_key  # the others have all of it
+    assert [c.exclusive_bytes for c in found.causes] == sorted(
+        (c.exclusive_bytes for c in found.causes), reverse=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "free", "healthy"),
+    [(100, 15, True), (100, 17, False), (300, 30, True), (300, 36, False)],
+)
+def test_healthy_up_to_16_mib_or_a_tenth_of_rss(live: int, free: int, healthy: bool) -> None:
+    found = explain(situation(arena(0, live=live, shared_pages=free)))
+    assert (found.causes[0].key == "healthy") == healthy
+    assert found.verdict.endswith("healthy.") == healthy
+    assert [c.key for c in found.causes if c.key != "healthy"] == ["scattered-live"]
+
+
+def test_names_that_no_glibc_reads_are_told() -> None:
+    environ = {
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD": "100000",
+        "MALLOC_MAX_ARENAS": "2",
+        "MALLOC_CONF": "narenas:2",
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.arenas=2:glibc.cpu.x=1",
+    }
+    causes = {cause.key: cause for cause in explain(situation(environ=environ)).causes}
+    assert causes["setting-without-effect"].evidence == (
+        "no glibc reads MALLOC_TRIM_THRESHOLD; the name is MALLOC_TRIM_THRESHOLD_",
+        "no glibc reads MALLOC_MAX_ARENAS",
+        "no glibc knows the tunable glibc.malloc.arenas",
+    )
+
+
+def test_the_chunk_that_pins_is_named() -> None:
+    main = dataclasses.replace(
+        arena(0, live=1, whole_pages=50), last_live=0x55D0_0300_0010, last_live_bytes=112
+    )
+    evidence = explain(situation(main)).causes[0].evidence
+    assert evidence[-1] == "the live chunk nearest to top is one of 112 bytes at 0x55d003000010"
+
+
+def test_contention_is_told_where_arenas_are_judged() -> None:
+    made = situation(arena(0, live=1), *SPREAD, contention=Contention(200, 50, 2))
+    assert (
+        "in 200 looks at the arenas' locks 25 % were taken, 1 % with others waiting"
+        in explain(made).causes[0].evidence
+    )
+
+
+def test_what_is_unexplained_is_not_called_healthy() -> None:
+    found = explain(situation(arena(0, live=20), holdings=(holding("unexplained", 20),)))
+    assert found.causes == ()
+    assert found.verdict == (
+        "server (pid 4711) has 40.0 MiB resident, of which 20.0 MiB are unexplained: no structure "
+        "of a known owner was found there (50 %)."
+    )
+
+
+def test_where_another_allocator_serves_malloc_what_is_unexplained_is_a_hint_at_it() -> None:
+    made = situation(
+        arena(0, live=1),
+        holdings=(holding("unexplained", 50),),
+        allocator=Allocator("jemalloc", ()),
+    )
+    first = explain(made).causes[0]
+    assert (first.key, first.confidence) == ("other-allocator", "hint")
+    assert first.exclusive_bytes == 50 * MIB
+    assert "jemalloc" in first.title
+
+
+def test_the_verdict_names_the_process_the_cause_and_the_gain() -> None:
+    verdict = explain(situation(arena(0, live=2, whole_pages=48))).verdict
+    assert verdict == (
+        "server (pid 4711) has 50.0 MiB resident, of which 48.0 MiB are free in a main heap that a "
+        "live chunk near its end keeps from shrinking (96 %); malloc_trim(0) would give back about "
+        "48.0 MiB."
+    )
+
+
+def test_a_trim_that_gives_nothing_back_is_not_offered() -> None:
+    found = explain(situation(arena(0, live=1), *(arena(i, live=1, top=9) for i in range(1, 6))))
+    assert found.causes[0].key == "arena-spread"
+    assert [remedy.key for remedy in found.causes[0].remedies] == ["arena-max"]
+
+
+def test_footprint_is_the_formula_of_the_contract() -> None:
+    made = situation(arena(0, live=100), rollup=ROLLUP, status=STATUS)
+    assert footprint_bytes(made) == (50 + 3 + 5 - 2 + 1) * MIB
+    assert explain(made).peak_rss_bytes == 120 * MIB
+    no_anon = dataclasses.replace(ROLLUP, pss_anon_bytes=None)
+    assert footprint_bytes(dataclasses.replace(made, rollup=no_anon)) is None
+    assert footprint_bytes(situation()) is None

@@ -1,0 +1,119 @@
+"""Parsers of what lies outside RSS: mountinfo, sockets, graphics devices. Texts as kernels print
+them."""
+
+from __future__ import annotations
+
+import pytest
+
+from allocscope.errors import BadInput
+from allocscope.parse import fdinfo, mountinfo, sockets, status
+
+MOUNTINFO = b"""\
+22 27 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
+25 27 0:26 / /dev/shm rw,nosuid,nodev shared:3 - tmpfs tmpfs rw,inode64
+27 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+31 27 0:28 / /mnt/a\\040b rw - tmpfs none rw,size=65536k
+"""
+
+TCP = (
+    b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout "
+    b"inode\n"
+    b"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000005 00:00000000 00000000     0        0 "
+    b"20511 1 0000000000000000 100 0 0 10 0\n"
+    b"   1: 0100007F:1F90 0100007F:C350 01 0000A1B2:00000400 01:00000014 00000000  1000        0 "
+    b"20777 3 0000000000000000 20 4 30 10 -1\n"
+)
+
+SOCKSTAT = b"""\
+sockets: used 291
+TCP: inuse 9 orphan 0 tw 4 alloc 12 mem 3
+UDP: inuse 3 mem 2
+UDPLITE: inuse 0
+RAW: inuse 0
+FRAG: inuse 0 memory 0
+"""
+
+AMDGPU = b"""\
+pos:\t0
+flags:\t02100002
+mnt_id:\t26
+ino:\t1170
+drm-driver:\tamdgpu
+drm-client-id:\t38
+drm-pdev:\t0000:0b:00.0
+pasid:\t32781
+drm-total-cpu:\t0
+drm-resident-cpu:\t0
+drm-total-gtt:\t2912 KiB
+drm-resident-gtt:\t2912 KiB
+drm-total-vram:\t1076 MiB
+drm-shared-vram:\t0
+drm-resident-vram:\t1068 MiB
+drm-memory-vram:\t1093632 KiB
+drm-engine-gfx:\t39381041 ns
+"""
+
+
+def test_mounts_and_their_devices_as_maps_prints_them() -> None:
+    mounts = mountinfo.parse(MOUNTINFO)
+    assert [(m.point, m.kind, m.maps_device) for m in mounts] == [
+        ("/sys", "sysfs", "00:14"),
+        ("/dev/shm", "tmpfs", "00:1a"),
+        ("/", "ext4", "fe:01"),
+        ("/mnt/a\\040b", "tmpfs", "00:1c"),
+    ]
+
+
+@pytest.mark.parametrize("text", [b"nonsense\n", b"22 27 x:y / /sys rw - sysfs sysfs rw\n"])
+def test_mountinfo_that_is_none(text: bytes) -> None:
+    with pytest.raises(BadInput):
+        mountinfo.parse(text)
+
+
+def test_queues_are_hexadecimal_and_a_listener_has_no_unread_bytes() -> None:
+    listener, established = sockets.queues(TCP)
+    assert (listener.inode, listener.listening) == (20511, True)
+    assert (listener.send_bytes, listener.receive_bytes) == (0, 0)
+    assert (established.inode, established.listening) == (20777, False)
+    assert (established.send_bytes, established.receive_bytes) == (0xA1B2, 0x400)
+
+
+def test_no_socket_at_all() -> None:
+    assert sockets.queues(b"") == ()
+    assert sockets.queues(TCP.splitlines(keepends=True)[0]) == ()
+
+
+def test_queues_that_are_cut_off() -> None:
+    with pytest.raises(BadInput):
+        sockets.queues(TCP[:-60])
+
+
+def test_memory_of_protocols_is_told_in_pages() -> None:
+    assert sockets.protocol_memory(SOCKSTAT) == {"TCP": 3, "UDP": 2}
+    with pytest.raises(BadInput):
+        sockets.protocol_memory(b"TCP: inuse\n")
+
+
+def test_device_memory_is_what_is_resident_there() -> None:
+    client = fdinfo.device_client(AMDGPU)
+    assert client is not None
+    assert (client.driver, client.device, client.client) == ("amdgpu", "0000:0b:00.0", "38")
+    assert client.region_bytes == (("vram", 1068 << 20),)
+    assert client.total_bytes == 1068 << 20
+
+
+def test_an_older_driver_tells_memory_only() -> None:
+    client = fdinfo.device_client(b"drm-driver:\tamdgpu\ndrm-memory-vram:\t512 KiB\n")
+    assert client is not None
+    assert client.total_bytes == 512 << 10
+
+
+@pytest.mark.parametrize("text", [b"", b"pos:\t0\nflags:\t02\n", b"drm-memory-vram:\t5 KiB\n"])
+def test_a_descriptor_of_something_else_is_no_client(text: bytes) -> None:
+    assert fdinfo.device_client(text) is None
+
+
+def test_huge_pages_in_status() -> None:
+    lines = b"State:\tS (sleeping)\nTgid:\t1\nTracerPid:\t0\nUid:\t0\t0\t0\t0\n"
+    assert status.parse(lines).hugetlb_bytes is None
+    assert status.parse(lines + b"HugetlbPages:\t    4096 kB\n").hugetlb_bytes == 4 << 20
