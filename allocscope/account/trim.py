@@ -18,7 +18,7 @@ from allocscope.model.trim import ArenaForecast, ArenaReleased, Pace, Stays, Tri
 Span = tuple[int, int]
 PAGE = 4096
 
-VISIT_NS, MERGE_NS = 100, 300
+VISIT_NS, MERGE_NS = 60, 150
 """glibc's part for each chunk, mostly waiting for memory: from what the trims of
 docs/trim-forecast.md took."""
 

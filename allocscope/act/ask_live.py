@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from allocscope.act import guard as guarding
 from allocscope.act import live_calls
 from allocscope.act.gdb import Gdb
 from allocscope.act.guard import Guard
+from allocscope.act.moments import moments
 from allocscope.errors import Unsafe
 from allocscope.model.glibc_says import What
 from allocscope.proc import procfs
@@ -28,12 +29,11 @@ from allocscope.proc import procfs
 SYMBOLS = tuple({*guarding.SYMBOLS, *live_calls.SYMBOLS})
 """What ``symbols`` must hold."""
 
+_LONGEST_PAUSE_S = 0.1
+
 SNAPSHOT_INSTEAD = (
     "Ask without --live: glibc then answers in a snapshot, which needs no such moment."
 )
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
-"""Between two looks at a busy process; doubled each time."""
 
 
 class Said(NamedTuple):
@@ -67,7 +67,7 @@ def ask(
     pause_ns = 0
     reasons: tuple[str, ...] = ()
     with Guard(pid, symbols, arenas_of) as guard:
-        for _ in _moments(deadline_ns):
+        for _ in moments(deadline_ns, _LONGEST_PAUSE_S):
             reasons = guard.reasons(stopped=False)
             if reasons:
                 continue
@@ -108,16 +108,6 @@ def _refuse_unsuitable(pid: int) -> None:
             f"process {pid} has a shadow stack, which a call by gdb would violate",
             "Read it without asking glibc.",
         )
-
-
-def _moments(deadline_ns: int) -> Iterator[None]:
-    """Moments to try at: at once, then after growing pauses, until the deadline."""
-    pause_s = _FIRST_PAUSE_S
-    yield
-    while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
-        time.sleep(min(pause_s, left_ns / 1e9))
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        yield
 
 
 def _listed(reasons: tuple[str, ...]) -> str:

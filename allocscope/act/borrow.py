@@ -29,7 +29,7 @@ _RESTARTED = frozenset({0, 7, 23, 35, 61, 202, 230, 247, 270, 271})
 # io_pgetevents, io_uring_enter, epoll_pwait2: a stop makes them return EINTR, or may swallow a
 # wake-up.
 _NOTICE_IT = frozenset({34, 65, 128, 130, 208, 220, 232, 281, 333, 426, 441})
-_VFORKS = frozenset({56, 58, 435})  # clone, vfork, clone3
+VFORKS = frozenset({56, 58, 435})  # clone, vfork, clone3
 _BEST, _FAIR, _RUNNING, _NOTICING, _CRAMPED = range(5)
 
 
@@ -54,7 +54,7 @@ def choose(pid: int, possible: Sequence[Mapping]) -> list[int]:
         call = task.system_call(pid, tid)
         reason = vet.unfit(status)
         if not reason and status.state == "D":
-            reason = "vfork" if call and call[0] in _VFORKS else "uninterruptible"
+            reason = "vfork" if call and call[0] in VFORKS else "uninterruptible"
         if reason:
             reasons.add(reason)
             continue

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from allocscope.act import task
-from allocscope.act.symbols import ALLOCATOR, RESTORER
+from allocscope.act.symbols import ALLOCATOR, RESTORER, allocator_code
 from allocscope.closing import Closing
 from allocscope.errors import MemoryGap
 from allocscope.glibc.states import InvalidHeap
@@ -46,8 +46,6 @@ SYMBOLS = (*ALLOCATOR, RESTORER, "stderr", "_IO_2_1_stderr_")
 
 MAX_STACK_BYTES = 8 << 20
 
-_BEFORE, _BEHIND = 0x5000, 0x2000
-"""The allocator's static functions lie around the exported ones, by this much in 2.23 to 2.44."""
 _FILE_LOCK = 0x88
 _FRAME_RSP, _FRAME_BYTES = 168, 184
 """Where a signal handler's frame holds the interrupted rsp and, behind it, rip; from the word that
@@ -85,8 +83,7 @@ class Guard(Closing):
         self.arenas: tuple[int, ...] = ()
         self._stderr = symbols["stderr"], symbols["_IO_2_1_stderr_"]
         self._restorer = symbols[RESTORER].to_bytes(8, "little")
-        code = [symbols[name] for name in ALLOCATOR]
-        self._code = range(min(code) - _BEFORE, max(code) + _BEHIND)
+        self._code = allocator_code(symbols)
         self._maps = procfs.mappings(pid)
         try:
             self._memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)

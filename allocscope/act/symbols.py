@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elftools.common.exceptions import ELFError
@@ -45,6 +45,9 @@ ALLOCATOR = (
 )
 """The exported functions of glibc's malloc.o that every version since 2.17 has."""
 
+_BEFORE, _BEHIND = 0x5000, 0x2000
+"""The allocator's static functions lie around the exported ones, by this much in 2.23 to 2.44."""
+
 RESTORER = "__restore_rt"
 """No exported symbol, but the code that signal handlers return to: found by its bytes."""
 
@@ -52,6 +55,12 @@ _RESTORER_CODE = bytes.fromhex("48c7c00f0000000f05")
 _RELOCATION = struct.Struct("<QQq")
 _R_X86_64_GLOB_DAT = 6
 _PF_X = 1
+
+
+def allocator_code(symbols: Mapping[str, int]) -> range:
+    """Where the allocator's code lies, given the addresses of ``ALLOCATOR``."""
+    addresses = [symbols[name] for name in ALLOCATOR]
+    return range(min(addresses) - _BEFORE, max(addresses) + _BEHIND)
 
 
 def resolve(pid: int, image: LibcImage, names: Iterable[str]) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""Is this a process of which a copy may be made? Every refusal says why, and what to do.
+"""Is this a process of which a copy may be made, or that may be made to call something? Every
+refusal says why, and what to do.
 
 Strategy: only what the kernel tells without a stop is looked at, so a refusal costs the target
 nothing.
@@ -32,13 +33,25 @@ def vet(pid: int) -> Process:
 
     Raises NoSuchProcess, NoGlibcHeap (a kernel thread), PermissionRefused, Unsafe, MissingPart.
     """
+    process = vet_for_call(pid)
+    _refuse_foreign_children(pid)
+    return process
+
+
+def vet_for_call(pid: int) -> Process:
+    """Who it is, unless no thread of it may be made to call anything. Raises as :func:`vet`."""
     process = procfs.identify(pid)
     refuse_machine(pid)
     if pid == os.getpid():
         raise Unsafe("allocscope cannot stop itself", f"Name another process. {_PASSIVE}")
     _refuse_traced(pid)
-    _refuse_foreign_children(pid)
     return process
+
+
+def refuse_stopped(pid: int) -> None:
+    """Raises Unsafe for a process whose threads stand still, perhaps with a lock in hand."""
+    if procfs.status(pid).state == "T":
+        raise Unsafe(f"process {pid} is stopped (SIGSTOP)", f"Continue it. {_PASSIVE}")
 
 
 def unfit(status: ProcessStatus) -> str:
@@ -56,12 +69,12 @@ def refuse_all(pid: int, reasons: set[str]) -> Unsafe:
     """The error for a process none of whose threads may be used, for these reasons."""
     if "seccomp" in reasons:
         return Unsafe(
-            f"process {pid} runs under a seccomp filter, which may kill it for copying itself",
+            f"process {pid} runs under a seccomp filter, which may kill it for a call not its own",
             f"{_PASSIVE} Or start the process without the filter.",
         )
     if "shadow stack" in reasons:
         return Unsafe(
-            f"process {pid} runs with a shadow stack, which forbids the way a copy is made",
+            f"process {pid} runs with a shadow stack, which forbids the way calls are put into it",
             f"{_PASSIVE} Or start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off.",
         )
     if "vfork" in reasons:

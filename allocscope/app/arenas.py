@@ -42,8 +42,20 @@ def read_smaps(
 ) -> tuple[tuple[SmapsEntry, ...] | None, tuple[Caveat, ...]]:
     """smaps, or None with the reason: it is read for small processes and on request."""
     if exact or rss_bytes <= SMAPS_MAX_RSS_BYTES:
-        return procfs.smaps(pid), ()
+        entries = procfs.smaps(pid)
+        return entries, _mlocked(entries)
     return None, (SMAPS_NOT_READ,)
+
+
+def _mlocked(entries: tuple[SmapsEntry, ...]) -> tuple[Caveat, ...]:
+    locked = sum(entry.locked_bytes for entry in entries if entry.mapping.anonymous)
+    if not locked:
+        return ()
+    text = (
+        f"{locked} bytes of anonymous memory are mlocked, where malloc_trim's madvise fails: "
+        "`allocscope trim` takes that into account, `trimmable` does not."
+    )
+    return (Caveat("mlocked", text),)
 
 
 def allocator_of(

@@ -15,15 +15,16 @@ from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
 from allocscope.app.target import Target, look
 from allocscope.errors import NoGlibcHeap
+from allocscope.glibc.locate import Located
 from allocscope.glibc.pieces import Trim
 from allocscope.immutable import immutable
 from allocscope.lab import pace
 from allocscope.model.heap import ArenasData
-from allocscope.model.libc import Allocator
+from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.trim import TrimData, TrimForecast
-from allocscope.proc import libc, procfs
+from allocscope.proc import allocators, libc, procfs
 from allocscope.proc.memory import ProcessMemory
 
 
@@ -69,7 +70,7 @@ def trim(pid: int, options: TrimOptions) -> Report[TrimData]:
     before = procfs.stillness(pid)
     with ProcessMemory(pid) as memory:
         foretold = foretell(memory, target, options.pad_bytes, deadline_ns)
-    allocator, caveats = served_by(target, foretold.answer)
+    allocator, caveats = served_by(target, foretold.answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
     consistency = foretold.answer.consistency
@@ -96,12 +97,26 @@ def find(pid: int) -> Target:
         raise NoGlibcHeap(f"{error.message}: there is nothing to trim", *ways[:1]) from error
 
 
-def foretell(memory: ProcessMemory, target: Target, pad_bytes: int, deadline_ns: int) -> Foretold:
-    """Reads the heap of the live process and foretells malloc_trim(``pad_bytes``)."""
+def foretell(
+    memory: ProcessMemory,
+    target: Target,
+    pad_bytes: int,
+    deadline_ns: int,
+    found: tuple[Located, LibcImage] | None = None,
+) -> Foretold:
+    """Reads the heap of the live process and foretells malloc_trim(``pad_bytes``). ``found``: where
+    malloc lies, if that is known."""
     pid = target.process.pid
     wanted = Trim(pad_bytes, mlocked(pid))
     rss = procfs.rss_bytes(pid)
-    answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, trim=wanted)
+    answer = heap.read(
+        memory,
+        target,
+        sort=heap.VALIDATED,
+        deadline_ns=deadline_ns,
+        found=found,
+        trim=wanted,
+    )
     return judge(answer, target, rss, pad_bytes)
 
 
@@ -131,24 +146,26 @@ def _joined(entries: Sequence[SmapsEntry]) -> list[int]:
     return edges
 
 
-def served_by(target: Target, answer: heap.HeapAnswer) -> tuple[Allocator, tuple[Caveat, ...]]:
+def served_by(target: Target, image: LibcImage) -> tuple[Allocator, tuple[Caveat, ...]]:
     """Who serves malloc; where it is not glibc, that a trim does nothing, and what would."""
-    allocator, caveats = allocator_of(target.process.pid, target.mappings, answer.image)
+    allocator, caveats = allocator_of(target.process.pid, target.mappings, image)
     if not caveats:
         return allocator, ()
-    return allocator, (Caveat("other-allocator", _nothing_to_trim(allocator)),)
-
-
-def _nothing_to_trim(allocator: Allocator) -> str:
+    text = f"malloc_trim does nothing for {_named(allocator)}."
     way = controls.instead_of_trim(allocator.name)
-    text = f"malloc_trim does nothing for {allocator.name}, which serves malloc here."
-    return f"{text} {way}" if way else text
+    return allocator, (Caveat("other-allocator", f"{text} {way}" if way else text),)
 
 
 def require_glibc(pid: int, allocator: Allocator) -> None:
     """Raises NoGlibcHeap where another allocator serves malloc, so that nothing is run in vain."""
     if allocator.name != "glibc":
         raise NoGlibcHeap(
-            f"process {pid}: {_nothing_to_trim(allocator)}",
-            f"`allocscope trim {pid}` alone says what glibc's own arenas hold.",
+            f"process {pid}: malloc_trim does nothing for {_named(allocator)}",
+            controls.instead_of_trim(allocator.name) or "Its own documentation may tell what does.",
         )
+
+
+def _named(allocator: Allocator) -> str:
+    if allocator.name == allocators.UNKNOWN:
+        return "the allocator that serves malloc here, which is not glibc's"
+    return f"{allocator.name}, which serves malloc here"

@@ -42,6 +42,8 @@ def rehearse(pid: int, options: TrimOptions, *, max_pause_ns: int) -> Report[Tri
     started = time.monotonic_ns()
     deadline_ns = started + int(options.deadline_s * 1e9)
     target = find(pid)
+    allocator, caveats = served_by(target, target.images[0])
+    require_glibc(pid, allocator)
     rss = procfs.rss_bytes(pid)
     trim = Trim(options.pad_bytes, mlocked(pid))
     with contextlib.ExitStack() as stack:
@@ -53,8 +55,6 @@ def rehearse(pid: int, options: TrimOptions, *, max_pause_ns: int) -> Report[Tri
             deadline_ns=deadline_ns,
             trim=trim,
         )
-        allocator, caveats = served_by(target, taken.answer)
-        require_glibc(pid, allocator)
         where = symbols.resolve(pid, taken.answer.image, (MALLOC_TRIM,))
         foretold = judge(taken.answer, target, rss, options.pad_bytes)
         rehearsed = _run(taken, foretold, where[MALLOC_TRIM], trim)

@@ -105,7 +105,8 @@ class Rehearsed:
 @immutable
 class Refaults:
     """What came back in the ``watched_ns`` after a trim: ``minor_fault_count`` of the whole process
-    (field 10 of stat), and ``returned_bytes``: by how much the arenas grew again."""
+    (field 10 of stat), and ``returned_bytes``: by how much more of the pages that were the arenas'
+    before the trim is resident again."""
 
     watched_ns: int
     minor_fault_count: int
@@ -126,7 +127,8 @@ class LiveCall:
 
 @immutable
 class Applied:
-    """A trim of the process itself, audited."""
+    """A trim of the process itself, audited. The call as in LiveCall; ``rss_after_bytes``: of the
+    whole process; ``refaults`` is None where nobody watched for them."""
 
     released_bytes: int
     per_arena: tuple[ArenaReleased, ...]
@@ -134,6 +136,7 @@ class Applied:
     duration_ns: int
     pause_ns: int
     returned: int
+    rss_after_bytes: int
     refaults: Refaults | None
 
 

@@ -54,6 +54,8 @@ def signed_size(bytes_: int, exact: bool = False) -> str:
 
 def duration(nanoseconds: int) -> str:
     """``1900000`` as ``1.9 ms``."""
+    if 0 < nanoseconds < 1000:
+        return f"{nanoseconds} ns"
     milliseconds = nanoseconds / 1e6
     if milliseconds < 0.1:
         return f"{nanoseconds / 1e3:.0f} µs"

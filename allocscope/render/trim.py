@@ -7,8 +7,10 @@ forecast is called one; an estimate says what it rests on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
+from allocscope.model.failure import Failure
 from allocscope.model.report import Caveat, Report
 from allocscope.model.trim import (
     Applied,
@@ -32,7 +34,8 @@ def trim(report: Report[TrimData], look: Look) -> str:
     """The whole text, ended by a newline."""
     page, data = Page(look), report.data
     exact = look.exact_bytes
-    page.line(headline(data, exact), "bold")
+    served_by = report.allocator.name if report.allocator else "glibc"
+    page.line(headline(data, exact, served_by), "bold")
     page.items(sentences.identity(report), "dim")
     _staying(page, data.forecast.stays)
     page.blank()
@@ -49,11 +52,31 @@ def trim(report: Report[TrimData], look: Look) -> str:
     return page.text()
 
 
+def line(now: float, outcome: Report[TrimData] | Failure, exact: bool = False) -> str:
+    """One look of --repeat in one line; ``now`` in seconds since 1970."""
+    return f"{time.strftime('%H:%M:%S', time.localtime(now))}  {_happened(outcome, exact)}\n"
+
+
+def _happened(outcome: Report[TrimData] | Failure, exact: bool) -> str:
+    if isinstance(outcome, Failure):
+        return f"not trimmed: {clean(outcome.message)}"
+    data, applied = outcome.data, outcome.data.applied
+    if applied is None:
+        free, going = size(data.free_resident_bytes, exact), size(data.forecast.bytes, exact)
+        return f"left alone: {free} free and resident, {going} of it would go"
+    gave = f"gave back {size(applied.released_bytes, exact)} in {duration(applied.duration_ns)}"
+    error = signed_size(data.error_bytes or 0, exact)
+    rss = f"RSS {size(data.rss_bytes, exact)} → {size(applied.rss_after_bytes, exact)}"
+    back = applied.refaults
+    faults = f", {plural(back.minor_fault_count, 'fault')} since" if back is not None else ""
+    return f"{gave} (error {error}), {rss}{faults}"
+
+
 # ---- sentences ----
 
 
-def headline(data: TrimData, exact: bool = False) -> str:
-    """The one sentence that must be read."""
+def headline(data: TrimData, exact: bool = False, served_by: str = "glibc") -> str:
+    """The one sentence that must be read. ``served_by``: who serves malloc."""
     call = f"malloc_trim({data.forecast.pad_bytes})"
     if data.applied is not None:
         return _gave_back(call, data, data.applied.released_bytes, data.applied.duration_ns, exact)
@@ -62,6 +85,11 @@ def headline(data: TrimData, exact: bool = False) -> str:
         return f"In a copy of the process {_gave_back(call, data, *measured, exact)}"
     going, free = data.forecast.bytes, data.free_resident_bytes
     rss = f"of RSS {size(data.rss_bytes, exact)}"
+    if served_by != "glibc":
+        own = size(going, exact) if going else "nothing"
+        return (
+            f"{call} would give back {own} {rss}: here {clean(served_by)} serves malloc, not glibc."
+        )
     if not free:
         return f"{call} would give back nothing {rss}: glibc holds nothing that is free."
     if not going:
@@ -104,7 +132,7 @@ def _staying(page: Page, stays: Stays) -> None:
     cells = [size(bytes_, page.look.exact_bytes) for bytes_, _ in found]
     width = max(map(len, cells))
     page.blank()
-    page.heading("Free and resident, and stays")
+    page.heading("Free and resident, but stays")
     for cell, (_, text) in sorted(zip(cells, found, strict=True), key=lambda row: -row[1][0]):
         start = f"  {cell:>{width}}  "
         page.line(start + text, hanging=len(start))
@@ -183,8 +211,8 @@ def _of_application(applied: Applied, exact: bool) -> Iterator[str]:
     if back is not None:
         yield (
             f"In the {duration(back.watched_ns)} since then: "
-            f"{plural(back.minor_fault_count, 'minor fault')} in the whole process; the arenas "
-            f"grew by {size(back.returned_bytes, exact)}."
+            f"{plural(back.minor_fault_count, 'minor fault')} in the whole process; "
+            f"{size(back.returned_bytes, exact)} of the arenas' pages are resident again."
         )
 
 
@@ -196,7 +224,10 @@ def _arenas(page: Page, data: TrimData) -> None:
     rows: list[_Row] = [(row, None) for row in data.forecast.per_arena]
     if measured is not None:
         rows = list(zip(data.forecast.per_arena, measured.per_arena, strict=True))
-    cut = Cut("Arenas, what goes first", rows, _figures(measured is not None), lambda r: r[0].bytes)
+    goes = data.forecast.bytes > 0
+    title = "Arenas, the most to give first" if goes else "Arenas, the most resident first"
+    figures = _figures(measured is not None)
+    cut = Cut(title, rows, figures, lambda r: r[0].bytes if goes else r[0].resident_bytes)
     unit = unit_of(cut, page.look.exact_bytes)
     page.heading(f"{cut.title} ({unit.name})")
     page.table(fit(columns(cut, unit, page.look.rows), page.look.width))

@@ -1,4 +1,5 @@
-/* Acting on a process that must never be owed anything: the crash-only copy-on-write snapshot. x86-64 Linux.
+/* Acting on a process that must never be owed anything: the crash-only copy-on-write snapshot, and malloc_trim made by the
+ * process itself. x86-64 Linux.
  *
  * Strategy: a thread of the target is stopped for as long as one clone3 takes. It makes that call by itself, standing on
  * genuine signal frames on its own stack, and would find its way back by rt_sigreturn if we were killed at any instant. The
@@ -47,7 +48,11 @@ enum {
     AS_AT_CALL = 7,    /* ETIMEDOUT, ESRCH; or the system call's own errno */
     AS_AT_RESTORE = 8,
     AS_AT_COPY = 9,   /* the copy did not arrive */
-    AS_AT_END = 10
+    AS_AT_END = 10,
+    AS_AT_PLACE = 11,   /* EAGAIN: the thread did not wait in one of the plan's calls any more */
+    AS_AT_FRAMES = 12,  /* EDEADLK: it waits for a lock of malloc's; EINTR: in a signal handler; E2BIG: too deep to tell */
+    AS_AT_LOCKS = 13,   /* EBUSY: the lock of some arena was never seen free */
+    AS_AT_FUNCTION = 14 /* ETIMEDOUT: malloc_trim goes on by itself; ESRCH */
 };
 
 typedef struct as_outcome {
@@ -103,5 +108,28 @@ typedef struct as_called {
 int as_call_twin(const as_held *held, int pid, uint64_t function, uint64_t argument, uint64_t deadline_ns, as_called *called);
 /* Kills B and makes A collect it. ETIMEDOUT: some tracer still holds it. */
 int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_ns);
+
+/* What as_trim needs to know. Addresses are those of the target; pop_*: 5f c3, 5e c3, 58 c3; store_eax: 89 07 c3, or
+ * 89 47 d c3 for a displacement d. Calls are numbers of system calls in which malloc never waits, but for futex. A lock is the first word of an arena. */
+typedef struct as_trim_plan {
+    uint64_t function, pad_bytes;
+    uint64_t pop_rdi, pop_rsi, pop_rax, store_eax;
+    int64_t store_displacement;
+    uint64_t errno_offset;                     /* from the thread's control block; wraps around */
+    uint64_t allocator_start, allocator_end;   /* where malloc's code lies */
+    uint64_t main_arena, arena_next_offset;
+    const int32_t *calls;
+    size_t call_count;
+    uint64_t lock_patience_ns; /* how long the thread may be kept for a lock of another */
+    int signal;                /* ignored by default, neither handled nor blocked: it tells us that the call is done */
+    int inner_tid;             /* the thread's number in its own pid namespace */
+} as_trim_plan;
+
+/* The stack of a thread that waits in this system call, from sp to the thread's control block or end: is it that of a signal
+ * handler, or of malloc? Stops nothing. 0, or as at AS_AT_FRAMES. */
+int as_look(int pid, int64_t call, uint64_t sp, uint64_t end, const as_trim_plan *plan);
+/* Makes the thread call malloc_trim(pad_bytes); how->result is what that returned, duration_ns how long it took. All other
+ * threads go on. Up to AS_AT_WRITE, and at AS_AT_PLACE, FRAMES and LOCKS, the thread was only stopped and let go. */
+int as_trim(const as_thread *thread, const as_trim_plan *plan, as_outcome *how, uint64_t *duration_ns);
 
 #endif

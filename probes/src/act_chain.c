@@ -18,13 +18,12 @@ enum { CHILD_STACK = 64, SPARE_ROOM = 2048 };
 /* What F2 waits for until the kernel has put a child's number there: nobody. */
 static const uint64_t NO_CHILD = 0x80000000u;
 
-static uint64_t frame_below(uint64_t address)
+uint64_t act_frame_below(uint64_t address)
 {
     return ((address - FRAME_SIZE) & ~15ull) - 8; /* as the kernel aligns them: 8 modulo 16 */
 }
 
-/* The lower end of the stack that rsp is on; ENOSPC if what it points into is not known to be one. */
-static int stack_start(const as_thread *thread, const struct user_regs_struct *regs, uint64_t *start)
+int act_stack_start(const as_thread *thread, const struct user_regs_struct *regs, uint64_t *start)
 {
     for (size_t i = 0; i < thread->stack_count; i++) {
         const as_stack *s = &thread->stacks[i];
@@ -74,19 +73,19 @@ int act_build_chain(const as_thread *thread, const act_call *call, act_state *st
     if (error)
         return error;
     uint64_t fp = (top - fp_size - sizeof(uint32_t)) & ~63ull;
-    uint64_t first = frame_below(fp), child = 0, args = 0, second = 0;
+    uint64_t first = act_frame_below(fp), child = 0, args = 0, second = 0;
     chain->low = first;
     if (call->clones) {
-        child = frame_below(first);
+        child = act_frame_below(first);
         args = (child - CHILD_STACK - sizeof(struct clone_args)) & ~15ull;
-        second = frame_below(args);
+        second = act_frame_below(args);
         chain->low = second;
     }
     chain->size = top - chain->low;
     chain->scratch = fp;
     if (chain->size > sizeof chain->bytes)
         return ENOSPC;
-    error = stack_start(thread, &state->regs, &bottom);
+    error = act_stack_start(thread, &state->regs, &bottom);
     if (error || chain->low < bottom + SPARE_ROOM)
         return ENOSPC;
     memset(chain->bytes, 0, chain->size);

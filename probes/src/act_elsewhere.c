@@ -52,4 +52,18 @@ int as_end_twin(const as_held *held, int pid, int inner_pid, uint64_t deadline_n
     return ENOSYS;
 }
 
+int as_look(int pid, int64_t call, uint64_t sp, uint64_t end, const as_trim_plan *plan)
+{
+    (void)pid, (void)call, (void)sp, (void)end, (void)plan;
+    return ENOSYS;
+}
+
+int as_trim(const as_thread *thread, const as_trim_plan *plan, as_outcome *how, uint64_t *duration_ns)
+{
+    (void)thread, (void)plan;
+    *how = (as_outcome){.step = AS_AT_SEIZE, .released = 1};
+    *duration_ns = 0;
+    return ENOSYS;
+}
+
 #endif

@@ -110,6 +110,12 @@ static long restarted_number(int pid, uint64_t rip)
     return number == SYS_restart_syscall ? -1 : (long)number;
 }
 
+int act_is_interrupted(int64_t result)
+{
+    return result == -EINTR || result == RESTART_SYS || result == RESTART_NO_INTR || result == RESTART_NO_HAND ||
+           result == RESTART_BLOCK;
+}
+
 void act_resume_regs(int pid, const act_state *state, struct user_regs_struct *out)
 {
     long number = (long)state->regs.orig_rax, result = (long)state->regs.rax;

@@ -39,6 +39,15 @@ static void take_nap(uint64_t ns)
     nanosleep(&nap, NULL);
 }
 
+void act_linger(uint64_t begin_ns)
+{
+    uint64_t passed = act_now_ns() - begin_ns;
+    if (passed < YIELD_NS)
+        sched_yield();
+    else
+        take_nap(passed / NAP_SHARE);
+}
+
 int act_wait(int tid, uint64_t deadline_ns, int *status)
 {
     uint64_t begin = act_now_ns();
@@ -48,13 +57,9 @@ int act_wait(int tid, uint64_t deadline_ns, int *status)
             return WIFSTOPPED(*status) ? 0 : ESRCH;
         if (got < 0 && errno != EINTR)
             return ESRCH;
-        uint64_t now = act_now_ns();
-        if (now > deadline_ns)
+        if (act_now_ns() > deadline_ns)
             return ETIMEDOUT;
-        if (now - begin < YIELD_NS)
-            sched_yield();
-        else
-            take_nap((now - begin) / NAP_SHARE);
+        act_linger(begin);
     }
 }
 
@@ -114,6 +119,12 @@ int act_get_state(int tid, act_state *state)
         return errno;
     state->xstate_size = out.iov_len;
     return 0;
+}
+
+int act_set_xstate(int tid, act_state *state)
+{
+    struct iovec in = {state->xstate, state->xstate_size};
+    return ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &in) < 0 ? errno : 0;
 }
 
 int act_set_mask(int tid, const uint64_t *mask)

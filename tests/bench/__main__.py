@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = ("wall", "walk", "stops", "memory", "footprint", "explain")
+BENCHMARKS = ("wall", "walk", "stops", "memory", "footprint", "explain", "forecast", "apply")
 
 
 def main() -> int:

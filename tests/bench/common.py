@@ -98,6 +98,13 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+def processor_seconds(action: Callable[[], object]) -> float:
+    """How long this process, with all its threads, kept processors busy for something."""
+    begun = time.process_time()
+    action()
+    return time.process_time() - begun
+
+
 def medians(*measurements: Callable[[], float], rounds: int = ROUNDS) -> list[float]:
     """The median of each measurement, all of them taken in turn, once before it counts."""
     rows = [[measure() for measure in measurements] for _ in range(rounds + 1)]

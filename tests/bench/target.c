@@ -3,12 +3,13 @@
  * target THREADS MIB: each thread fills its share of MIB with chunks of 16 bytes to 8 KiB, frees half of them and parks. One
  * JSON line says ready; then each line on standard input is a command, answered by one JSON line. "watch" starts a thread
  * that reads the clock without end and keeps the longest gap between two readings: the longest time that it stood still;
- * "reset" forgets that gap, "gap" tells it; "fork" forks, reaps the child, and tells how long fork took. EOF ends the
- * process.
+ * "reset" forgets that gap, "gap" tells it; "fork" forks, reaps the child, and tells how long fork took; "trim" calls
+ * malloc_trim and tells how long that took. EOF ends the process.
  *
  * Standard output leads to /dev/null once the process is ready, since the debugger that others measure prints there; the
  * answers go to a duplicate of it. */
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -74,6 +75,13 @@ static uint64_t time_of_fork(void)
     return end - begin;
 }
 
+static uint64_t time_of_trim(void)
+{
+    uint64_t begin = now_ns();
+    malloc_trim(0);
+    return now_ns() - begin;
+}
+
 static void answer(const char *name, uint64_t value)
 {
     dprintf(answers, "{\"%s\": %llu}\n", name, (unsigned long long)value);
@@ -119,6 +127,8 @@ int main(int argc, char **argv)
             answer("gap_ns", atomic_load(&longest_gap_ns));
         } else if (!strcmp(line, "fork")) {
             answer("fork_ns", time_of_fork());
+        } else if (!strcmp(line, "trim")) {
+            answer("trim_ns", time_of_trim());
         }
     }
     return 0;

@@ -32,8 +32,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs" / "support-matrix.md"
 MACHINES = {"amd64": "x86-64", "i386": "i386", "arm64": "aarch64"}
 EMULATED_SEEDS = 5
-NEVER_RESTS = {"busy"}
-"""Fixtures that are no state to compare with: they go on allocating."""
 
 Judge = Callable[[Report[ArenasData], Mapping[str, Any]], list[str]]
 
@@ -75,11 +73,8 @@ def emulated_reading(tree: fetch.Tree, program: Path, seed: int, threads: int) -
 
 def fixture_readings(tree: fetch.Tree, programs_built: Path) -> Iterator[Reading]:
     """Every fixture that comes to rest, once."""
-    sources = fixture.sources()
-    common = sources / "common"
-    for name in sorted(set(fixture.names()) - NEVER_RESTS):
-        files = [*sorted(common.glob("*.c")), sources / name / f"{name}.c"]
-        program = programs.build(files, programs_built / name, f"-I{common}")
+    for name in programs.RESTING_FIXTURES:
+        program = programs.fixture_program(name, programs_built)
         with fixture.run(name, program=program, command_prefix=programs.loader_of(tree)) as target:
             yield compared(name, target.pid, target.truth, judge.fixture_differences)
 

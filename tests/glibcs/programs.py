@@ -18,10 +18,13 @@ from typing import Any
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
+from allocscope.lab import fixture
 from glibcs.fetch import Tree
 
 HERE = Path(__file__).resolve().parent
 OLDEST = (2, 31)
+RESTING_FIXTURES = [name for name in fixture.names() if name != "busy"]
+"""Those that come to a state that one can compare with; the other goes on allocating."""
 
 
 class TooNew(Exception):
@@ -51,6 +54,14 @@ def build(
     if newer:
         raise TooNew(f"{program.name} needs glibc {'.'.join(map(str, max(newer)))}")
     return program
+
+
+def fixture_program(name: str, directory: Path) -> Path:
+    """A fixture (fixtures/NAME), built to run under every glibc."""
+    sources = fixture.sources()
+    common = sources / "common"
+    files = [*sorted(common.glob("*.c")), sources / name / f"{name}.c"]
+    return build(files, directory / name, f"-I{common}")
 
 
 def versions_needed(program: Path) -> set[tuple[int, ...]]:

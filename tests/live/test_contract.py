@@ -51,6 +51,9 @@ def test_every_verb_keeps_its_schema(running: Callable[..., RunningFixture]) -> 
     assert answer(str(pid))["data"]["rss_bytes"] == explain["data"]["rss_bytes"]
     rows = sum(row["resident_bytes"] for row in explain["data"]["ledger"])
     assert rows + explain["data"]["drift_bytes"] == explain["data"]["rss_bytes"]
+    for way in ((), ("--rehearse",), ("--apply", "--watch-refaults", "0.01")):
+        trimmed = answer("trim", str(pid), *way)
+        assert trimmed["data"]["error_bytes"] == (0 if way else None)
     doctor = answer("doctor", str(pid))
     assert doctor["process"]["pid"] == pid
 

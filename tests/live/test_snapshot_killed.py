@@ -12,13 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from live.steady import Steady, build, children, same_program, state, steady, wait_end
 
-from allocscope.act import leftovers
+from allocscope.act import leftovers, symbols
+from allocscope.app.target import look
 
 ROOT = Path(__file__).parents[2]
 KILLED = 128 + 9
@@ -40,14 +41,17 @@ def target(request: pytest.FixtureRequest, program: Path) -> Iterator[Steady]:
         yield running
 
 
-def observe(pid: int, call: str, number: int = 0, log: str = os.devnull) -> int:
-    """Runs an observer that is killed at its ``number``-th ``call``; its exit status."""
+def observe(
+    pid: int, call: str, number: int = 0, log: str = os.devnull, wish: Sequence[str] = ()
+) -> int:
+    """Runs an observer that is killed at its ``number``-th ``call``; its exit status. ``wish``:
+    what it is to do besides."""
     if not shutil.which("strace"):
         pytest.fail("strace is not installed: apt install strace")
     command = ["strace", "-f", "-qqq", "-o", log, "-e", f"trace={call}"]
     if number:
         command += ["-e", f"inject={call}:signal=KILL:when={number}"]
-    command += [sys.executable, str(ROOT / "tests/live/observer.py"), str(pid)]
+    command += [sys.executable, str(ROOT / "tests/live/observer.py"), str(pid), *wish]
     return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode
 
 
@@ -91,3 +95,22 @@ def test_killed_while_waiting(program: Path, number: int) -> None:
         condition = target.condition()
         observe(target.pid, "wait4", number)
         assert_unharmed(target, program, condition, f"wait {number}")
+
+
+def test_killed_while_a_function_runs_in_the_copy(
+    target: Steady, program: Path, tmp_path: Path
+) -> None:
+    image = look(target.pid).images[0]
+    function = symbols.resolve(target.pid, image, ("malloc_trim",))["malloc_trim"]
+    wish = ("call", hex(function))
+    log = tmp_path / "calls"
+    condition = target.condition()
+    assert observe(target.pid, "ptrace", log=str(log), wish=wish) == 0
+    lines = [line for line in log.read_text().splitlines() if " ptrace(" in line]
+    start = max(number for number, line in enumerate(lines, 1) if "PTRACE_SETREGSET" in line)
+    begun = [number for number, line in enumerate(lines, 1) if "PTRACE_CONT" in line]
+    for number in sorted({*begun, *range(start - 3, len(lines))}):
+        assert observe(target.pid, "ptrace", number, wish=wish) in (KILLED, -9)
+        assert_unharmed(target, program, condition, f"call {number}")
+    assert observe(target.pid, "ptrace", wish=wish) == 0
+    assert children(target.pid) == []

@@ -70,7 +70,9 @@ ASKING = {
     "glibc_says",
     "reclaim",
     "record_frozen",
+    "trim_apply",
     "trim_rehearse",
+    "trim_repeat",
 }
 """The use cases of app that stop, copy, call or change a target, or forecast what that would cost,
 and so may reach ``act``."""

@@ -61,8 +61,10 @@ def test_the_unit_follows_the_largest_figure() -> None:
 
 
 def test_durations_and_ages() -> None:
-    shown = [duration(n) for n in (45_000, 1_900_000, 81_000_000, 999_700_000, 2_340_000_000)]
-    assert shown == ["45 µs", "1.9 ms", "81 ms", "1.0 s", "2.3 s"]
+    shown = [
+        duration(n) for n in (0, 247, 45_000, 1_900_000, 81_000_000, 999_700_000, 2_340_000_000)
+    ]
+    assert shown == ["0 µs", "247 ns", "45 µs", "1.9 ms", "81 ms", "1.0 s", "2.3 s"]
     assert [age(s) for s in (3.5, 125, 11_520.25, 200_000)] == [
         "3 s", "2 min 5 s", "3 h 12 min", "2 d 7 h",
     ]  # fmt: skip

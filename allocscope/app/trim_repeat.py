@@ -1,0 +1,78 @@
+"""``trim PID --apply --repeat``: a stopgap for a process that has to live on until it is mended.
+
+Every so often the process is looked at, by reading only; where it holds more that is free than a
+threshold says, it is trimmed and audited. A moment at which no thread can be used is told and
+passed over: the next one may do. It ends when the process does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from allocscope.app.trim import TrimOptions
+from allocscope.app.trim_apply import apply
+from allocscope.errors import NoSuchProcess, Unsafe
+from allocscope.immutable import immutable
+from allocscope.model.failure import Failure
+from allocscope.model.report import Report
+from allocscope.model.trim import TrimData
+
+Outcome = Report[TrimData] | Failure
+
+
+@immutable
+class Threshold:
+    """Trim only where more is free and resident than ``above_bytes``, or than ``above_ratio`` of
+    what the arenas have resident; and only where the forecast promises anything."""
+
+    above_bytes: int | None = None
+    above_ratio: float | None = None
+
+    def exceeded(self, data: TrimData) -> bool:
+        """Does the process hold so much?"""
+        free = data.free_resident_bytes
+        if self.above_bytes is not None and free <= self.above_bytes:
+            return False
+        if self.above_ratio is not None and free <= self.above_ratio * data.resident_bytes:
+            return False
+        return data.forecast.bytes > 0
+
+
+def repeat(
+    pid: int,
+    options: TrimOptions,
+    *,
+    every_s: float,
+    threshold: Threshold,
+    watch_s: float | None = None,
+) -> Iterator[tuple[float, Outcome]]:
+    """One outcome for each look, with its time (seconds since 1970); a look begins every
+    ``every_s`` seconds, or at once where the one before took longer. Ends when the process has
+    ended.
+
+    Raises what ``apply`` raises, but for Unsafe, which becomes a Failure; NoSuchProcess only where
+    there was no such process to begin with."""
+    start_ticks: int | None = None
+    due_ns = time.monotonic_ns()
+    while True:
+        time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
+        due_ns = max(due_ns + int(every_s * 1e9), time.monotonic_ns())
+        now = time.time()
+        try:
+            report = apply(
+                pid,
+                options,
+                watch_s=watch_s,
+                only_if=threshold.exceeded,
+                start_ticks=start_ticks,
+            )
+        except Unsafe as error:
+            yield now, Failure(pid, "", error.message, error.hint, error.exit_code)
+        except NoSuchProcess:
+            if start_ticks is None:
+                raise
+            return
+        else:
+            start_ticks = report.process.start_ticks
+            yield now, report
