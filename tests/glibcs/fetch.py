@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUITES = ("bullseye", "bookworm", "trixie", "forky", "experimental")
@@ -183,8 +183,10 @@ def tree(suite: str, refresh: bool = False, machine: str = "amd64") -> Tree | No
         return NotFetched(suite, str(error), machine)
 
 
-def trees(refresh: bool = False) -> Iterator[Tree | NotFetched]:
-    for machine in LOADERS:
+def trees(
+    refresh: bool = False, machines: Iterable[str] = ("amd64",)
+) -> Iterator[Tree | NotFetched]:
+    for machine in machines:
         for suite in SUITES:
             yield tree(suite, refresh, machine)
 
@@ -192,7 +194,7 @@ def trees(refresh: bool = False) -> Iterator[Tree | NotFetched]:
 def main() -> int:
     """Exit status 1 when a suite could not be had."""
     failed = False
-    for found in trees(refresh="--refresh" in sys.argv[1:]):
+    for found in trees("--refresh" in sys.argv[1:], LOADERS):
         match found:
             case Tree():
                 version = found.package_version

@@ -151,7 +151,10 @@ def main() -> int:
         date=datetime.date.today().isoformat(), kernel=system.release, machine=system.machine
     )
     with tempfile.TemporaryDirectory() as directory:
-        rows = [row(t, Path(directory), options.seeds) for t in fetch.trees(options.refresh)]
+        rows = [
+            row(t, Path(directory), options.seeds)
+            for t in fetch.trees(options.refresh, fetch.LOADERS)
+        ]
     TABLE.write_text(head + "".join(f"{line}\n" for line, _ in rows) + layout_table.text())
     print(f"written: {TABLE.relative_to(ROOT)}")
     return 0 if all(good for _, good in rows) else 1
