@@ -7,8 +7,10 @@ sources, and only 0 will do.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+from allocscope.glibc.parts import add_classes
 from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import ThreadState
@@ -18,8 +20,10 @@ from allocscope.model.heap import (
     Arena,
     Figures,
     Heap,
+    LargeFree,
     Mmapped,
     Overhead,
+    PageHolder,
     SizeClass,
     ThreadCache,
 )
@@ -143,17 +147,22 @@ def totals(arenas: Sequence[Figures]) -> Figures:
 def _entries_of(
     pieces: Sequence[Piece], smaps: Sequence[SmapsEntry]
 ) -> list[tuple[SmapsEntry, bool]]:
-    """The smaps rows that the pieces lie in, and whether each belongs to them alone."""
+    """The smaps rows (ascending) that the pieces lie in, and whether each belongs to them alone."""
+    touched: dict[int, list[Piece]] = {}
+    for piece in pieces:
+        beyond = piece.start + piece.mprotect_bytes
+        at = bisect_right(smaps, piece.start, key=lambda entry: entry.mapping.end)
+        while at < len(smaps) and smaps[at].mapping.start < beyond:
+            touched.setdefault(at, []).append(piece)
+            at += 1
     found = []
-    for entry in smaps:
-        start, end = entry.mapping.start, entry.mapping.end
-        touching = [p for p in pieces if p.start < end and p.start + p.mprotect_bytes > start]
-        if not touching:
-            continue
+    for at, touching in sorted(touched.items()):
+        start, end = smaps[at].mapping.start, smaps[at].mapping.end
         low = min(p.start - p.foreign_bytes for p in touching)
         high = max(p.start + p.mprotect_bytes for p in touching)
         # a break that does not end on a page leaves the rest of its last page to nobody else
-        found.append((entry, low // 4096 * 4096 <= start and end <= -(-high // 4096) * 4096))
+        alone = low // 4096 * 4096 <= start and end <= -(-high // 4096) * 4096
+        found.append((smaps[at], alone))
     return found
 
 
@@ -208,23 +217,49 @@ def arena(reading: ArenaReading, smaps: Sequence[SmapsEntry] | None, consistency
 
 def size_classes(reading: HeapReading) -> tuple[SizeClass, ...]:
     """All arenas' chunks by size class, ascending; only classes with chunks."""
-    rows: dict[int, list[SizeClass]] = {}
-    for item in reading.arenas:
-        for piece in item.pieces:
-            for row in piece.tally.classes:
-                rows.setdefault(row.min_bytes, []).append(row)
-    return tuple(_summed(rows[smallest]) for smallest in sorted(rows))
+    return add_classes(piece.tally for item in reading.arenas for piece in item.pieces)
 
 
-def _summed(parts: Sequence[SizeClass]) -> SizeClass:
-    """One size class over all rows of chunks."""
-    bounds = {"min_bytes": parts[0].min_bytes, "max_bytes": parts[0].max_bytes}
-    counted = {
-        name: sum(getattr(part, name) for part in parts)
-        for name in names_of(SizeClass)
-        if name not in bounds
-    }
-    return SizeClass(**bounds, **counted)
+PAGE = 4096
+FIRST_FEW = 10
+"""How many page holders and large free chunks are named; the walk keeps as many of each row."""
+
+
+def page_holders(classes: Sequence[SizeClass]) -> tuple[PageHolder, ...]:
+    """The size classes whose live chunks are on the most resident pages. A page may count for
+    several."""
+    holding = sorted(
+        (row for row in classes if row.pages_held), key=lambda row: (-row.pages_held, row.min_bytes)
+    )
+    return tuple(
+        PageHolder(
+            min_bytes=row.min_bytes,
+            max_bytes=row.max_bytes,
+            pages_held=row.pages_held,
+            held_bytes=row.pages_held * PAGE,
+            live_count=row.live_count,
+            live_bytes=row.live_bytes,
+        )
+        for row in holding[:FIRST_FEW]
+    )
+
+
+def largest_free(reading: HeapReading) -> tuple[LargeFree, ...]:
+    """The largest free chunks of all arenas, tops included."""
+    found = [
+        LargeFree(
+            arena_index=item.index,
+            address=chunk.address,
+            size_bytes=chunk.size_bytes,
+            resident_bytes=chunk.resident_bytes,
+            is_top=chunk.address == item.state.top,
+        )
+        for item in reading.arenas
+        for piece in item.pieces
+        for chunk in piece.tally.largest
+    ]
+    found.sort(key=lambda chunk: (-chunk.size_bytes, chunk.address))
+    return tuple(found[:FIRST_FEW])
 
 
 def thread_caches(

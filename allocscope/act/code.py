@@ -18,7 +18,7 @@ from allocscope.proc.mapped import open_mapped_file
 _SYSCALL_RETURN = b"\x0f\x05\xc3"
 _RESTORER = b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05"
 _POPS = (b"\x5f\xc3", b"\x5e\xc3", b"\x58\xc3")
-_STORE = re.compile(rb"\x89(?:\x07|\x47(?P<displacement>.))\xc3", re.DOTALL)
+_STORE = re.compile(rb"\x89(?:\x07|\x47(?P<displacement>[^\x00]))\xc3", re.DOTALL)
 _LIBC_NAMES = ("libc.so", "libc-2.", "libc.musl", "ld-musl")
 _LONGEST_SEARCH = 64 << 20
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from allocscope.act import borrow, trim_plan, trim_thread, vet
 from allocscope.act.moments import moments
-from allocscope.act.tracer import Tracer, failure
+from allocscope.act.tracer import Tracer, failure, has_ended
 from allocscope.act.trim_thread import Candidate
 from allocscope.errors import NoSuchProcess, Unsafe
 from allocscope.glibc.locate import Located
@@ -34,7 +34,7 @@ _LONGEST_PAUSE_S = 0.01
 """Between two looks: a thread that rarely rests does so for a millisecond or two."""
 _TRIES_PER_MOMENT = 4
 _CLEAN_UP_NS = 3_000_000_000
-_LEAST_NS = 100_000_000
+_LEAST_NS = 1_000_000_000
 """What a try has that is begun just before the deadline."""
 _LATER = (
     "Try again at a quieter moment, or give a longer --deadline. The forecast and the rehearsal "
@@ -74,6 +74,7 @@ class _Attempt:
     ) -> None:
         self._process = process
         self._pid = process.pid
+        self._auxv = procfs.auxv(process.pid)
         self._plan = plan
         self._stacks = stacks
         self._deadline_ns = deadline_ns
@@ -85,7 +86,7 @@ class _Attempt:
     def until_done(self) -> LiveCall:
         reasons: dict[int, str] = {}
         for _ in moments(self._deadline_ns, _LONGEST_PAUSE_S):
-            procfs.same(self._process)
+            self._refuse_other_program()
             vet.refuse_stopped(self._pid)
             candidates, unfit = trim_thread.choose(self._pid, self._stacks, self._plan.native)
             tried = {
@@ -123,10 +124,23 @@ class _Attempt:
         self._pause_ns += how.pause_ns - duration_ns[0]
         if not number:
             return LiveCall(chosen.tid, duration_ns[0], self._pause_ns, how.result)
-        if how.step in _NOT_THIS_THREAD or (how.step < lib.AS_AT_CALL and number == errno.ESRCH):
+        early = how.step < lib.AS_AT_CALL
+        if early and (number == errno.ESRCH or has_ended(chosen.tid)):
+            reasons[chosen.tid] = "has ended"
+            return None
+        if how.step in _NOT_THIS_THREAD:
             reasons[chosen.tid] = trim_thread.phrase(how.step, number)
             return None
+        if how.step == lib.AS_AT_CODE:
+            self._refuse_other_program()
         raise self._failure(chosen.tid, how.step, number)
+
+    def _refuse_other_program(self) -> None:
+        """Raises NoSuchProcess. After an execve, even of the same program, nothing that was found
+        out holds; the auxiliary vector tells, by the random places of program and stack."""
+        procfs.same(self._process)
+        if procfs.auxv(self._pid) != self._auxv:
+            raise NoSuchProcess(f"process {self._pid} called exec meanwhile", "Ask again.")
 
     def _failure(self, tid: int, step: int, number: int) -> Exception:
         thread = borrow.describe(self._pid, tid)

@@ -69,10 +69,18 @@ class Tracer:
             return False
 
 
+def has_ended(tid: int) -> bool:
+    """To seize a thread that is just dying is refused like one of somebody else's."""
+    try:
+        return procfs.stat(tid).dead
+    except NoSuchProcess:
+        return True
+
+
 def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
     """What ``number``, an errno at ``step`` of a borrowed call, means to the user."""
     reason = os.strerror(number)
-    if number == errno.ESRCH:
+    if number == errno.ESRCH or (step == lib.AS_AT_SEIZE and has_ended(pid)):
         return NoSuchProcess(f"process {pid}, or its thread {thread}, has ended meanwhile")
     if step == lib.AS_AT_SEIZE and number in (errno.EPERM, errno.EACCES):
         return refusal.permission(pid, "the registers")

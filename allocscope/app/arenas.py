@@ -7,7 +7,7 @@ import time
 
 from allocscope.app import heap
 from allocscope.app.meanwhile import meanwhile
-from allocscope.app.target import look
+from allocscope.app.target import MALLOC_DEBUG, look
 from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
@@ -66,6 +66,8 @@ def allocator_of(
     found = allocators.identify(pid, mappings, image)
     if found.name == "glibc":
         return found, ()
+    if found.name == MALLOC_DEBUG:  # glibc's malloc once more, or hands all calls on to it
+        return Allocator("glibc", (found.name, *found.others)), ()
     return found, (Caveat("other-allocator", OTHER_ALLOCATOR.format(name=found.name)),)
 
 

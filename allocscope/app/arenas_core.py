@@ -13,6 +13,7 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.core_target import look_at
+from allocscope.errors import AllocscopeError
 from allocscope.files.core import Core
 from allocscope.glibc.threads import ThreadHead, find_tcbs
 from allocscope.model.heap import ArenasData, Figures
@@ -27,28 +28,38 @@ def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report
     started = time.monotonic_ns()
     deadline_ns = started + int(deadline_s * 1e9)
     with Core(path, deadline_ns=deadline_ns) as core:
-        found = look_at(core, exe)
-        answer = heap.read(
-            core,
-            found.target,
-            sort=heap.FROZEN,
-            deadline_ns=deadline_ns,
-            found=(found.located, found.image),
-        )
-        data = heap.present(answer, found.target, rss_bytes=None, smaps=None)
-        data = _without_page_states(data)
-        caveats = (
-            *found.caveats,
-            *_page_caveats(core),
-            *_allocator_caveats(core),
-            *_thread_caveats(core, found.target.threads, answer),
-            *heap.caveats(answer, data, of_core=True),
-        )
+        try:
+            report = _arenas(core, exe, started, deadline_ns)
+        except AllocscopeError:
+            core.require_whole()  # what failed may have failed because of that
+            raise
+        core.require_whole()
+    return report
+
+
+def _arenas(core: Core, exe: Path | None, started_ns: int, deadline_ns: int) -> Report[ArenasData]:
+    found = look_at(core, exe)
+    answer = heap.read(
+        core,
+        found.target,
+        sort=heap.FROZEN,
+        deadline_ns=deadline_ns,
+        found=(found.located, found.image),
+    )
+    data = heap.present(answer, found.target, rss_bytes=None, smaps=None)
+    data = _without_page_states(data)
+    caveats = (
+        *found.caveats,
+        *_page_caveats(core),
+        *_allocator_caveats(core),
+        *_thread_caveats(core, found.target.threads, answer),
+        *heap.caveats(answer, data, of_core=True),
+    )
     return Report(
         process=found.target.process,
         libc=answer.libc,
         allocator=None,
-        method=Method("core", 0, time.monotonic_ns() - started, answer.consistency),
+        method=Method("core", 0, time.monotonic_ns() - started_ns, answer.consistency),
         data=data,
         caveats=caveats,
     )

@@ -6,7 +6,6 @@ that knows more than the one that made it.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from allocscope.files import RECORDING, kind_of
 from allocscope.files.recording import Sample, open_sample
 from allocscope.glibc.states import InvalidHeap
 from allocscope.glibc.threads import ThreadHead
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.heap import ArenasData
 from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Method, Report
@@ -93,10 +92,8 @@ def _target(facts: Facts) -> Target:
 
 def _in_motion(answer: heap.HeapAnswer) -> heap.HeapAnswer:
     """What does not fit together was recorded while it changed, not damaged."""
-    arenas = tuple(
-        dataclasses.replace(item, changed=bool(item.problems)) for item in answer.reading.arenas
-    )
-    return dataclasses.replace(answer, reading=dataclasses.replace(answer.reading, arenas=arenas))
+    arenas = tuple(replace(item, changed=bool(item.problems)) for item in answer.reading.arenas)
+    return replace(answer, reading=replace(answer.reading, arenas=arenas), damage=())
 
 
 def _caveats(facts: Facts) -> tuple[Caveat, ...]:

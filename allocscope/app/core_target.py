@@ -10,24 +10,24 @@ version and the build-id are for display; they come from the library's file wher
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from allocscope.app.target import Cpus, Target, first_malloc
+from allocscope.app.target import MALLOC_DEBUG, Cpus, Target, first_malloc
 from allocscope.errors import BadInput, MemoryGap, NoGlibcHeap
 from allocscope.files.core import Core
 from allocscope.files.unpack import open_plain
 from allocscope.glibc.locate import Located
 from allocscope.glibc.threads import ThreadHead
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.libc import I386, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.model.report import Caveat
 from allocscope.parse import banner, elf
 
 _LIBC = re.compile(r"/libc(\.so\.6|-(2\.\d+)\.so)( \(deleted\))?$")
+_IS_MALLOC = re.compile(rf"{_LIBC.pattern}|/{MALLOC_DEBUG}[.]so")
 _MOST_DATA_BYTES = 4 << 20
 _MOST_SEARCHED_BYTES = 64 << 20
 _MOST_FILE_BYTES = 64 << 20
@@ -49,12 +49,13 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
     Raises NoGlibcHeap, and BadInput for an ``exe`` that is no ELF file."""
     mappings = core.mappings()
     images = tuple(_images(mappings, core.machine))
-    anonymous = [(m.start, m.end) for m in mappings if m.anonymous and m.writable]
-    found = first_malloc(core, images, anonymous, core.notes.page_bytes)
+    anonymous = [(m.start, m.end) for m in mappings if (m.anonymous or m.hugetlb) and m.writable]
+    found = first_malloc(core, images, anonymous, page_bytes=core.notes.page_bytes)
     if found is None:
         raise _no_malloc(core, images)
     located, image = found
-    mappings = _with_heap_named(mappings, located.par.sbrk_base)
+    if not located.par.hp_pagesize:  # with hugetlb pages malloc never uses brk
+        mappings = _with_heap_named(mappings, located.par.sbrk_base)
     program = _program(core, mappings)
     caveats: tuple[Caveat, ...] = ()
     if exe is not None:
@@ -72,7 +73,8 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
         ThreadHead(t.tid, notes.comm if t.tid == notes.pid else "", 0, t.thread_pointer)
         for t in notes.threads
     )
-    target = Target(process, mappings, images, threads, None, Cpus(None, None))
+    libcs = tuple(image for image in images if _IS_MALLOC.search(image.path))
+    target = Target(process, mappings, libcs, threads, None, Cpus(None, None))
     return CoreTarget(target, located, _named(core, image), caveats)
 
 
@@ -81,13 +83,10 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
 
 def _images(mappings: Sequence[Mapping], machine: str) -> Iterable[LibcImage]:
     """Everything that may hold a malloc's data, the likeliest first."""
-    by_path: dict[str, list[Mapping]] = {}
-    for mapping in mappings:
-        if mapping.inode:
-            by_path.setdefault(mapping.path, []).append(mapping)
-    for path in sorted(by_path, key=lambda path: _LIBC.search(path) is None):
-        if any(m.writable for m in by_path[path]):
-            yield _image(path, by_path[path], machine)
+    groups = list(_loaded(mappings))
+    for group in sorted(groups, key=lambda group: _LIBC.search(group[0].path) is None):
+        if any(m.writable for m in group):
+            yield _image(group[0].path, group, machine)
     left = _MOST_SEARCHED_BYTES
     small = []
     for mapping in mappings:
@@ -96,6 +95,21 @@ def _images(mappings: Sequence[Mapping], machine: str) -> Iterable[LibcImage]:
             if left >= 0:
                 small.append(mapping)
     yield _image("", small, machine)
+
+
+def _loaded(mappings: Sequence[Mapping]) -> Iterable[list[Mapping]]:
+    """The mappings of each file, as often as it is loaded (a second time by dlmopen): offsets rise
+    within one. The highest first, which was loaded first."""
+    groups: dict[str, list[list[Mapping]]] = {}
+    for mapping in mappings:
+        if not mapping.inode or mapping.hugetlb:
+            continue
+        loads = groups.setdefault(mapping.path, [])
+        if not loads or mapping.offset < loads[-1][-1].offset:
+            loads.append([])
+        loads[-1].append(mapping)
+    found = [group for loads in groups.values() for group in loads]
+    return sorted(found, key=lambda group: -group[0].start)
 
 
 def _image(path: str, mappings: Sequence[Mapping], machine: str) -> LibcImage:
@@ -124,7 +138,7 @@ def _with_heap_named(mappings: Sequence[Mapping], sbrk_base: int) -> tuple[Mappi
         begins = mapping.start <= sbrk_base < mapping.end
         if mapping.anonymous and mapping.writable and (begins or mapping.start == end):
             end = mapping.end
-            mapping = dataclasses.replace(mapping, path="[heap]")
+            mapping = replace(mapping, path="[heap]")
         named.append(mapping)
     return tuple(named)
 
@@ -192,7 +206,7 @@ def _named(core: Core, image: LibcImage) -> LibcImage:
         with contextlib.suppress(BadInput):
             content = _file(Path(image.path))
             said = banner.find(content) if _build_id_of(content) == build_id else None
-    return dataclasses.replace(
+    return replace(
         image,
         build_id=build_id,
         version=said.version if said else image.version,

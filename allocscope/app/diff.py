@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.errors import WrongUsage
 from allocscope.files import CORE, kind_of
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.diff import DiffData, Side
 from allocscope.model.heap import ArenasData
 from allocscope.model.process import SmapsEntry
@@ -104,10 +103,7 @@ def _weaker(one: str, other: str) -> str:
 
 
 def _of(report: Report[ArenasData], side: str) -> tuple[Caveat, ...]:
-    return tuple(
-        dataclasses.replace(caveat, message=f"{side}: {caveat.message}")
-        for caveat in report.caveats
-    )
+    return tuple(replace(caveat, message=f"{side}: {caveat.message}") for caveat in report.caveats)
 
 
 def _caveats(data: DiffData) -> tuple[Caveat, ...]:

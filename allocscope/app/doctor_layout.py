@@ -1,14 +1,15 @@
 """``doctor PID --layout``: what somebody needs who is to add a row to the layout table.
 
 Rules: nothing is stopped; only the C library's own data is read, and what is told of it holds no
-address and no content.
+address and no content. A static program's data are its own too: there only what is around the
+places that look like malloc's is told.
 """
 
 from __future__ import annotations
 
 import time
 
-from allocscope.app.target import Target, look
+from allocscope.app.target import Target, look, table_for
 from allocscope.glibc.abi import of_machine
 from allocscope.glibc.examine import Scene, examine
 from allocscope.glibc.words import Place
@@ -40,11 +41,12 @@ def _library(memory: ProcessMemory, target: Target, image: LibcImage) -> Library
         memory=memory,
         base=base,
         spans=[(m.start, m.end) for m in writable],
-        initialised=[(m.start, m.end) for m in writable if m.inode],
+        initialised=[(m.start, m.end) for m in writable if m.inode and not image.static],
         heap_spans=target.brk_spans,
         anonymous_spans=target.anonymous_spans,
         threads=target.threads,
         places=_places(target, image, memory.abi.heap_max_bytes),
+        table=table_for(image, memory.abi),
     )
     rows, words = examine(scene)
     return LibraryReport(

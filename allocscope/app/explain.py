@@ -14,6 +14,7 @@ from allocscope.account import ledger as account
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
 from allocscope.app.meanwhile import meanwhile
+from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.ownership import holdings
 from allocscope.app.target import Target, look
 from allocscope.causes import explanation
@@ -78,6 +79,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         best = _best_round(memory, target, deadline_ns)
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas)
+        of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
@@ -110,7 +112,10 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         allocator=allocator,
         method=Method("passive", 0, time.monotonic_ns() - started, consistency),
         data=situation,
-        caveats=allocator_caveats + heap.caveats(best.answer, data) + _drift_caveats(best.ledger),
+        caveats=allocator_caveats
+        + of_owners
+        + heap.caveats(best.answer, data)
+        + _drift_caveats(best.ledger),
     )
 
 
@@ -136,7 +141,7 @@ def _round(
             memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
         )
         entries = smaps()
-    parts = holdings(pid, memory, target, answer, entries)
+    parts = holdings(pid, memory, target, answer.reading, entries)
 
     def resident(start: int, end: int) -> int:
         return by_byte(memory.residency, start, end).resident_bytes

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
-from allocscope.app.target import Target, find_malloc, libc_of
+from allocscope.app.target import OtherMalloc, Target, find_malloc, libc_of, other_mallocs
 from allocscope.glibc.locate import Located
+from allocscope.glibc.mmapped import joined
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.glibc.validate import ArenaReading
 from allocscope.immutable import immutable, replace
-from allocscope.model.heap import ArenasData
+from allocscope.model.damage import Damage
+from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat
@@ -31,13 +34,19 @@ VALIDATED = "validated"
 class HeapAnswer:
     """A reading, with what had to be asked of the memory besides. ``sort``: FROZEN or VALIDATED,
     what a sound arena calls itself.
-    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache."""
+    ``parked``: ``{tid: (count, bytes)}`` of each thread's tcache. ``hugetlb_bytes``: of the heap,
+    on hugetlb pages that are there. ``others``: mallocs in use beside this one. ``damage``: the
+    words that are not what they must be; not looked for in a snapshot, where an operation may be
+    under way."""
 
     reading: HeapReading
     image: LibcImage
     sort: str
     mmapped_resident_bytes: int
     parked: dict[int, tuple[int, int]]
+    hugetlb_bytes: int = 0
+    others: tuple[OtherMalloc, ...] = ()
+    damage: tuple[Damage, ...] = ()
 
     @property
     def consistency(self) -> str:
@@ -66,6 +75,7 @@ def read(
     recorded: bool = False,
     found: tuple[Located, LibcImage] | None = None,
     trim: Trim = PLAIN_TRIM,
+    pins: bool = False,
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
@@ -83,7 +93,9 @@ def read(
         spans=target.anonymous_spans,
         brk_end=max((end for _, end in target.brk_spans), default=0),
         safe_linking_default=_safe_linking_by_version(image.version),
+        hugetlb_spans=target.hugetlb_spans,
         trim=trim,
+        pins=pins,
     )
     reading = read_heap(
         subject,
@@ -92,8 +104,37 @@ def read(
         max_rounds=max_rounds,
         frozen=recorded or sort == FROZEN,
     )
-    resident = sum(memory.residency(start, end).resident_bytes for start, end in reading.mmapped)
-    return HeapAnswer(reading, image, sort, resident, reading.parked.sizes(memory))
+    huge = {start for start, _ in target.hugetlb_spans}
+    mapped = joined([span for span in reading.mmapped if span[0] not in huge])
+    resident = sum(memory.residency(start, end).resident_bytes for start, end in mapped)
+    return HeapAnswer(
+        reading,
+        image,
+        sort,
+        resident,
+        reading.parked.sizes(memory),
+        _hugetlb_bytes(memory, target, reading),
+        other_mallocs(memory, target, image),
+        _damage(memory, reading) if sort != FROZEN or found is not None else (),
+    )
+
+
+def _hugetlb_bytes(memory: NativeMemory, target: Target, reading: HeapReading) -> int:
+    ours = [(piece.start, piece.end) for item in reading.arenas for piece in item.pieces]
+    ours += reading.mmapped
+    return sum(
+        memory.residency(low, high).resident_bytes
+        for low, high in target.hugetlb_spans
+        if any(start < high and low < end for start, end in ours)
+    )
+
+
+def _damage(memory: NativeMemory, reading: HeapReading) -> tuple[Damage, ...]:
+    if reading.sound:
+        return ()
+    from allocscope.glibc.damage import find_damage
+
+    return find_damage(memory, memory, reading)
 
 
 def present(
@@ -118,15 +159,19 @@ def present(
             version=answer.image.version,
         ),
     )
+    classes = account.size_classes(reading)
     return ArenasData(
         rss_bytes=rss_bytes,
         arenas=arenas,
         mmapped=account.mmapped(reading, answer.mmapped_resident_bytes),
         totals=account.totals([arena.figures for arena in arenas]),
         settings=settings,
-        size_classes=account.size_classes(reading),
+        size_classes=classes,
         threads=account.thread_caches(reading, answer.parked),
         glibc_says=glibc_says,
+        page_holders=account.page_holders(classes),
+        largest_free=account.largest_free(reading),
+        damage=answer.damage,
     )
 
 
@@ -143,7 +188,9 @@ def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> t
     """What the reader of this answer must know."""
     return (
         tuple(_layout_caveats(answer))
-        + tuple(_validation_caveats(answer, of_core))
+        + tuple(_other_caveats(answer))
+        + tuple(_validation_caveats(answer, data, of_core))
+        + tuple(_damage_of_tcaches(answer))
         + tuple(_sum_caveats(answer, data))
     )
 
@@ -166,7 +213,19 @@ def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
         yield Caveat("layout-ambiguous", text)
 
 
-def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
+def _other_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    for other in answer.others:
+        arenas = f"{other.arena_count} arena{'s' if other.arena_count > 1 else ''}"
+        text = (
+            f"There is another malloc in this process, that of {other.path} (loaded once more, in "
+            f"a namespace of its own, or preloaded): {arenas} of {other.system_bytes} bytes, "
+            f"{other.mmapped_count} chunks with mappings of their own of {other.mmapped_bytes} "
+            "bytes. None of that is in these figures."
+        )
+        yield Caveat("other-malloc", text)
+
+
+def _validation_caveats(answer: HeapAnswer, data: ArenasData, of_core: bool) -> Iterable[Caveat]:
     late = [item.index for item in answer.reading.arenas if item.cut_short]
     if late:
         text = f"{_named(late)}: the deadline came before all chunks were read; raise --deadline."
@@ -176,10 +235,9 @@ def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
         return
     if of_core:
         for item in unsound:
-            text = (
-                f"arena {item.index} contradicts itself: {'; '.join(item.problems)}. An allocation "
-                "was under way when the core was written, or the heap is damaged."
-            )
+            text = f"arena {item.index} contradicts itself: {_faults(answer, item)}. "
+            text += "An allocation was under way when the core was written, or the heap is damaged."
+            text += f" {_readable(data.arenas[item.index].figures)}"
             yield Caveat("arena-damaged", text, partial=True)
         return
     if answer.sort == FROZEN:
@@ -196,11 +254,41 @@ def _validation_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
         )
         yield Caveat("arena-not-validated", text, partial=True)
     for item in broken:
-        text = f"arena {item.index} stood still but contradicts itself: {'; '.join(item.problems)}."
+        text = f"arena {item.index} stood still but contradicts itself: {_faults(answer, item)}. "
+        text += _readable(data.arenas[item.index].figures)
         yield Caveat("arena-damaged", text, partial=True)
 
 
+def _faults(answer: HeapAnswer, item: ArenaReading) -> str:
+    """What is wrong with an arena, and at which words that shows."""
+    places = [_place(found) for found in answer.damage if found.arena_index == item.index]
+    return "; ".join([*item.problems, *places])
+
+
+def _place(found: Damage) -> str:
+    after = f" (behind the chunk {found.after:#x})" if found.after is not None else ""
+    return f"at {found.address:#x}{after} expected {found.expected}, found {found.found}"
+
+
+def _readable(figures: Figures) -> str:
+    told = figures.system_bytes - figures.unread_bytes - figures.residue_bytes
+    return f"{told} of its {figures.system_bytes} bytes could be read."
+
+
+def _damage_of_tcaches(answer: HeapAnswer) -> Iterable[Caveat]:
+    for found in answer.damage:
+        if found.arena_index is None:
+            text = f"A thread's cache leads out of the heap: {_place(found)}."
+            yield Caveat("tcache-damaged", text, partial=True)
+
+
 def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
+    if answer.hugetlb_bytes:
+        text = (
+            f"{answer.hugetlb_bytes} bytes of the heap are on hugetlb pages: RSS does not count "
+            "them, and nothing here counts them as resident."
+        )
+        yield Caveat("hugetlb", text)
     moving = {item.index for item in answer.reading.arenas if item.changed or item.cut_short}
     still = [arena for arena in data.arenas if arena.index not in moving]
     unread = [arena for arena in still if arena.figures.unread_bytes]
@@ -225,6 +313,6 @@ def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
         )
         yield Caveat("mmapped-not-found", text)
     broken = answer.reading.parked.broken
-    if broken and not moving:
+    if broken and not moving and not any(found.arena_index is None for found in answer.damage):
         text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
         yield Caveat("broken-lists", text)

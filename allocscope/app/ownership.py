@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from allocscope.app.heap import HeapAnswer
 from allocscope.app.target import Target
 from allocscope.errors import AllocscopeError
+from allocscope.glibc.layouts import WORD
+from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import find_tcbs
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
+from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
 from allocscope.owners.divide import disjoint, divide
 from allocscope.owners.heap import heap_claims
@@ -32,26 +34,39 @@ def holdings(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    answer: HeapAnswer,
+    reading: HeapReading | None,
     entries: Sequence[SmapsEntry],
 ) -> tuple[Holding, ...]:
-    """Every mapping of ``entries``, divided among its owners."""
+    """Every mapping of ``entries``, divided among its owners. ``reading``: None where no glibc
+    malloc could be read."""
     mappings = [entry.mapping for entry in entries]
-    claims = _claims(pid, memory, target, answer, mappings)
+    claims = _claims(pid, memory, target, reading, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
+
+
+def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
+    """What cannot be told of this process's memory, once its word size is known."""
+    if memory.abi.word_bytes == WORD:
+        return ()
+    text = (
+        "this is a 32-bit program: memory of language runtimes (CPython, Ruby, V8, HotSpot), of "
+        "other allocators and of the loader is recognised in 64-bit ones only, and is unexplained "
+        "here."
+    )
+    return (Caveat("owners-of-32-bit", text),)
 
 
 def _claims(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    answer: HeapAnswer,
+    reading: HeapReading | None,
     mappings: Sequence[Mapping],
 ) -> list[Claim]:
     spans = [(m.start, m.end) for m in mappings if m.anonymous and m.writable and m.readable]
     guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
-    claims = list(heap_claims(answer.reading))
+    claims = [] if reading is None else list(heap_claims(reading))
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))

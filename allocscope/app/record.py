@@ -125,7 +125,7 @@ def record(
             facts.source,
             pause_ns + facts.pause_ns,
             time.monotonic_ns() - started,
-            facts.consistency,
+            "partial" if taken.answer.consistency == "partial" else facts.consistency,
         ),
         data=result,
         caveats=(*taken.caveats, *caveats),
@@ -170,8 +170,8 @@ def _sample(
     after = procfs.stillness(pid)
     procfs.same(target.process)
     consistency = answer.consistency
-    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
-        consistency = "quiescent"
+    if opened.sort == heap.VALIDATED and before == after and before.all_sleeping:
+        consistency = "quiescent"  # what does not fit together then is damaged, not in motion
     facts = Facts(
         captured_at=captured_at,
         source=opened.source,

@@ -3,18 +3,25 @@ library, which threads."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from allocscope.errors import PermissionRefused, UnknownLayout
-from allocscope.glibc.abi import of_machine
+from allocscope.glibc.abi import Abi, of_machine
+from allocscope.glibc.layouts import Layout, malloc_debug_rows_of, rows_of
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
+from allocscope.glibc.states import InvalidHeap, read_ring
 from allocscope.glibc.threads import ThreadHead
 from allocscope.immutable import immutable
-from allocscope.model.libc import Libc, LibcImage
+from allocscope.model.libc import X86_64, Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import PAGE_BYTES, robust_lists
+
+MALLOC_DEBUG = "libc_malloc_debug"
+"""A library of glibc's with a malloc of its own, which serves the program when it is preloaded and
+its checks are switched on (2.34)."""
 
 
 @immutable
@@ -43,8 +50,15 @@ class Target:
         """Writable private anonymous mappings without stacks of the kernel's naming, ascending:
         where heaps can lie."""
         return tuple(
-            (m.start, m.end) for m in self.mappings if m.anonymous and m.writable and m.readable
+            (m.start, m.end)
+            for m in self.mappings
+            if (m.anonymous or m.hugetlb) and m.writable and m.readable
         )
+
+    @property
+    def hugetlb_spans(self) -> tuple[tuple[int, int], ...]:
+        """Those of them that are of hugetlb pages."""
+        return tuple((m.start, m.end) for m in self.mappings if m.hugetlb and m.writable)
 
     @property
     def brk_spans(self) -> tuple[tuple[int, int], ...]:
@@ -52,14 +66,16 @@ class Target:
         return tuple((m.start, m.end) for m in self.mappings if m.path == "[heap]")
 
 
-def look(pid: int) -> Target:
-    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread, no glibc in
-    it)."""
+def look(pid: int, *, without_glibc: bool = False) -> Target:
+    """Looks at ``pid``. NoSuchProcess, PermissionRefused, NoGlibcHeap (kernel thread; no glibc in
+    it, unless ``without_glibc`` allows that)."""
     process = procfs.identify(pid)
     mappings = procfs.mappings(pid)
-    images = libc.require_glibc(process, libc.identify(pid, mappings))
+    images = libc.identify(pid, mappings)
+    if not without_glibc:
+        images = libc.require_glibc(process, images)
     tasks = procfs.tasks(pid)
-    heads = robust_lists([task.tid for task in tasks], images[0].machine)
+    heads = robust_lists([task.tid for task in tasks], images[0].machine if images else X86_64)
     threads = tuple(
         ThreadHead(task.tid, task.comm, head) for task, head in zip(tasks, heads, strict=True)
     )
@@ -71,27 +87,82 @@ def look(pid: int) -> Target:
     return Target(process, mappings, images, threads, environ, machine)
 
 
+@immutable
+class OtherMalloc:
+    """A malloc in use beside the one that is read: that of a library in a namespace of its own, or
+    of libc_malloc_debug. Bytes obtained from the kernel by its arenas, and its chunks with mappings
+    of their own."""
+
+    path: str
+    arena_count: int
+    system_bytes: int
+    mmapped_count: int
+    mmapped_bytes: int
+
+
+def other_mallocs(memory: Memory, target: Target, chosen: LibcImage) -> tuple[OtherMalloc, ...]:
+    """All mallocs in use but that of ``chosen``."""
+    found = []
+    for image in target.images:
+        if image.mappings[0].start == chosen.mappings[0].start:
+            continue
+        located = _located(memory, image, (target.brk_spans, target.anonymous_spans))
+        if located is None or not _in_use(located):
+            continue
+        with contextlib.suppress(InvalidHeap):
+            arenas = read_ring(memory, located.main_arena, located.layout.state)
+            found.append(
+                OtherMalloc(
+                    path=image.path,
+                    arena_count=len(arenas),
+                    system_bytes=sum(arena.system_bytes for arena in arenas),
+                    mmapped_count=located.par.n_mmaps,
+                    mmapped_bytes=located.par.mmapped_mem,
+                )
+            )
+    return tuple(found)
+
+
+def _located(
+    memory: Memory, image: LibcImage, heap_spans: Sequence[Sequence[tuple[int, int]]]
+) -> Located | None:
+    """The malloc of one library. ``heap_spans``: as for first_malloc."""
+    spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
+    table = table_for(image, memory.abi)
+    attempts = (locate(memory, spans, places, table) for places in heap_spans)
+    return next((attempt for attempt in attempts if attempt is not None), None)
+
+
+def table_for(image: LibcImage, abi: Abi) -> tuple[Layout, ...]:
+    """The layouts that are tried for a library."""
+    return malloc_debug_rows_of(abi) if MALLOC_DEBUG in image.path else rows_of(abi)
+
+
+def _in_use(located: Located) -> bool:
+    par = located.par
+    return bool(par.sbrk_base or located.arena_count > 1 or par.max_n_mmaps)
+
+
 def first_malloc(
     memory: Memory,
     images: Sequence[LibcImage],
-    heap_spans: Sequence[tuple[int, int]],
+    *heap_spans: Sequence[tuple[int, int]],
     page_bytes: int,
 ) -> tuple[Located, LibcImage] | None:
-    """The malloc in use: of all C libraries mapped, the first whose arenas validate and that has
-    obtained memory, else the first that validates. ``heap_spans``: where the main heap may begin;
-    ``page_bytes``: of the machine.
-    """
+    """The malloc in use: of all C libraries mapped, libc_malloc_debug before the others, the first
+    whose arenas validate and that has obtained memory, else the first that validates.
+    ``heap_spans``: where the main heap may begin, the likeliest places first (without brk, as with
+    hugetlb pages, it begins in a mapping); ``page_bytes``: of the machine."""
     idle: tuple[Located, LibcImage] | None = None
-    for image in images:
+    for image in sorted(images, key=lambda image: MALLOC_DEBUG not in image.path):
         abi = of_machine(image.machine, page_bytes)
         if abi is None:
             continue
         memory.abi = abi
-        spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
-        found = locate(memory, spans, heap_spans)
+        found = _located(memory, image, heap_spans)
         if found is None:
             continue
-        if found.par.sbrk_base or found.arena_count > 1 or found.par.max_n_mmaps:
+        if _in_use(found):
             return found, image
         idle = idle or (found, image)
     return idle
@@ -99,7 +170,13 @@ def first_malloc(
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
     """The malloc in use of a live process. UnknownLayout when there is none that can be read."""
-    found = first_malloc(memory, target.images, target.brk_spans, PAGE_BYTES)
+    found = first_malloc(
+        memory,
+        target.images,
+        target.brk_spans,
+        target.anonymous_spans,
+        page_bytes=PAGE_BYTES,
+    )
     if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"

@@ -7,7 +7,18 @@ names the process, its RSS, and the first cause with what it would give back.
 
 from __future__ import annotations
 
-from allocscope.causes import elsewhere, outside, pages, parked, rank, retained, settings, spread
+from allocscope.account.footprint import footprint_bytes
+from allocscope.causes import (
+    elsewhere,
+    outside,
+    pages,
+    parked,
+    rank,
+    retained,
+    settings,
+    slabs,
+    spread,
+)
 from allocscope.causes.finding import Finding, Rule, share
 from allocscope.model.ledger import Cause, Explanation, healthy_bytes
 from allocscope.model.situation import Situation
@@ -24,6 +35,7 @@ RULES: tuple[Rule, ...] = (
     spread.thread_top,
     retained.untrimmed_free,
     retained.scattered_live,
+    slabs.slab_growth,
     elsewhere.large_live,
     elsewhere.runtime_heap,
     elsewhere.other_allocator,
@@ -53,7 +65,7 @@ def explain(situation: Situation) -> Explanation:
     return Explanation(
         rss_bytes=rss,
         peak_rss_bytes=None if situation.status is None else situation.status.peak_rss_bytes,
-        footprint_bytes=footprint_bytes(situation),
+        footprint_bytes=_footprint_bytes(situation),
         ledger=situation.ledger.rows,
         drift_bytes=situation.ledger.drift_bytes,
         outside_rss=situation.outside,
@@ -64,23 +76,10 @@ def explain(situation: Situation) -> Explanation:
     )
 
 
-def footprint_bytes(situation: Situation) -> int | None:
-    """Pss_Anon + Pss_Shmem + SwapPss − LazyFree + VmPTE, at least 0; None where the kernel does not
-    tell one of them."""
-    rollup, status = situation.rollup, situation.status
-    if rollup is None or status is None:
+def _footprint_bytes(situation: Situation) -> int | None:
+    if situation.rollup is None or situation.status is None:
         return None
-    parts = (
-        rollup.pss_anon_bytes,
-        rollup.pss_shmem_bytes,
-        rollup.swap_pss_bytes,
-        rollup.lazyfree_bytes,
-        status.page_table_bytes,
-    )
-    anon, shmem, swap, lazyfree, tables = parts
-    if anon is None or shmem is None or swap is None or lazyfree is None or tables is None:
-        return None
-    return max(0, anon + shmem + swap - lazyfree + tables)
+    return footprint_bytes(situation.status, situation.rollup)
 
 
 def _healthy(situation: Situation) -> Cause:

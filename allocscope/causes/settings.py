@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 from allocscope.causes import remedies
 from allocscope.causes.finding import Finding, of_arenas
 from allocscope.causes.remedies import advice
-from allocscope.model.heap import Setting
+from allocscope.immutable import names_of
+from allocscope.model.heap import Setting, Settings
 from allocscope.model.situation import Situation
 from allocscope.parse.environ import TUNABLES, tunables
 from allocscope.units import plural, size
@@ -66,9 +66,9 @@ def setting_without_effect(situation: Situation) -> Finding | None:
     """What the environment asks for in vain."""
     wanted = list(_unknown_names(situation.environ or {}))
     wanted += [
-        f"{field.name.removesuffix('_bytes')}: {setting.evidence}, in force is {setting.value}"
-        for field in dataclasses.fields(situation.heap.settings)
-        if isinstance(setting := getattr(situation.heap.settings, field.name), Setting)
+        f"{name.removesuffix('_bytes')}: {setting.evidence}, in force is {setting.value}"
+        for name in names_of(Settings)
+        if isinstance(setting := getattr(situation.heap.settings, name), Setting)
         and setting.without_effect
     ]
     if not wanted:

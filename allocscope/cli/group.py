@@ -30,6 +30,8 @@ VERBS = (
     "explain",
     "footprint",
     "lazyfree",
+    "map",
+    "pins",
     "record",
     "repro",
     "trim",

@@ -1,8 +1,9 @@
 """A core file as Memory and Walker, and as what it tells of the process it was.
 
-Strategy: the file is mapped read-only, and every segment's bytes are a span that points into it:
-nothing is copied, and the walk is the one that reads live processes. A page is there when the core
-holds all its bytes; whether it was resident, a core does not tell (zeros.py).
+Strategy: every segment's bytes are a span of the open file, and the walk is the one that reads live
+processes. The file is read, not mapped: one that is cut off meanwhile must not end us by SIGBUS. A
+page is there when the core holds all its bytes; whether it was resident, a core does not tell
+(zeros.py).
 
 Rules: everything in the file is hostile: what does not fit is BadInput (core_headers.py), and the
 rest is read like any damaged heap.
@@ -10,42 +11,66 @@ rest is read like any damaged heap.
 
 from __future__ import annotations
 
-import mmap
+import os
 from pathlib import Path
+from typing import Any
 
+from allocscope.errors import BadInput
 from allocscope.files import core_headers
 from allocscope.files.core_headers import PF_R, PF_W, PF_X, CoreSegment
-from allocscope.files.spans import SpanMemory
 from allocscope.files.unpack import open_plain
 from allocscope.files.zeros import page_runs
 from allocscope.model.process import Mapping
+from allocscope.native import ffi, lib
+from allocscope.native.memory import NativeMemory, failure
 from allocscope.parse import core_notes
 from allocscope.parse.core_notes import CoreNotes
 
 USER_END = 1 << 48
 
 
-class Core(SpanMemory):
+class Core(NativeMemory):
     """Memory and Walker over an open core file; a context manager."""
 
     def __init__(self, path: Path, *, deadline_ns: int) -> None:
         """Opens ``path``, unpacked where it is compressed. ``deadline_ns``: CLOCK_MONOTONIC.
 
         Raises BadInput, and MissingPart for a compression that Python does not have."""
-        with open_plain(path, deadline_ns) as file:
-            headers = core_headers.read(path, file)
+        self._file = open_plain(path, deadline_ns)
+        try:
+            headers = core_headers.read(path, self._file)
             self.segments, self.machine = headers.segments, headers.machine
             self.notes: CoreNotes = core_notes.parse(headers.notes, self.machine)
-            held = [s for s in self.segments if s.held_end > s.start and s.end <= USER_END]
-            spans = [(s.start, s.offset, s.held_end - s.start) for s in held]
-            runs = page_runs(file.fileno(), spans)
-            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        super().__init__(
-            {start: content[offset : offset + size] for start, offset, size in spans},
-            runs,
-            f"core {path}",
-        )
+            super().__init__(self._open(), f"core {path}")
+        except BaseException:
+            self._file.close()
+            raise
         self.deadline_ns = deadline_ns
+
+    def _open(self) -> Any:
+        """The native source over the segments that the file holds."""
+        held = [s for s in self.segments if s.held_end > s.start and s.end <= USER_END]
+        spans = [(s.start, s.offset, s.held_end - s.start) for s in held]
+        runs = page_runs(self._file.fileno(), spans)
+        rows = [(start, size, ffi.cast("void *", offset)) for start, offset, size in spans]
+        out = ffi.new("as_source **")
+        code = lib.as_source_file(self._file.fileno(), rows, len(rows), runs, len(runs), out)
+        if code:
+            raise failure(code, "the core", "opening it")
+        return out[0]
+
+    def close(self) -> None:
+        super().close()
+        self._file.close()
+
+    def require_whole(self) -> None:
+        """Is everything that was read still there? BadInput when the file was cut off meanwhile."""
+        needed = max(s.offset + s.file_bytes for s in self.segments)
+        if os.fstat(self._file.fileno()).st_size < needed:
+            raise BadInput(
+                f"{self.label} became shorter while it was read",
+                "Something still writes or truncates it: copy it first.",
+            )
 
     def mappings(self) -> tuple[Mapping, ...]:
         """What the process had mapped, ascending, as /proc/PID/maps would tell it; a core does not

@@ -1,7 +1,8 @@
 """Opening a file that may be compressed: what comes out is always a plain file that can be mapped.
 
-Strategy: the first bytes say what it is, never the name. xz and gzip are unpacked into a temporary
-file that has no name any more, with holes where there are only zeros, as most of a core is.
+Strategy: the first bytes say what it is, never the name. xz, gzip and zstd (which systemd-coredump
+writes) are unpacked into a temporary file that has no name any more, with holes where there are
+only zeros, as most of a core is.
 
 Rules: only regular files are opened (a FIFO would block); damage in the packed data is BadInput.
 """
@@ -19,13 +20,15 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from allocscope.errors import BadInput, MissingPart
+from allocscope.files import zstd
 
 _XZ, _GZIP = b"\xfd7zXZ\0", b"\x1f\x8b"
-_OTHERS = {b"\x28\xb5\x2f\xfd": ("zstd", "zstd -d"), b"\x04\x22\x4d\x18": ("lz4", "lz4 -d")}
+_ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 _BLOCK_BYTES = 1 << 20
 _PAGE_BYTES = 4096
 
-_Packed = lzma.LZMAFile | gzip.GzipFile
+
+_Packed = lzma.LZMAFile | gzip.GzipFile | zstd.Reader
 
 
 def open_plain(path: Path, deadline_ns: int) -> BinaryIO:
@@ -40,12 +43,13 @@ def open_plain(path: Path, deadline_ns: int) -> BinaryIO:
             return _unpacked(path, lzma.LZMAFile(file), deadline_ns)
         if start.startswith(_GZIP):
             return _unpacked(path, gzip.GzipFile(fileobj=file), deadline_ns)
-        for magic, (name, command) in _OTHERS.items():
-            if start.startswith(magic):
-                raise MissingPart(
-                    f"{path} is compressed with {name}, which is not unpacked here",
-                    f"Unpack it first: {command} {path}",
-                )
+        if start.startswith(_ZSTD):
+            return _unpacked(path, zstd.opened(path, file), deadline_ns)
+        if start.startswith(_LZ4):
+            raise MissingPart(
+                f"{path} is compressed with lz4, which is not unpacked here",
+                f"Unpack it first: lz4 -d {path}",
+            )
     except BaseException:
         file.close()
         raise
@@ -73,7 +77,7 @@ def _unpacked(path: Path, packed: _Packed, deadline_ns: int) -> BinaryIO:
                         "Raise --deadline, or unpack it first.",
                     )
         plain.truncate(plain.tell())
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstd.Damaged) as error:
         plain.close()
         raise BadInput(f"{path} cannot be unpacked: {error}") from error
     except BaseException:

@@ -41,7 +41,7 @@ RING, HEAPS, PAR, TCACHE = "ring of arenas", "thread arenas", "mp_", "tcache"
 class Scene:
     """What is examined: the library's writable memory (``spans``; ``initialised``: those of them
     that its file filled; ``base``: where it begins), where the main heap may begin, where all heaps
-    may lie, threads, and names for what is pointed at."""
+    may lie, threads, names for what is pointed at, and the rows that are tried."""
 
     memory: Memory
     base: int
@@ -51,6 +51,7 @@ class Scene:
     anonymous_spans: Sequence[tuple[int, int]]
     threads: Sequence[ThreadHead]
     places: Sequence[Place]
+    table: Sequence[Layout]
 
 
 @immutable
@@ -69,19 +70,23 @@ class _Seen:
     fitting: tuple[Layout, ...]
     candidates: dict[str, _Candidate]
 
+    @property
+    def hp_pagesize(self) -> int:
+        return 0 if self.located is None else self.located.par.hp_pagesize
+
 
 def examine(scene: Scene) -> tuple[tuple[RowReport, ...], tuple[Words, ...]]:
     """Every row of the table held against the memory, and the words that tell what it is like."""
     seen = _look(scene)
-    abi = scene.memory.abi
-    rows = tuple(_row(scene, seen, layout) for layout in rows_of(abi))
-    return rows, described(_worth_telling(scene, seen, rows), scene.places, scene.base, abi)
+    rows = tuple(_row(scene, seen, layout) for layout in scene.table)
+    words = _worth_telling(scene, seen, rows)
+    return rows, described(words, scene.places, scene.base, scene.memory.abi)
 
 
 def _look(scene: Scene) -> _Seen:
     memory = scene.memory
     areas = read_areas(memory, scene.spans)
-    located = locate(memory, scene.spans, scene.heap_spans)
+    located = locate(memory, scene.spans, scene.heap_spans, scene.table)
     slots: ThreadSlots | None = None
     fitting: tuple[Layout, ...] = ()
     if located is not None:
@@ -96,7 +101,7 @@ def _look(scene: Scene) -> _Seen:
         )
         fitting = tuple(fitting_rows(located, slots))
     candidates = {}
-    for state in states_of(memory.abi):
+    for state in states_of(scene.table):
         best = _best(areas, state, located)
         if best is not None:
             candidates[state.name] = best
@@ -160,7 +165,7 @@ def _row(scene: Scene, seen: _Seen, layout: Layout) -> RowReport:
     elif fits:
         rules += [Rule(name, True) for name in (*STATE_RULES, RING, HEAPS)]
     else:
-        rules += _state_rules(scene, candidate, layout)
+        rules += _state_rules(scene, candidate, layout, seen.hp_pagesize)
     mp, par_rules = _par(scene, seen, layout)
     rules += par_rules
     if seen.located is not None and layout in seen.located.layouts:
@@ -175,7 +180,9 @@ def _row(scene: Scene, seen: _Seen, layout: Layout) -> RowReport:
     )
 
 
-def _state_rules(scene: Scene, candidate: _Candidate, layout: Layout) -> Iterator[Rule]:
+def _state_rules(
+    scene: Scene, candidate: _Candidate, layout: Layout, hp_pagesize: int
+) -> Iterator[Rule]:
     broken = {fault.rule: fault.at for fault in candidate.faults}
     state, arena = layout.state, candidate.arena
     for name in STATE_RULES:
@@ -191,7 +198,7 @@ def _state_rules(scene: Scene, candidate: _Candidate, layout: Layout) -> Iterato
         return
     yield Rule(RING, True)
     try:
-        size = heap_info_size(scene.memory, ring)
+        size = heap_info_size(scene.memory, ring, layout.heap_max_bytes(hp_pagesize))
     except (InvalidHeap, MemoryGap):
         size = -1
     if size in (None, layout.heap_info_bytes):
@@ -204,8 +211,7 @@ def _state_rules(scene: Scene, candidate: _Candidate, layout: Layout) -> Iterato
 
 def _par(scene: Scene, seen: _Seen, layout: Layout) -> tuple[int | None, list[Rule]]:
     """Where ``mp_`` lies, or would if its layout were nearly this one."""
-    rows = rows_of(layout.abi)
-    rivals = {row.par.name: row.par for row in rows if row.state == layout.state}
+    rivals = {row.par.name: row.par for row in scene.table if row.state == layout.state}
     found = find_par(seen.areas, list(rivals.values()), scene.heap_spans)
     names = {par.layout.name: par.address for par in found}
     if layout.par.name in names:

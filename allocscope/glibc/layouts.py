@@ -104,12 +104,13 @@ class TcacheLayout:
 @immutable
 class Layout:
     """A row of the table: what belongs together in the releases ``versions``, and in what
-    ``backports`` names.
+    ``backports`` names; ``versions`` is empty where the row is of no libc.so.6.
 
     ``tcache`` is None before there was one. ``mmap_size_is_usable``: chunks with a mapping of their
-    own store the length without header and offset (614cfd0f8a, 2.43). ``checked``: of which
-    releases a process or a recorded core was read, and agreed with glibc's own figures, by
-    machine."""
+    own store the length without header and offset (614cfd0f8a, 2.43). ``heap_max_by_huge_pages``:
+    where hugetlb pages are used, a heap's largest size, and its alignment, is four of them (from
+    2.35 on; 9f551e28a7 of 2.42 ended that). ``checked``: of which releases a process or a recorded
+    core was read, and agreed with glibc's own figures, by machine."""
 
     versions: tuple[str, ...]
     state: StateLayout
@@ -117,6 +118,7 @@ class Layout:
     tcache: TcacheLayout | None
     par: ParLayout
     mmap_size_is_usable: bool
+    heap_max_by_huge_pages: bool
     backports: str
     checked: tuple[tuple[str, str], ...]
 
@@ -128,6 +130,13 @@ class Layout:
     def name(self) -> str:
         tcache = "none" if self.tcache is None else self.tcache.name
         return f"{self.state.name}/heap{self.heap_info_bytes}/{tcache}/{self.par.name}"
+
+    def heap_max_bytes(self, hp_pagesize: int) -> int:
+        """The largest size of a thread heap, and its alignment. ``hp_pagesize``: ``mp_``'s, 0 where
+        no hugetlb pages are used."""
+        if self.heap_max_by_huge_pages and hp_pagesize:
+            return 4 * hp_pagesize
+        return self.abi.heap_max_bytes
 
 
 # ---- structures, as their members in order ----
@@ -209,11 +218,21 @@ PAR_4 = Struct(
     f"{_FIRST} {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base {_TCACHE} tcache_unsorted_limit",
     "7478c9959a (2.35): hugetlb tunable",
 )
+PAR_4N = Struct(
+    "P4n",
+    f"{_FIRST} {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base",
+    "7478c9959a (2.35), without tcache: that of libc_malloc_debug.so.0",
+)
 PAR_5 = Struct(
     "P5",
     f"{_FIRST} thp_mode:int {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base {_TCACHE} "
     "tcache_unsorted_limit",
     "321e1fc73f (2.43): thp_mode",
+)
+PAR_5N = Struct(
+    "P5n",
+    f"{_FIRST} thp_mode:int {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base",
+    "321e1fc73f (2.43), without tcache: that of libc_malloc_debug.so.0",
 )
 PAR_6 = Struct(
     "P6",
@@ -297,7 +316,8 @@ def heap_info_bytes(words: int, abi: Abi) -> int:
 
 @immutable
 class Release:
-    """A row as glibc's source has it, for any machine."""
+    """A row as glibc's source has it, for any machine. ``malloc_debug``: of libc_malloc_debug.so.0,
+    which is malloc.c built without a tcache."""
 
     versions: str
     state: Struct
@@ -305,17 +325,18 @@ class Release:
     par: Struct
     backports: str = ""
     checked: tuple[tuple[str, str], ...] = ()
+    malloc_debug: bool = False
 
     def layout(self, abi: Abi) -> Layout:
-        versions = tuple(self.versions.split())
-        minor = int(versions[0].partition(".")[2])
+        minor = int(self.versions.split()[0].partition(".")[2])
         return Layout(
-            versions=versions,
+            versions=() if self.malloc_debug else tuple(self.versions.split()),
             state=state_layout(self.state, abi),
             heap_info_bytes=heap_info_bytes(5 if minor >= 35 else 4, abi),
             tcache=None if self.tcache is None else tcache_layout(self.tcache, abi),
             par=par_layout(self.par, abi),
             mmap_size_is_usable=minor >= 43,
+            heap_max_by_huge_pages=35 <= minor < 42 and not self.malloc_debug,
             backports=self.backports,
             checked=self.checked,
         )
@@ -376,9 +397,39 @@ RELEASES = (
 )
 
 
+MALLOC_DEBUG_RELEASES = (
+    Release("2.34", STATE_C, None, PAR_2, "libc_malloc_debug of 2.34", malloc_debug=True),
+    Release(
+        "2.35",
+        STATE_C,
+        None,
+        PAR_4N,
+        "libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
+        ((X86_64, "its 2.36, 2.41 (run)"),),
+        malloc_debug=True,
+    ),
+    Release(
+        "2.43",
+        STATE_D,
+        None,
+        PAR_5N,
+        "libc_malloc_debug of 2.43, 2.44",
+        ((X86_64, "its 2.43, 2.44 (run)"),),
+        malloc_debug=True,
+    ),
+)
+"""Those of libc_malloc_debug.so.0, and tried for that library alone: without a tcache a row demands
+less, and would also fit a libc whose tcache is not known."""
+
+
 def rows_of(abi: Abi) -> tuple[Layout, ...]:
     """The table for words of that width: the same on x86-64 and aarch64."""
     return wide_layouts() if abi.word_bytes == 8 else narrow_layouts()
+
+
+def malloc_debug_rows_of(abi: Abi) -> tuple[Layout, ...]:
+    """The table for libc_malloc_debug.so.0."""
+    return wide_malloc_debug_layouts() if abi.word_bytes == 8 else narrow_malloc_debug_layouts()
 
 
 @functools.cache
@@ -393,3 +444,13 @@ def narrow_layouts() -> tuple[Layout, ...]:
     return tuple(
         release.layout(NARROW_TO_2_25 if release.tcache is None else NARROW) for release in RELEASES
     )
+
+
+@functools.cache
+def wide_malloc_debug_layouts() -> tuple[Layout, ...]:
+    return tuple(release.layout(WIDE) for release in MALLOC_DEBUG_RELEASES)
+
+
+@functools.cache
+def narrow_malloc_debug_layouts() -> tuple[Layout, ...]:
+    return tuple(release.layout(NARROW) for release in MALLOC_DEBUG_RELEASES)

@@ -73,19 +73,19 @@ def self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
     ]
 
 
-def states_of(abi: Abi) -> list[StateLayout]:
-    """Those of the table with words of this width."""
-    return list({row.state.name: row.state for row in rows_of(abi)}.values())
+def states_of(table: Sequence[Layout]) -> list[StateLayout]:
+    """The different ones of a table."""
+    return list({row.state.name: row.state for row in table}.values())
 
 
-def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
+def heap_info_size(memory: Memory, arenas: Sequence[ArenaState], heap_max_bytes: int) -> int | None:
     """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
     contradict each other."""
     abi = memory.abi
     known = {row.heap_info_bytes for row in rows_of(abi)}
     sizes = set()
     for arena in arenas[1:]:
-        start = heap_of(arena.address, abi)
+        start = heap_of(arena.address, heap_max_bytes)
         size = arena.address - start
         if size not in known or read_heap_info(memory, start).arena != arena.address:
             raise InvalidHeap(f"arena {arena.address:#x} does not lie behind a heap header")
@@ -95,10 +95,21 @@ def heap_info_size(memory: Memory, arenas: Sequence[ArenaState]) -> int | None:
     return sizes.pop() if sizes else None
 
 
+def _heaps_fit(
+    memory: Memory, arenas: Sequence[ArenaState], layout: Layout, hp_pagesize: int
+) -> bool:
+    """Do the thread arenas lie where this row has them?"""
+    try:
+        size = heap_info_size(memory, arenas, layout.heap_max_bytes(hp_pagesize))
+    except (InvalidHeap, MemoryGap):
+        return False
+    return size in (None, layout.heap_info_bytes)
+
+
 def _candidates(
-    areas: Sequence[tuple[int, bytes]], abi: Abi
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout], abi: Abi
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
-    state_layouts = states_of(abi)
+    state_layouts = states_of(rows)
     for start, data in areas:
         linked = set(self_linked(start, data, abi))
         last_of_series = sorted(a for a in linked if a + abi.header_bytes not in linked)  # bin 127
@@ -117,11 +128,11 @@ def _candidates(
 
 
 def _untouched(
-    areas: Sequence[tuple[int, bytes]], abi: Abi
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout], abi: Abi
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
     itself, and one attached thread where such are counted."""
-    state_layouts = states_of(abi)
+    state_layouts = states_of(rows)
     for start, data in areas:
         words, size = abi.view(data), abi.word_bytes
         for layout in state_layouts:
@@ -139,41 +150,41 @@ def _fitting(
     memory: Memory,
     areas: Sequence[tuple[int, bytes]],
     heap_spans: Sequence[tuple[int, int]],
+    table: Sequence[Layout],
     state: StateLayout,
     main: ArenaState,
 ) -> tuple[Located, list[ArenaState]] | None:
     """The malloc whose main_arena this candidate is, with its arenas; None when it is none."""
     try:
         arenas = read_ring(memory, main.address, state)
-        heap_info = heap_info_size(memory, arenas)
     except (InvalidHeap, MemoryGap):
         return None
-    rows = [
-        layout
-        for layout in rows_of(memory.abi)
-        if layout.state == state and heap_info in (None, layout.heap_info_bytes)
-    ]
-    if not rows:
-        return None
-    pars = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
-    names = {par.layout.name for par in pars}
-    fitting = tuple(row for row in rows if row.par.name in names)
+    rows = [layout for layout in table if layout.state == state]
+    found = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
+    pars = {par.layout.name: par for par in found}
+    fitting = tuple(
+        row
+        for row in rows
+        if row.par.name in pars and _heaps_fit(memory, arenas, row, pars[row.par.name].hp_pagesize)
+    )
     if not fitting:
         return None
-    return Located(main.address, fitting, pars[0], len(arenas)), arenas
+    return Located(main.address, fitting, pars[fitting[0].par.name], len(arenas)), arenas
 
 
 def _agreeing(memory: Memory, located: Located, arenas: Sequence[ArenaState]) -> int:
     """How many arenas add up."""
-    return sum(_adds_up(memory, arena, arena is arenas[0], located.par) for arena in arenas)
+    return sum(_adds_up(memory, arena, arena is arenas[0], located) for arena in arenas)
 
 
-def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -> bool:
+def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, located: Located) -> bool:
     """Is ``system_mem`` what the arena's heaps, or sbrk_base and top, say? In a process that runs
     it may not be for an instant."""
+    par = located.par
     try:
         if not is_main:
-            return arena.system_bytes == sum(heap.size for heap in read_heaps(memory, arena))
+            heaps = read_heaps(memory, arena, located.layout.heap_max_bytes(par.hp_pagesize))
+            return arena.system_bytes == sum(heap.size for heap in heaps)
         if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
             return arena.system_bytes == 0
         top_size = memory.abi.word(
@@ -188,7 +199,10 @@ def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, par: ParValues) -
 
 
 def locate(
-    memory: Memory, data_spans: Sequence[tuple[int, int]], heap_spans: Sequence[tuple[int, int]]
+    memory: Memory,
+    data_spans: Sequence[tuple[int, int]],
+    heap_spans: Sequence[tuple[int, int]],
+    table: Sequence[Layout] | None = None,
 ) -> Located | None:
     """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or
     None.
@@ -198,9 +212,11 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    for candidates in (_candidates(areas, memory.abi), _untouched(areas, memory.abi)):
+    abi = memory.abi
+    rows = rows_of(abi) if table is None else table
+    for candidates in (_candidates(areas, rows, abi), _untouched(areas, rows, abi)):
         for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-            fits = [_fitting(memory, areas, heap_spans, *candidate) for candidate in group]
+            fits = [_fitting(memory, areas, heap_spans, rows, *candidate) for candidate in group]
             found = [fit for fit in fits if fit is not None]
             if len(found) > 1:
                 return max(found, key=lambda fit: _agreeing(memory, *fit))[0]

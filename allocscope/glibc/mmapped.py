@@ -2,13 +2,17 @@
 
 A mapping made for one chunk begins with the chunk's header (or, for memalign, with the distance to
 it noted in prev_size), and header and mapping length must agree to the byte. The kernel joins
-neighbouring mappings, so each one is gone through mapping by mapping. ``mp_`` counts them: the
-search ends when the count is reached.
+neighbouring mappings, so each one is gone through mapping by mapping. ``mp_`` counts them, and the
+search ends when the count is reached, at the cheapest step that gets there: headers where mappings
+begin; then where memalign puts them, seen from there; then at any page, within bounds.
+
+A process may have 65,000 mappings, so headers are read ahead, many in one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Memory
@@ -18,7 +22,11 @@ PAGE = 4096
 IS_MMAPPED = 2
 HUGETLB_BIT = 1
 SEARCH_PAGES = 1 << 18
+SEARCH_PLACES = 1 << 19
 OFFSET_PAGES = 512
+AHEAD = 1024
+
+Span = tuple[int, int]
 
 
 def chunk_length(
@@ -36,21 +44,11 @@ def chunk_length(
     return length if length % PAGE == 0 and length >= PAGE else 0
 
 
-def _length_at(memory: Memory, address: int, end: int, size_is_usable: bool) -> int:
-    abi = memory.abi
-    [data] = memory.read_each([address + abi.slack_bytes], abi.header_bytes)
-    if data is None:
-        return 0
-    prev_size, size_word = abi.words(data, 0, 2)
-    length = chunk_length(prev_size, size_word, abi.slack_bytes, size_is_usable, abi)
-    return length if length <= end - address else 0
-
-
 def header_of(memory: Memory, start: int, end: int, size_is_usable: bool) -> tuple[int, bytes]:
     """Where the header of the chunk lies that has the mapping ``[start, end)``, and its bytes; none
     where it is no longer there."""
     abi = memory.abi
-    for offsets in ([abi.slack_bytes], _aligned_offsets(start, end, abi)):
+    for offsets in ((abi.slack_bytes,), _page_offsets(start, end, abi)):
         found = memory.read_each([start + offset for offset in offsets], abi.header_bytes)
         for offset, data in zip(offsets, found, strict=True):
             if data is None:
@@ -61,69 +59,147 @@ def header_of(memory: Memory, start: int, end: int, size_is_usable: bool) -> tup
     return start, b""
 
 
-def _aligned_offsets(start: int, end: int, abi: Abi) -> list[int]:
-    offsets = list(range(abi.slack_bytes + abi.alignment, PAGE, abi.alignment))
-    offsets += [
-        page * PAGE - abi.header_bytes
-        for page in range(2, OFFSET_PAGES + 1)
-        if start + page * PAGE < end
-    ]
-    return offsets
+def _aligned_offsets(start: int, end: int, abi: Abi) -> tuple[int, ...]:
+    """Where the header of a chunk lies that memalign made: right before the first address behind
+    the mapping's own header that is a multiple of the alignment, whatever that was."""
+    header = abi.header_bytes
+    in_first_page = tuple((1 << power) - header for power in range(5, 13))
+    alignments = (1 << power for power in range(13, (end - start).bit_length()))
+    return in_first_page + tuple(
+        dict.fromkeys(-(start + header) % alignment for alignment in alignments)
+    )
 
 
-def _aligned_length_at(memory: Memory, start: int, end: int, size_is_usable: bool) -> int:
-    """A memalign'ed chunk: its header lies somewhere in the first page, or right before an aligned
-    address."""
-    abi = memory.abi
-    offsets = _aligned_offsets(start, end, abi)
-    found = memory.read_each([start + offset for offset in offsets], abi.header_bytes)
-    for offset, data in zip(offsets, found, strict=True):
-        if data is None:
-            continue
-        prev_size, size_word = abi.words(data, 0, 2)
-        length = chunk_length(prev_size, size_word, offset, size_is_usable, abi)
-        if length and length <= end - start:
-            return length
-    return 0
+def _page_offsets(start: int, end: int, abi: Abi) -> Sequence[int]:
+    """The same, also for a chunk that realloc moved since: the kernel aligns to pages only."""
+    pages = range(2, min(OFFSET_PAGES + 1, (end - start) // PAGE))
+    return _aligned_offsets(start, end, abi) + tuple(
+        page * PAGE - abi.header_bytes for page in pages
+    )
 
 
-def _chain(
-    memory: Memory, start: int, end: int, size_is_usable: bool, aligned: bool
-) -> Iterable[tuple[int, int]]:
-    """Neighbouring mappings from ``start`` on. ``aligned``: where a header leads to no other one,
-    it may be what memalign left at the start of a mapping that realloc resized since; the chunk's
-    own header lies further on and tells the truth."""
-    while start < end:
-        length = _length_at(memory, start, end, size_is_usable)
+def _nowhere(start: int, end: int, abi: Abi) -> Sequence[int]:
+    return ()
+
+
+class _Headers:
+    """The headers of chunks. ``offsets``: where else than at the beginning of a mapping they are
+    looked for, SEARCH_PLACES in all."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        size_is_usable: bool,
+        offsets: Callable[[int, int, Abi], Sequence[int]],
+    ) -> None:
+        self._memory = memory
+        self._abi = memory.abi
+        self._at_once = (memory.abi.slack_bytes,)
+        self._size_is_usable = size_is_usable
+        self._offsets = offsets
+        self._left = SEARCH_PLACES
+        self._at_start: dict[Span, int] = {}
+        self._further_on: dict[Span, int] = {}
+
+    def expect(self, spans: Sequence[Span]) -> None:
+        """Looks ahead at what will be asked for these spans, in place of what it knew before."""
+        self._at_start = self._lengths(spans, [self._at_once] * len(spans))
+        bare = [span for span in spans if not self._at_start[span]]
+        self._further_on = self._lengths(bare, [self._elsewhere(span) for span in bare])
+
+    def _elsewhere(self, span: Span) -> Sequence[int]:
+        offsets = self._offsets(*span, self._abi)[: self._left]
+        self._left -= len(offsets)
+        return offsets
+
+    def _lengths(self, spans: Sequence[Span], offsets: Sequence[Sequence[int]]) -> dict[Span, int]:
+        """Length of the mapping at the start of each span, by the first plausible header at its
+        offsets; 0 without any."""
+        lengths = dict.fromkeys(spans, 0)
+        places = [(span, o) for span, some in zip(spans, offsets, strict=True) for o in some]
+        abi = self._abi
+        found = self._memory.read_each([span[0] + o for span, o in places], abi.header_bytes)
+        for (span, offset), data in zip(places, found, strict=True):
+            if data is None or data[abi.word_bytes] & CHUNK_FLAGS != IS_MMAPPED or lengths[span]:
+                continue
+            prev_size, size_word = abi.words(data, 0, 2)
+            length = chunk_length(prev_size, size_word, offset, self._size_is_usable, abi)
+            if length <= span[1] - span[0]:
+                lengths[span] = length
+        return lengths
+
+    def _length_at_start(self, span: Span) -> int:
+        if span not in self._at_start:
+            self._at_start.update(self._lengths([span], [self._at_once]))
+        return self._at_start[span]
+
+    def _length_further_on(self, span: Span) -> int:
+        if span not in self._further_on:
+            self._further_on.update(self._lengths([span], [self._elsewhere(span)]))
+        return self._further_on[span]
+
+    def length(self, start: int, end: int) -> int:
+        """Length of the mapping at ``start`` in a span up to ``end``, 0 when it is no chunk's.
+
+        Where a header leads to no other one, it may be what memalign left at the start of a mapping
+        that realloc resized since; the chunk's own header lies further on and tells the truth."""
+        length = self._length_at_start((start, end))
         following = start + length
-        sound = length and (following == end or _length_at(memory, following, end, size_is_usable))
-        if aligned and not sound:
-            length = _aligned_length_at(memory, start, end, size_is_usable) or length
-        if not length:
-            return
-        yield start, start + length
-        start += length
+        if length and (following == end or self._length_at_start((following, end))):
+            return length
+        return self._length_further_on((start, end)) or length
+
+    def chain(self, start: int, end: int) -> Iterator[Span]:
+        """Neighbouring mappings from ``start`` on."""
+        while start < end and (length := self.length(start, end)):
+            yield start, start + length
+            start += length
 
 
-def _page_starts(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+def _blocks(spans: Iterable[Span]) -> Iterator[list[Span]]:
+    rest = iter(spans)
+    while block := list(itertools.islice(rest, AHEAD)):
+        yield block
+
+
+def _by_spans(headers: _Headers, spans: Sequence[Span]) -> Iterator[Span]:
+    """Mappings from the beginning of each span on."""
+    for block in _blocks(spans):
+        headers.expect(block)
+        for start, end in block:
+            yield from headers.chain(start, end)
+
+
+def _page_starts(memory: Memory, spans: Sequence[Span]) -> Iterator[Span]:
     """Every present page but the first of each span, with its span's end; bounded."""
-    left = SEARCH_PAGES
-    for start, end in spans:
-        for low, high in memory.runs(start, end):
-            for page in range(max(low, start + PAGE), high, PAGE):
-                left -= 1
-                if left < 0:
-                    return
-                yield page, end
+    pages = (
+        (page, end)
+        for start, end in spans
+        for low, high in memory.runs(start, end)
+        for page in range(max(low, start + PAGE), high, PAGE)
+    )
+    return itertools.islice(pages, SEARCH_PAGES)
+
+
+def _by_pages(memory: Memory, headers: _Headers, spans: Sequence[Span]) -> Iterator[Span]:
+    """Mappings from any page on."""
+    beyond = 0
+    for block in _blocks(_page_starts(memory, spans)):
+        headers.expect(block)
+        for page, end in block:
+            if page >= beyond:
+                for low, high in headers.chain(page, end):
+                    yield low, high
+                    beyond = high
 
 
 def find_mmapped(
     memory: Memory,
-    spans: Sequence[tuple[int, int]],
+    spans: Sequence[Span],
     size_is_usable: bool,
     count: int,
     total_bytes: int,
-) -> list[tuple[int, int]]:
+) -> list[Span]:
     """The mappings of mmapped chunks within ``spans`` (anonymous writable memory that no arena
     owns), ascending.
 
@@ -131,29 +207,35 @@ def find_mmapped(
     2.43 on each realloc of a mapping adds 16 to ``total_bytes`` for ever, which is less than a
     page for long."""
     found: dict[int, int] = {}
+    tolerated_bytes = PAGE if size_is_usable else 1
 
     def complete() -> bool:
         if len(found) != count:
             return False
-        missing = total_bytes - sum(end - start for start, end in found.items())
-        return 0 <= missing < (PAGE if size_is_usable else 1)
+        missing_bytes = total_bytes - sum(end - start for start, end in found.items())
+        return 0 <= missing_bytes < tolerated_bytes
 
-    for aligned in (False, True):
-        if complete():
-            break
+    def completed_by(mappings: Iterable[Span]) -> bool:
+        for start, end in mappings:
+            if complete():
+                break
+            found.setdefault(start, end)
+        return complete()
+
+    for offsets in (_nowhere, _aligned_offsets, _page_offsets):
         found.clear()
-        for start, end in spans:
-            for low, high in _chain(memory, start, end, size_is_usable, aligned):
-                found[low] = high
-            if complete():
-                break
-    if not complete():
-        beyond = 0
-        for page, end in _page_starts(memory, spans):
-            if page < beyond or page in found:
-                continue
-            for low, high in _chain(memory, page, end, size_is_usable, False):
-                found[low] = beyond = high
-            if complete():
-                break
+        if completed_by(_by_spans(_Headers(memory, size_is_usable, offsets), spans)):
+            break
+    else:
+        completed_by(_by_pages(memory, _Headers(memory, size_is_usable, _nowhere), spans))
     return sorted(found.items())
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Ascending spans, with those that follow on each other made one."""
+    found: list[Span] = []
+    for start, end in spans:
+        if found and found[-1][1] == start:
+            start = found.pop()[0]
+        found.append((start, end))
+    return found

@@ -1,11 +1,8 @@
-"""Cutting an arena into rows of chunks and walking them.
+"""Walking rows of chunks, and cutting thread arenas into them.
 
-A thread arena is its heaps, each a row from behind the heap's header to its end. The main arena is
-one row from
-``mp_.sbrk_base`` to the end of top; where somebody else moved the break in between, two fenceposts
-end a row and the next one begins behind the foreign bytes; where sbrk failed, further rows lie in
-mappings of their own. What a row's beginning and end cost is counted here, as overhead; nothing is
-a remainder.
+A thread arena is its heaps, each a row from behind the heap's header to its end. Where the main
+arena's rows lie is found in :mod:`allocscope.glibc.main_arena`. What a row's beginning and end cost
+is counted here, as overhead; nothing is a remainder.
 """
 
 from __future__ import annotations
@@ -13,13 +10,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from allocscope.errors import MemoryGap
+from allocscope.glibc import parts
 from allocscope.glibc.abi import Abi
 from allocscope.glibc.layouts import Layout
 from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
-from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, HeapInfo, heap_of
+from allocscope.glibc.states import ArenaState, HeapInfo, heap_of
 from allocscope.immutable import immutable, replace
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
@@ -69,6 +66,21 @@ class Surroundings:
     brk_end: int
     """Where the process's break ends, rounded up to a page; 0 when it has no brk heap."""
     trim: Trim
+    hugetlb_spans: Sequence[tuple[int, int]] = ()
+    """Those of the mappings that are of hugetlb pages, which RSS does not count."""
+    arenas: frozenset[int] = frozenset()
+    """The addresses of all arenas."""
+    in_parts: bool = True
+    """May rows and heaps be walked side by side? Not where their headers are kept, in one place."""
+    pins: bool = False
+    """Whether to look for what holds free memory."""
+
+    @property
+    def heap_max_bytes(self) -> int:
+        return self.layout.heap_max_bytes(self.par.hp_pagesize)
+
+    def in_hugetlb(self, address: int) -> bool:
+        return any(start <= address < end for start, end in self.hugetlb_spans)
 
     @property
     def abi(self) -> Abi:
@@ -80,23 +92,27 @@ class Surroundings:
         return self.par.thp_pagesize or self.abi.page_bytes
 
     def extent(self, address: int) -> tuple[int, int] | None:
-        """The run of neighbouring mappings around ``address``."""
+        """The run of neighbouring mappings around ``address``; one of hugetlb pages is alone."""
         index = bisect_right(self.spans, address, key=lambda span: span[0]) - 1
         if index < 0 or address >= self.spans[index][1]:
             return None
-        start, end = self.spans[index]
-        for low, high in self.spans[index + 1 :]:
-            if low != end:
-                break
-            end = high
-        for low, high in reversed(self.spans[:index]):
-            if high != start:
-                break
-            start = low
-        return start, end
+        if self.in_hugetlb(self.spans[index][0]):
+            return self.spans[index]
+        first = last = index
+        while last + 1 < len(self.spans) and self._joins(last):
+            last += 1
+        while first and self._joins(first - 1):
+            first -= 1
+        return self.spans[first][0], self.spans[last][1]
+
+    def _joins(self, index: int) -> bool:
+        """Does the next mapping continue this one?"""
+        start = self.spans[index + 1][0]
+        apart = self.in_hugetlb(self.spans[index][0]) or self.in_hugetlb(start)
+        return start == self.spans[index][1] and not apart
 
 
-def _round_up(value: int, unit: int) -> int:
+def round_up(value: int, unit: int) -> int:
     return (value + unit - 1) // unit * unit
 
 
@@ -112,8 +128,9 @@ def _walk(
     trim_unit: int,
 ) -> Tally:
     inside = marks.within(first, limit)
+    page = around.abi.page_bytes
     region = Region(
-        start=start // around.abi.page_bytes * around.abi.page_bytes,
+        start=start // page * page,
         first=first,
         limit=limit,
         map_end=map_end,
@@ -121,27 +138,17 @@ def _walk(
         trim_unit=trim_unit,
         trim_pad=around.trim.pad_bytes,
         merge_fastbins=around.layout.state.fastbins is not None,
+        hugetlb=around.in_hugetlb(first),
         tcache=inside.tcache,
         fastbin=inside.fastbin,
         tcache_struct=inside.tcache_struct,
         known=inside.known,
         locked=around.trim.locked,
+        pins=around.pins,
     )
-    return around.walker.walk(region)
-
-
-def rows_of(
-    around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo]
-) -> list[tuple[int, int]]:
-    """Where an arena's rows of chunks lie, as far as that is known before the walk: first chunk and
-    limit of each."""
-    if heaps:
-        return [(_first_chunk(around, arena, heap), heap.start + heap.size) for heap in heaps]
-    base = around.par.sbrk_base
-    extent = around.extent(base) if base else None
-    if extent is None or not extent[0] <= arena.top < extent[1]:
-        return []
-    return [(around.abi.first_chunk(base), _brk_limit(around, arena, extent))]
+    if not around.in_parts:
+        return around.walker.walk(region)
+    return parts.walk(around.memory, around.walker, region)
 
 
 # ---- thread arenas ----
@@ -149,11 +156,12 @@ def rows_of(
 
 def _header_bytes(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
     """What stands at a heap's beginning: its own header, and the arena's in the first one."""
-    holds_arena = heap.start == heap_of(arena.address, around.abi)
+    holds_arena = heap.start == heap_of(arena.address, around.heap_max_bytes)
     return around.layout.heap_info_bytes + (around.layout.state.size if holds_arena else 0)
 
 
-def _first_chunk(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
+def first_chunk(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
+    """Where a heap's row of chunks begins."""
     return around.abi.first_chunk(heap.start + _header_bytes(around, arena, heap))
 
 
@@ -161,84 +169,56 @@ def thread_pieces(
     around: Surroundings, arena: ArenaState, heaps: Sequence[HeapInfo], marks: Marks
 ) -> list[Piece]:
     """Walks every heap of a thread arena."""
-    pieces = []
-    for heap in heaps:
-        header = _header_bytes(around, arena, heap)
-        first = _first_chunk(around, arena, heap)
-        limit = heap.start + heap.size
-        tally = _walk(
-            around,
-            marks,
-            start=heap.start,
-            first=first,
-            limit=limit,
-            map_end=heap.start + heap.mprotect_size,
-            top=arena.top,
-            trim_unit=0,
-        )
-        pieces.append(
-            Piece(
-                start=heap.start,
-                end=limit,
-                reserved_bytes=around.abi.heap_max_bytes,
-                holds_top=first <= arena.top < limit,
-                header_bytes=header,
-                alignment_bytes=first - heap.start - header,
-                foreign_bytes=0,
-                mprotect_bytes=heap.mprotect_size,
-                tally=tally,
-            )
-        )
-    return pieces
+
+    def piece_of(memory: Memory, walker: Walker, heap: HeapInfo) -> Piece:
+        return _thread_piece(replace(around, memory=memory, walker=walker), arena, heap, marks)
+
+    if not around.in_parts:
+        return [piece_of(around.memory, around.walker, heap) for heap in heaps]
+    return around.walker.each(heaps, piece_of)
+
+
+def _thread_piece(around: Surroundings, arena: ArenaState, heap: HeapInfo, marks: Marks) -> Piece:
+    header = _header_bytes(around, arena, heap)
+    first = first_chunk(around, arena, heap)
+    limit = heap.start + heap.size
+    tally = _walk(
+        around,
+        marks,
+        start=heap.start,
+        first=first,
+        limit=limit,
+        map_end=heap.start + heap.mprotect_size,
+        top=arena.top,
+        trim_unit=0,
+    )
+    return Piece(
+        start=heap.start,
+        end=limit,
+        reserved_bytes=around.heap_max_bytes,
+        holds_top=first <= arena.top < limit,
+        header_bytes=header,
+        alignment_bytes=first - heap.start - header,
+        foreign_bytes=0,
+        mprotect_bytes=heap.mprotect_size,
+        tally=tally,
+    )
 
 
 # ---- the main arena ----
 
 
-def _chunk_size(memory: Memory, chunk: int) -> int:
-    word = memory.abi.word_bytes
-    try:
-        return memory.abi.word(memory.read(chunk + word, word)) & ~CHUNK_FLAGS
-    except MemoryGap:
-        return 0
-
-
-def main_pieces(around: Surroundings, arena: ArenaState, marks: Marks) -> list[Piece]:
-    """Walks all rows of the main arena; empty when it has obtained no memory yet."""
-    if (
-        not arena.system_bytes
-        or arena.address <= arena.top < arena.address + around.layout.state.size
-    ):
-        return []
-    base = around.par.sbrk_base
-    extent = around.extent(base) if base else None
-    pieces: list[Piece] = []
-    if extent is not None:
-        top_here = extent[0] <= arena.top < extent[1]
-        limit = _brk_limit(around, arena, extent) if top_here else extent[1]
-        pieces += _rows(around, arena, marks, base, limit)
-    if arena.noncontiguous or not pieces or not any(piece.holds_top for piece in pieces):
-        pieces += _mmapped_rows(around, arena, marks, extent)
-    return pieces
-
-
-def _brk_limit(around: Surroundings, arena: ArenaState, extent: tuple[int, int]) -> int:
-    """Where top ends. In a contiguous arena that is sbrk_base + system_mem, whatever an allocation
-    under way wrote to top."""
-    by_system = around.par.sbrk_base + arena.system_bytes
-    if not arena.noncontiguous and arena.top + around.abi.min_chunk_bytes <= by_system <= extent[1]:
-        return by_system
-    return min(arena.top + _chunk_size(around.memory, arena.top), extent[1])
-
-
-def _rows(
+def walk_rows(
     around: Surroundings,
     arena: ArenaState,
     marks: Marks,
     start: int,
     limit: int,
+    *,
+    foreign_between: bool = True,
 ) -> list[Piece]:
-    """Rows of chunks from ``start`` on, with foreign memory between them, up to ``limit``."""
+    """Rows of chunks of the main arena from ``start`` on, up to ``limit``; with foreign memory
+    between them, or only the first."""
     pieces: list[Piece] = []
     foreign = 0
     while start < limit and len(pieces) < MAX_PIECES:
@@ -270,12 +250,11 @@ def _rows(
                 tally=tally,
             )
         )
-        if not more:
+        if not more or not foreign_between:
             break
         beyond = marks.within(end, limit).known
-        high = (
-            beyond[0] + around.abi.alignment if beyond else limit
-        )  # a free chunk may itself begin the row
+        # a free chunk may itself begin the row
+        high = beyond[0] + around.abi.alignment if beyond else limit
         targets = [address for address in beyond if address > end]
         following = around.walker.row_start(end, high, limit, targets)
         if following is None:
@@ -291,39 +270,7 @@ def _own_pages(around: Surroundings, before: Sequence[Piece], start: int, end: i
     """Page states of a row that shares its break with others: each page counts for the first row
     that reaches into it."""
     page = around.abi.page_bytes
-    taken = max((_round_up(piece.end, page) for piece in before), default=0)
-    return around.memory.residency(max(start // page * page, taken), _round_up(end, page))
-
-
-def _mmapped_rows(
-    around: Surroundings, arena: ArenaState, marks: Marks, brk: tuple[int, int] | None
-) -> list[Piece]:
-    """Rows that the main arena got from mmap when sbrk failed: found by the chunks that its header
-    names."""
-    pieces: list[Piece] = []
-    outside = [a for a in marks.known if brk is None or not brk[0] <= a < brk[1]]
-    extents = sorted({e for e in (around.extent(a) for a in outside) if e is not None})
-    for low, high in extents:
-        targets = [a for a in outside if low <= a < high]
-        top_end = high
-        if low <= arena.top < high:
-            top_end = min(arena.top + _chunk_size(around.memory, arena.top), high)
-        at = low
-        while targets and at < high and len(pieces) < MAX_PIECES:
-            start = next(
-                (
-                    page
-                    for page in range(at, targets[0] + 1, around.abi.page_bytes)
-                    if (chunk := around.abi.first_chunk(page)) == targets[0]
-                    or around.walker.chain_reaches(chunk, high, targets)
-                ),
-                None,
-            )
-            if start is None:
-                break
-            limit = top_end if start <= arena.top < top_end else high
-            found = _rows(around, arena, marks, start, limit)
-            pieces += found
-            at = _round_up(found[-1].end, around.abi.page_bytes)
-            targets = [a for a in targets if a >= at]
-    return pieces
+    taken = max((round_up(piece.end, page) for piece in before), default=0)
+    if around.in_hugetlb(start):
+        return Residency(0, 0, 0, 0)
+    return around.memory.residency(max(start // page * page, taken), round_up(end, page))

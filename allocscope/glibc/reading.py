@@ -7,11 +7,13 @@ again, in rounds, as long as that gains anything and there is time; what still d
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from allocscope.errors import MemoryGap
 from allocscope.glibc.layouts import Layout, TcacheLayout
 from allocscope.glibc.locate import Located
+from allocscope.glibc.main_arena import main_pieces, rows_of
 from allocscope.glibc.marks import (
     Marks,
     Parked,
@@ -22,14 +24,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import (
-    PLAIN_TRIM,
-    Surroundings,
-    Trim,
-    main_pieces,
-    rows_of,
-    thread_pieces,
-)
+from allocscope.glibc.pieces import PLAIN_TRIM, Surroundings, Trim, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.shapes import NOTHING, Shaped, find_by_shape
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
@@ -47,6 +42,8 @@ from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_mot
 from allocscope.immutable import immutable, replace
 
 MAX_ROUNDS = 5
+SIDE_BY_SIDE_BYTES = 4 << 20
+"""Smaller arenas are read one after the other: two threads would rather wait for Python's lock."""
 FEW = 256
 BYTES_FOR_A_LINK = 1 << 16
 """Fastbins longer than FEW, or than one link for so many bytes of their arena, are followed through
@@ -57,7 +54,8 @@ three microseconds for one link of each list; keeping takes as long as there are
 @immutable
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
-    (ascending) and the end of the break; and which malloc_trim is to be foretold."""
+    (ascending), the end of the break, which malloc_trim is to be foretold, and which of the
+    mappings are of hugetlb pages."""
 
     memory: Memory
     walker: Walker
@@ -67,6 +65,8 @@ class Subject:
     brk_end: int
     safe_linking_default: bool
     trim: Trim = PLAIN_TRIM
+    hugetlb_spans: tuple[tuple[int, int], ...] = ()
+    pins: bool = False
 
 
 @immutable
@@ -86,6 +86,25 @@ class HeapReading:
     mmapped: tuple[tuple[int, int], ...]
     rounds: int
     shaped_count: int = 0
+    tcaches_moved: bool = False
+    """Did any tcache change while the last round was read?"""
+
+    @property
+    def owned(self) -> list[tuple[int, int]]:
+        """All memory that chunks lie in, ascending: the arenas' and the mappings'."""
+        rows = ((piece.start, piece.end) for item in self.arenas for piece in item.pieces)
+        return sorted([*rows, *self.mmapped])
+
+    @property
+    def sound(self) -> bool:
+        """Did every arena validate, and all cached chunks lie where chunks can be?"""
+        chunks = self.parked.chunks
+        inside = (bisect_left(chunks, end) - bisect_left(chunks, low) for low, end in self.owned)
+        return (
+            not any(item.problems for item in self.arenas)
+            and not self.parked.broken
+            and sum(inside) == len(chunks)
+        )
 
 
 @immutable
@@ -107,6 +126,7 @@ class _Reader:
         self.subject = subject
         self.memory = subject.memory
         self.frozen = frozen
+        self.moved = False
         self.tcbs = find_tcbs(self.memory, subject.threads)
         arenas = self.ring()
         self.slots = find_slots(
@@ -140,7 +160,8 @@ class _Reader:
     def by_shape(self, arenas: Sequence[ArenaState]) -> Shaped:
         """The tcaches where no thread tells of its own."""
         located, abi = self.subject.located, self.memory.abi
-        heaps = [(arena, heap) for arena in arenas[1:] for heap in read_heaps(self.memory, arena)]
+        most = located.layout.heap_max_bytes(located.par.hp_pagesize)
+        heaps = [(a, heap) for a in arenas[1:] for heap in read_heaps(self.memory, a, most)]
         spans = [(heap.start, heap.start + heap.size) for _, heap in heaps]
         header = located.layout.heap_info_bytes + located.layout.state.size
         firsts = {abi.first_chunk(h.start + header) for a, h in heaps if h.start < a.address}
@@ -190,6 +211,9 @@ class _Reader:
             subject.spans,
             subject.brk_end,
             subject.trim,
+            subject.hugetlb_spans,
+            frozenset(arena.address for arena in arenas),
+            pins=subject.pins,
         )
         return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
 
@@ -203,13 +227,14 @@ class _Reader:
         pieces = []
         try:
             if index:
-                heaps = tuple(read_heaps(memory, arena))
+                heaps = tuple(read_heaps(memory, arena, around.heap_max_bytes))
             few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
             fast, whole = fast_chunks(memory, arena, now.safe_linking, few)
             with contextlib.ExitStack() as stack:
                 if not whole:
                     rows = rows_of(around, arena, heaps)
                     stack.enter_context(memory.keeping(rows, arena.top))
+                    around = replace(around, in_parts=False)
                     fast, whole = fast_chunks(memory, arena, now.safe_linking)
                 known = known_chunks(arena, self.layout.state)
                 marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
@@ -231,7 +256,10 @@ class _Reader:
         def work(memory: Memory, walker: Walker, item: tuple[int, ArenaState]) -> ArenaReading:
             return self.read(memory, walker, now, *item)
 
-        return self.subject.walker.each(arenas, work)
+        small = [item for item in arenas if item[1].system_bytes < SIDE_BY_SIDE_BYTES]
+        large = [item for item in arenas if item[1].system_bytes >= SIDE_BY_SIDE_BYTES]
+        readings = [work(self.memory, self.subject.walker, item) for item in small]
+        return readings + self.subject.walker.each(large, work)
 
     def checked(self, now: _Round, readings: Sequence[ArenaReading]) -> list[ArenaReading]:
         """The readings with their problems, after looking again at what may have changed."""
@@ -241,6 +269,7 @@ class _Reader:
             tcaches = self.tcaches(after, now.around.par)
             header = self.memory.abi.header_bytes
             moved = chunks_in_motion(now.tcaches, tcaches, now.parked, header)
+        self.moved = bool(moved)
         state = self.layout.state
         return [
             check(self.memory, self.subject.walker, reading, state, moved) for reading in readings
@@ -303,6 +332,7 @@ def read_heap(
         mmapped=tuple(mmapped),
         rounds=rounds,
         shaped_count=len(reader.shaped.addresses),
+        tcaches_moved=reader.moved,
     )
 
 
@@ -331,16 +361,20 @@ def in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int]
 def _without(
     spans: Sequence[tuple[int, int]], owned: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """The spans less what arenas own."""
+    """The spans (ascending) less what arenas own."""
     left: list[tuple[int, int]] = []
     taken = sorted(owned)
+    first = 0
     for start, end in spans:
-        for low, high in taken:
-            if high <= start or low >= end:
-                continue
+        while first < len(taken) and taken[first][1] <= start:
+            first += 1
+        at = first
+        while at < len(taken) and taken[at][0] < end:
+            low, high = taken[at]
             if low > start:
                 left.append((start, low))
             start = max(start, high)
+            at += 1
         if start < end:
             left.append((start, end))
     return left

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 
 from allocscope.errors import AllocscopeError, MemoryGap
-from allocscope.glibc.abi import Abi
 from allocscope.glibc.layouts import BIN_COUNT, StateLayout
 from allocscope.glibc.protocols import Memory
 from allocscope.immutable import immutable
@@ -128,9 +127,9 @@ def read_ring(memory: Memory, main_arena: int, layout: StateLayout) -> list[Aren
     return arenas
 
 
-def heap_of(address: int, abi: Abi) -> int:
+def heap_of(address: int, heap_max_bytes: int) -> int:
     """Start of the thread heap that would hold ``address`` (glibc's heap_for_ptr)."""
-    return address & ~(abi.heap_max_bytes - 1)
+    return address & ~(heap_max_bytes - 1)
 
 
 def read_heap_info(memory: Memory, start: int) -> HeapInfo:
@@ -141,15 +140,14 @@ def read_heap_info(memory: Memory, start: int) -> HeapInfo:
     return HeapInfo(start, arena, previous, size, mprotect_size)
 
 
-def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
+def read_heaps(memory: Memory, arena: ArenaState, heap_max_bytes: int) -> list[HeapInfo]:
     """The heaps of a thread arena, oldest first (glibc links them from the newest, which holds top,
-    backwards).
+    backwards). ``heap_max_bytes``: their largest size and alignment.
 
     InvalidHeap when the chain does not end in the heap that holds the arena itself."""
     heaps: list[HeapInfo] = []
     seen: set[int] = set()
-    abi = memory.abi
-    start = heap_of(arena.top, abi)
+    start = heap_of(arena.top, heap_max_bytes)
     while start:
         try:
             heap = read_heap_info(memory, start)
@@ -157,20 +155,12 @@ def read_heaps(memory: Memory, arena: ArenaState) -> list[HeapInfo]:
             raise InvalidHeap(
                 f"heap {start:#x} of arena {arena.address:#x} is not in memory"
             ) from gap
-        sane = (
-            heap.arena == arena.address
-            and 0 < heap.size <= heap.mprotect_size <= abi.heap_max_bytes
-        )
-        if (
-            not sane
-            or heap.previous % abi.heap_max_bytes
-            or start in seen
-            or len(heaps) >= MAX_HEAPS
-        ):
+        sane = heap.arena == arena.address and 0 < heap.size <= heap.mprotect_size <= heap_max_bytes
+        if not sane or heap.previous % heap_max_bytes or start in seen or len(heaps) >= MAX_HEAPS:
             raise InvalidHeap(f"heap {start:#x} of arena {arena.address:#x} does not look like one")
         heaps.append(heap)
         seen.add(start)
         start = heap.previous
-    if not heaps or heaps[-1].start != heap_of(arena.address, abi):
+    if not heaps or heaps[-1].start != heap_of(arena.address, heap_max_bytes):
         raise InvalidHeap(f"the heaps of arena {arena.address:#x} do not lead back to it")
     return heaps[::-1]

@@ -146,14 +146,28 @@ def read_tcache(
     memory: Memory, tid: int, pointer: int, layout: TcacheLayout | None, fill: int
 ) -> Tcache | None:
     """The tcache at ``pointer``, None where there is none of that layout."""
+    [tcache] = _read_tcaches(memory, [(tid, pointer)], layout, fill)
+    return tcache
+
+
+def _read_tcaches(
+    memory: Memory, pointers: Sequence[tuple[int, int]], layout: TcacheLayout | None, fill: int
+) -> list[Tcache | None]:
+    """What each ``(tid, pointer)`` leads to, None where that can be no tcache."""
     if layout is None:
-        return None
-    if pointer % layout.abi.alignment or not pointer:
-        return None
-    if _chunk_sizes(memory, [pointer])[0] not in layout.chunk_sizes:
-        return None
-    [data] = memory.read_each([pointer], layout.size)
-    return None if data is None else parse_tcache(tid, pointer, data, layout, fill)
+        return [None] * len(pointers)
+    sizes = _chunk_sizes(memory, [pointer for _, pointer in pointers])
+    there = [
+        pointer != 0 and pointer % layout.abi.alignment == 0 and size in layout.chunk_sizes
+        for (_, pointer), size in zip(pointers, sizes, strict=True)
+    ]
+    wanted = [pointer for (_, pointer), is_one in zip(pointers, there, strict=True) if is_one]
+    found = iter(memory.read_each(wanted, layout.size))
+    tcaches: list[Tcache | None] = []
+    for (tid, pointer), is_one in zip(pointers, there, strict=True):
+        data = next(found) if is_one else None
+        tcaches.append(None if data is None else parse_tcache(tid, pointer, data, layout, fill))
+    return tcaches
 
 
 def tls_words(memory: Memory, tcb: int) -> dict[int, int]:
@@ -245,11 +259,10 @@ def read_threads(
         found = memory.read_each([tcbs[thread.tid] + offset for thread in known], word)
         return [0 if data is None else memory.abi.word(data) for data in found]
 
+    pointers = zip((thread.tid for thread in known), words(slots.tcache_offset), strict=True)
+    tcaches = _read_tcaches(memory, list(pointers), slots.layout, fill)
     states: dict[int, ThreadState] = {}
-    for thread, arena, pointer in zip(
-        known, words(slots.arena_offset), words(slots.tcache_offset), strict=True
-    ):
-        tcache = read_tcache(memory, thread.tid, pointer, slots.layout, fill)
+    for thread, arena, tcache in zip(known, words(slots.arena_offset), tcaches, strict=True):
         states[thread.tid] = ThreadState(
             thread.tid, thread.name, arena if arena in arenas else None, tcache
         )

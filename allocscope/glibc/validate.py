@@ -103,6 +103,9 @@ def check(
         "the chain of chunks is interrupted": any(
             t.damage_count or t.stop_reason in (STOP_DAMAGE, STOP_BROKEN_TOP) for t in tallies
         ),
+        "a free chunk and the word behind it disagree on its size": any(
+            t.footer_mismatch_count for t in tallies
+        ),
         "its top is in none of its memory": bool(reading.pieces)
         and not any(piece.holds_top for piece in reading.pieces),
         "an allocation from top was under way": any(t.cut_at_top_count for t in tallies),

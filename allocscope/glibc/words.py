@@ -8,11 +8,10 @@ two such halves, or a multiple of 4096 below 64 GiB. Everything else is "other".
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.glibc.abi import Abi
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.layout_report import Words
 
 SMALL = 1 << 20
@@ -77,7 +76,7 @@ def _each(
                 skip = True
                 yield Words(here - base, 2, "empty bin")
             else:
-                yield dataclasses.replace(classify(word, places), at=here - base)
+                yield replace(classify(word, places), at=here - base)
 
 
 def _folded(rows: Iterable[Words]) -> Iterator[Words]:
@@ -85,8 +84,8 @@ def _folded(rows: Iterable[Words]) -> Iterator[Words]:
     for row in rows:
         if last is None:
             last = row
-        elif dataclasses.replace(row, at=last.at, count=last.count) == last:
-            last = dataclasses.replace(last, count=last.count + row.count)
+        elif replace(row, at=last.at, count=last.count) == last:
+            last = replace(last, count=last.count + row.count)
         else:
             yield last
             last = row

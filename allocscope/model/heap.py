@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allocscope.immutable import field, immutable
+from allocscope.model.damage import Damage
 from allocscope.model.fields import HEX
 
 if TYPE_CHECKING:
@@ -140,6 +141,30 @@ class SizeClass:
 
 
 @immutable
+class PageHolder:
+    """A size class by the resident pages that its live chunks are on: those stay resident, however
+    little of them is live. ``held_bytes``: of those pages."""
+
+    min_bytes: int
+    max_bytes: int
+    pages_held: int
+    held_bytes: int
+    live_count: int
+    live_bytes: int
+
+
+@immutable
+class LargeFree:
+    """A large free chunk: one in a bin, or an arena's top."""
+
+    arena_index: int
+    address: int = field(metadata=HEX)
+    size_bytes: int
+    resident_bytes: int
+    is_top: bool
+
+
+@immutable
 class ThreadCache:
     """A thread, the arena it is attached to, and what its tcache holds (chunk sizes)."""
 
@@ -187,7 +212,9 @@ class Settings:
 class ArenasData:
     """The answer of ``arenas``. ``glibc_says`` is None unless glibc was asked. What a core does not
     tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but
-    for pages of zeros."""
+    for pages of zeros. ``page_holders`` and ``largest_free`` name the first
+    few, by falling ``pages_held`` and ``size_bytes``. ``damage``: where a heap that stood still
+    contradicts itself."""
 
     rss_bytes: int | None
     arenas: tuple[Arena, ...]
@@ -197,3 +224,6 @@ class ArenasData:
     size_classes: tuple[SizeClass, ...]
     threads: tuple[ThreadCache, ...]
     glibc_says: GlibcSays | None = None
+    page_holders: tuple[PageHolder, ...] = ()
+    largest_free: tuple[LargeFree, ...] = ()
+    damage: tuple[Damage, ...] = ()

@@ -40,6 +40,11 @@ class Mapping:
         """Private memory without a file behind it: "", [heap], [stack], [anon:…]."""
         return self.inode == 0 and self.private
 
+    @property
+    def hugetlb(self) -> bool:
+        """Private memory of hugetlb pages, which the kernel names like a file of its own."""
+        return self.path.startswith("/anon_hugepage") and self.private
+
 
 @immutable
 class SmapsEntry:

@@ -37,6 +37,9 @@ class Region:
     tcache_struct: Sequence[int]
     known: Sequence[int]
     locked: Sequence[int] = ()
+    hugetlb: bool = False
+    pins: bool = False
+    """Whether to look for what holds free memory (probes/include/pins.h): slower."""
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -51,10 +54,54 @@ class Words:
     words: bytes
 
 
+MOST_LARGEST = 10
+"""As many free chunks does a tally name (AS_LARGEST in probes/include/walk.h)."""
+
+
+@immutable
+class FreeChunk:
+    """A chunk in a bin, or top."""
+
+    address: int
+    size_bytes: int
+    resident_bytes: int
+
+
+@immutable
+class Pinning:
+    """Free bytes on resident pages on which all live chunks are of one size class, and how many
+    these chunks are."""
+
+    min_bytes: int
+    max_bytes: int
+    live_count: int
+    pinned_bytes: int
+
+
+HELD_NOTHING, HELD_LIVE, HELD_TCACHE, HELD_FASTBIN, HELD_STRUCT = range(5)
+
+
+@immutable
+class Pins:
+    """What holds free memory in a row of chunks; the meaning of each field is in
+    probes/include/pins.h."""
+
+    last: int = field(metadata=HEX)
+    last_size: int
+    last_kind: int
+    run_start: int = field(metadata=HEX)
+    run_count: int
+    below_start: int = field(metadata=HEX)
+    mixed_bytes: int
+    parked_bytes: int
+    classes: tuple[Pinning, ...]
+
+
 @immutable
 class Tally:
-    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``words``:
-    what the walk looked at, where it was asked to keep that."""
+    """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
+    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
+    that."""
 
     live_bytes: int
     live_count: int
@@ -97,10 +144,14 @@ class Tally:
     cut_at_top_count: int
     damage_count: int
     first_damage: int = field(metadata=HEX)
+    before_damage: int = field(metadata=HEX)
+    first_footer_mismatch: int = field(metadata=HEX)
     stopped_at: int = field(metadata=HEX)
     stop_reason: int
     classes: tuple[SizeClass, ...]
+    largest: tuple[FreeChunk, ...] = ()
     words: Words | None = field(default=None, compare=False, repr=False)
+    pins: Pins | None = field(default=None, compare=False, repr=False)
 
     @property
     def row_resident_bytes(self) -> int:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import os
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -29,7 +30,8 @@ from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
-from allocscope.model.walk import Region, Residency, Tally, Words
+from allocscope.model.pins import Reference
+from allocscope.model.walk import FreeChunk, Pinning, Pins, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
@@ -92,6 +94,35 @@ class NativeMemory(Closing):
             raise MemoryGap(f"a page of {self.label} is not in memory ({doing})")
         if code:
             raise failure(code, self.label, doing)
+
+    def references(
+        self, span: tuple[int, int], targets: Sequence[tuple[int, int]], most: int
+    ) -> tuple[list[Reference], list[int], int]:
+        """Words of ``span`` that point into one of ``targets`` (ascending, apart): of each target
+        the first ``most``, how many there are of each, and the bytes that were read."""
+        pieces = ffi.new("as_target[]", list(targets))
+        out = ffi.new("as_reference[]", len(targets) * most)
+        totals = ffi.new("uint64_t[]", len(targets))
+        count, scanned, done = (ffi.new("size_t *"), ffi.new("uint64_t *"), ffi.new("uint64_t *"))
+        code = lib.as_references(
+            self._source, span[0], span[1], pieces, len(targets), most, self.deadline_ns,
+            out, count, totals, scanned, done,
+        )  # fmt: skip
+        self._check(code, "looking for pointers")
+        found = [Reference(r.where, r.value, r.target) for r in out[0 : count[0]]]
+        return found, [int(total) for total in totals], int(scanned[0])
+
+    def chunks_at(self, first: int, limit: int, addresses: Sequence[int]) -> list[int]:
+        """Which chunk of the row ``[first, limit)`` each address (ascending) lies in: its start, 0
+        where headers do not lead there."""
+        where = _array_of(addresses)
+        chunks = ffi.new("uint64_t[]", max(len(where), 1))
+        view = ffi.from_buffer("uint64_t[]", where) if where else ffi.NULL
+        code = lib.as_chunks_at(
+            self._source, first, limit, view, len(where), self.deadline_ns, chunks
+        )
+        self._check(code, "following chunks")
+        return [int(chunk) for chunk in chunks[0 : len(where)]]
 
     # ---- Memory ----
 
@@ -218,6 +249,7 @@ class NativeMemory(Closing):
         native.page_size = self._abi.page_bytes
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
+        native.hugetlb = region.hugetlb
         views = [ffi.from_buffer("uint64_t[]", part) if part else ffi.NULL for part in keep]
         native.tcache, native.tcache_count = views[0], len(keep[0])
         native.fastbin, native.fastbin_count = views[1], len(keep[1])
@@ -226,6 +258,11 @@ class NativeMemory(Closing):
         native.locked, native.locked_count = views[4], len(keep[4])
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
+        if region.pins:
+            pins = ffi.new("as_pins *")
+            code = lib.as_walk_pins(self._source, native, pins, tally, classes)
+            self._check(code, "walking the heap")
+            return _tally(tally, classes, self._abi, pins=_pins(pins, self._abi))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             return _tally(tally, classes, self._abi)
@@ -278,6 +315,21 @@ def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
     return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
+def _pins(native: Any, abi: Abi) -> Pins:
+    classes = [
+        Pinning(
+            _class_bounds(index)[0],
+            _class_bounds(index)[1] - abi.alignment,
+            int(native.pinning_count[index]),
+            int(native.pinned_bytes[index]),
+        )
+        for index in range(lib.AS_CLASSES)
+        if native.pinned_bytes[index]
+    ]
+    single = {name: int(getattr(native, name)) for name in names_of(Pins) if name != "classes"}
+    return Pins(**single, classes=tuple(classes))
+
+
 def _words(native: Any) -> Words:
     def copy(start: Any, size: int) -> bytes:
         return bytes(ffi.buffer(start, size)) if size else b""
@@ -287,7 +339,8 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-_OWN_FIELDS = frozenset({"pages", "classes", "words"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "pins"})
+_FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
 
@@ -297,7 +350,16 @@ def _class_bounds(index: int) -> tuple[int, int]:
     return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
 
 
-def _tally(tally: Any, classes: Any, abi: Abi, words: Words | None = None) -> Tally:
+def _largest(tally: Any) -> Iterator[FreeChunk]:
+    for address, size, resident in _FREE_CHUNK.iter_unpack(ffi.buffer(tally.largest)):
+        if not size:
+            return
+        yield FreeChunk(address, size, resident)
+
+
+def _tally(
+    tally: Any, classes: Any, abi: Abi, words: Words | None = None, pins: Pins | None = None
+) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
     data, nothing = bytes(ffi.buffer(classes)), bytes(size)
@@ -317,5 +379,7 @@ def _tally(tally: Any, classes: Any, abi: Abi, words: Words | None = None) -> Ta
             int(pages.zero_bytes),
         ),
         classes=tuple(rows),
+        largest=tuple(_largest(tally)),
         words=words,
+        pins=pins,
     )

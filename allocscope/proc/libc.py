@@ -26,6 +26,7 @@ from allocscope.proc.mapped import MappedFile, open_mapped_file
 
 # An upgrade may leave " (deleted)", ";5f3a" (rpm) or ".dpkg-tmp" behind the name.
 _GLIBC_NAME = re.compile(r"/libc(\.so\.6|-2\.\d+\.so)[^/]*$")
+_MALLOC_DEBUG_NAME = re.compile(r"/libc_malloc_debug\.so[^/]*$")
 _MUSL_NAME = re.compile(r"/(ld-musl-[^/]*\.so\.1|libc\.musl-[^/]*\.so\.1|libc\.so)( \(deleted\))?$")
 
 _BLOCK_BYTES = 1 << 20
@@ -50,6 +51,10 @@ def identify(
     found = [
         _library(pid, mappings, group, "glibc", memory_read)
         for group in _loaded(mappings, _GLIBC_NAME)
+    ]
+    found += [  # it brings a malloc of its own, which serves the program once it is preloaded
+        _library(pid, mappings, group, "glibc", memory_read)
+        for group in _loaded(mappings, _MALLOC_DEBUG_NAME)
     ]
     found += [
         _library(pid, mappings, group, "musl", memory_read)

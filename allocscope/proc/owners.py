@@ -46,7 +46,9 @@ def owner_of(memory: Memory, mapping: Mapping, allocators: Sequence[Recogniser])
 def recognisers(
     memory: Memory, mappings: Sequence[Mapping], mapped: Sequence[MappedAllocator]
 ) -> list[Recogniser]:
-    """One for each allocator in the process whose structures are known."""
+    """One for each allocator in the process whose structures are known, in 64-bit programs only."""
+    if memory.abi.word_bytes != WORD:
+        return []
     kinds = {kind.name: kind for kind in (Jemalloc, Mimalloc)}
     return [
         kinds[found.name](memory, data_of(mappings, found.path))

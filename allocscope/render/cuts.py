@@ -12,6 +12,7 @@ from typing import Any
 
 from allocscope.model.heap import Arena, ArenasData, Heap, SizeClass, ThreadCache
 from allocscope.render.figures import Cut, Figure
+from allocscope.render.sizes import size_range
 from allocscope.render.text import clean
 
 UNSETTLED = "!"
@@ -75,7 +76,7 @@ def by_heap(data: ArenasData) -> Cut[tuple[Arena, Heap]]:
 
 def by_size(data: ArenasData) -> Cut[SizeClass]:
     figures: list[Figure[SizeClass]] = [
-        Figure("chunk size", _size_range, "name"),
+        Figure("chunk size", size_range, "name"),
         Figure("live", lambda c: c.live_bytes),
         Figure("n live", lambda c: c.live_count, "count"),
         Figure("tcache", lambda c: c.tcache_bytes, gives_way=2),
@@ -97,12 +98,6 @@ def by_size(data: ArenasData) -> Cut[SizeClass]:
 
 def _class_bytes(row: SizeClass) -> int:
     return row.live_bytes + row.tcache_bytes + row.fastbin_bytes + row.bin_bytes
-
-
-def _size_range(row: SizeClass) -> str:
-    if row.min_bytes == row.max_bytes:
-        return str(row.min_bytes)
-    return f"{row.min_bytes}–{row.max_bytes}"
 
 
 def by_thread(data: ArenasData) -> Cut[ThreadCache]:

@@ -64,9 +64,9 @@ def _fit(fitting: list[RowReport]) -> str:
 
 
 def _row(page: Page, row: RowReport) -> None:
-    span = row.versions[0] if len(row.versions) == 1 else f"{row.versions[0]} to {row.versions[-1]}"
+    span = " to ".join(dict.fromkeys((*row.versions[:1], *row.versions[-1:])))
     where = ", ".join(_where(row))
-    name = f"{row.layout} ({span})"
+    name = f"{row.layout} ({span or 'libc_malloc_debug'})"
     if row.fits:
         page.line(f"  fits  {name}: {where}", "green", hanging=8)
         return

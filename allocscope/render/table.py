@@ -13,7 +13,7 @@ from allocscope.model.asked import AskedData
 from allocscope.model.failure import Failure
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Report
-from allocscope.render import asked, sentences
+from allocscope.render import asked, sentences, sizes
 from allocscope.render.columns import Column, fit
 from allocscope.render.cuts import CUTS, LEGEND, UNSETTLED
 from allocscope.render.figures import columns, unit_of
@@ -67,6 +67,9 @@ def _cut(page: Page, data: ArenasData) -> None:
     fitted = fit(columns(chosen, unit, look.rows), look.width)
     page.heading(f"{chosen.title} ({unit.name})")
     page.table(fitted)
+    if look.by == "size":
+        sizes.page_holders(page, data, unit)
+        sizes.largest_free(page, data, unit)
     if not look.by:
         legend = [f"{name}: {LEGEND[name]}" for name in fitted.titles if name in LEGEND]
         if any(arena.consistency == "partial" for arena in data.arenas):

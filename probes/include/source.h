@@ -1,4 +1,4 @@
-/* A source of memory: a live process, or spans in memory (recordings and the fakes of the tests).
+/* A source of memory: a live process, spans of a file (cores), or spans in memory (recordings and the fakes of the tests).
  *
  * Rules: only pages that are there are read, so that reading never changes the target; every function returns 0 or an
  * errno; out-parameters come last; nothing here allocates per chunk. */
@@ -8,8 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Page states, as bits of as_run.flags. A zero page is mapped but belongs to nobody: it does not count as resident. */
-enum { AS_PRESENT = 1, AS_SWAPPED = 2, AS_ZERO = 4, AS_HUGE = 8, AS_GUARD = 16 };
+/* Page states, as bits of as_run.flags. A zero page is mapped but belongs to nobody, and a hugetlb page is not in RSS: they do not
+ * count as resident. The kernel does not tell a hugetlb page from another huge one; who walks it must. */
+enum { AS_PRESENT = 1, AS_SWAPPED = 2, AS_ZERO = 4, AS_HUGE = 8, AS_GUARD = 16, AS_HUGETLB = 32 };
 
 /* Pages [start, end) that share the same state. */
 typedef struct as_run {
@@ -48,6 +49,10 @@ int as_source_process(int pid, as_source **out);
 /* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start and do not overlap; pages
  * that runs call present must be there in full to be walked. */
 int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs, size_t run_count, as_source **out);
+/* The same of an open file, which stays the caller's and open: a span's data is its offset in the file, as a number. It is read, not
+ * mapped, so that a file that becomes shorter meanwhile is no SIGBUS: what it no longer holds is not there. */
+int as_source_file(int descriptor, const as_span *spans, size_t span_count, const as_run *runs, size_t run_count,
+                   as_source **out);
 void as_source_close(as_source *source);
 /* For tests: behave as a kernel before 6.7, which has no PAGEMAP_SCAN. */
 void as_source_without_scan(as_source *source);

@@ -18,6 +18,7 @@ typedef struct as_region {
     uint64_t trim_unit;  /* systrim's unit for the top; 0: this top is never released */
     uint64_t trim_pad;
     uint64_t merge_fastbins; /* malloc_trim consolidates fastbins first (glibc up to 2.42) */
+    uint64_t hugetlb;        /* lies on hugetlb pages: none of it counts as resident, because RSS does not count it */
     const uint64_t *locked;      size_t locked_count;    /* mlocked memory: start, end, start, end, ... */
     uint64_t deadline_ns;    /* CLOCK_MONOTONIC; 0: none */
     const uint64_t *tcache;      size_t tcache_count;    /* chunks parked in a tcache */
@@ -42,6 +43,12 @@ typedef struct as_class {
 
 /* Size classes: 16-byte steps up to 1040, then eight per power of two. */
 enum { AS_CLASSES = 400 };
+
+typedef struct as_free_chunk {
+    uint64_t address, size, resident_bytes;
+} as_free_chunk;
+
+enum { AS_LARGEST = 10 };
 
 typedef struct as_tally {
     uint64_t live_bytes, live_count, tcache_bytes, tcache_count, fastbin_bytes, fastbin_count, bin_bytes, bin_count;
@@ -69,7 +76,10 @@ typedef struct as_tally {
     uint64_t cut_at_top_count;      /* a chunk reached over top: an allocation was under way */
     uint64_t damage_count;
     uint64_t first_damage;
+    uint64_t before_damage;         /* the chunk that led there; 0: none */
+    uint64_t first_footer_mismatch; /* the free chunk; 0: none */
     uint64_t stopped_at, stop_reason;
+    as_free_chunk largest[AS_LARGEST]; /* of bins, and top: by falling size, then by address; size 0: none */
 } as_tally;
 
 /* Reads the row of chunks from first on, once, and keeps the first words of each chunk: until as_forget_headers, lists that lead through

@@ -107,8 +107,7 @@ int act_borrow(const as_thread *thread, const act_call *call, as_held *out, as_o
         error = prepare(thread, call, w, how);
         if (!error)
             error = perform(thread, call, w, out, how);
-        /* ESRCH: the thread has ended, and there is nothing left to let go. */
-        how->released = ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0 || error == ESRCH;
+        how->released = act_let_go(thread->tid, error);
         how->pause_ns = act_now_ns() - begin;
     }
     if (!error && how->result < 0) {

@@ -26,6 +26,9 @@ void act_linger(uint64_t begin_ns);
 int act_wait(int tid, uint64_t deadline_ns, int *status);
 /* Waits for the stop that PTRACE_INTERRUPT asked for; signals that come first are handed on. */
 int act_wait_interrupted(int tid, uint64_t deadline_ns);
+/* Detaches, after this error; 1 when nothing of it is traced any more. A thread that has died meanwhile is collected: until
+ * its tracer has done that, an execve of its process waits. */
+int act_let_go(int tid, int error);
 int act_get_regs(int tid, struct user_regs_struct *regs);
 int act_set_regs(int tid, const struct user_regs_struct *regs);
 int act_get_state(int tid, act_state *state);

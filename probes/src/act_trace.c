@@ -20,6 +20,7 @@
 
 static const uint64_t YIELD_NS = 100000;
 static const uint64_t SHORTEST_NAP_NS = 20000, LONGEST_NAP_NS = 1000000;
+static const uint64_t COLLECT_NS = 100000000;
 enum { NAP_SHARE = 32 };
 
 uint64_t act_now_ns(void)
@@ -90,6 +91,16 @@ int act_wait_interrupted(int tid, uint64_t deadline_ns)
             return errno;
     }
     return error;
+}
+
+int act_let_go(int tid, int error)
+{
+    int status;
+    if (ptrace(PTRACE_DETACH, tid, 0, 0) == 0)
+        return 1;
+    if (error == ETIMEDOUT)
+        return 0;
+    return act_wait(tid, act_now_ns() + COLLECT_NS, &status) == ESRCH;
 }
 
 int act_get_regs(int tid, struct user_regs_struct *regs)

@@ -192,8 +192,7 @@ int as_trim(const as_thread *thread, const as_trim_plan *plan, as_outcome *how, 
             memset(w->chain.bytes, 0, w->chain.size);
             act_write(thread->pid, w->chain.low, w->chain.bytes, w->chain.size);
         }
-        /* ESRCH: the thread has ended, and there is nothing left to let go. */
-        how->released = ptrace(PTRACE_DETACH, thread->tid, 0, 0) == 0 || error == ESRCH;
+        how->released = act_let_go(thread->tid, error);
         how->pause_ns = act_now_ns() - begin;
     }
     act_work_close(w);

@@ -117,7 +117,7 @@ int batch_read(batch *b, const uint64_t *addresses, size_t count, size_t size, v
 
 int as_read_each(as_source *s, const uint64_t *addresses, size_t count, size_t size, void *buffer, uint8_t *ok)
 {
-    if (count <= FEW) { /* cheaper to ask for each page than for 64 MiB around it */
+    if (count <= FEW) { /* cheaper to ask for each page than for 2 MiB around it */
         for (size_t i = 0; i < count; i++) {
             int error = as_read(s, addresses[i], (char *)buffer + i * size, size);
             if (error && error != ENODATA && error != EFAULT)

@@ -259,7 +259,7 @@ int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs,
     if (!s)
         return ENOMEM;
     s->pid = -1;
-    s->pagemap = s->memory = -1;
+    s->file = s->pagemap = s->memory = -1;
     s->shape = AS_SHAPE_64;
     s->state_page = s->shape.page;
     s->spans = malloc(span_count * sizeof *spans + 1);
@@ -274,6 +274,15 @@ int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs,
     s->run_count = run_count;
     *out = s;
     return 0;
+}
+
+int as_source_file(int descriptor, const as_span *spans, size_t span_count, const as_run *runs, size_t run_count,
+                   as_source **out)
+{
+    int error = as_source_spans(spans, span_count, runs, run_count, out);
+    if (!error)
+        (*out)->file = descriptor;
+    return error;
 }
 
 void as_source_close(as_source *s)
@@ -330,7 +339,10 @@ static int span_read(const as_source *s, uint64_t address, unsigned char *buffer
         if (!p)
             return ENODATA;
         uint64_t skipped = address - p->start, part = p->size - skipped < size ? p->size - skipped : size;
-        memcpy(buffer, (const unsigned char *)p->data + skipped, part);
+        if (s->file < 0)
+            memcpy(buffer, (const unsigned char *)p->data + skipped, part);
+        else if (pread(s->file, buffer, part, (off_t)((uintptr_t)p->data + skipped)) != (ssize_t)part)
+            return ENODATA;
         address += part;
         buffer += part;
         size -= part;

@@ -57,7 +57,8 @@ static inline int as_is_chunk(as_shape s, uint64_t address)
 }
 
 struct as_source {
-    int pid; /* -1: spans in memory */
+    int pid;  /* -1: spans in memory or in a file */
+    int file; /* where spans lie; -1: in memory */
     int pagemap;
     int memory; /* /proc/PID/mem */
     int no_scan, no_guard;
@@ -72,7 +73,7 @@ struct as_source {
 
 static inline int as_resident(uint64_t flags)
 {
-    return (flags & AS_PRESENT) && !(flags & AS_ZERO);
+    return (flags & AS_PRESENT) && !(flags & (AS_ZERO | AS_HUGETLB));
 }
 
 void headers_free(struct header_table *table);

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "walk.h"
 #include "headers.h"
+#include "pins_private.h"
 #include "sorted.h"
 #include "trim_rule.h"
 #include "window.h"
@@ -43,6 +44,7 @@ typedef struct walker {
     marks tcache, fastbin, structs;
     trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
+    pin_watch pins;
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
     int links_read;
@@ -86,6 +88,18 @@ static uint64_t now_ns(void)
 
 /* ---- one chunk ---- */
 
+/* Keeps the largest free chunks; of equals the first. */
+static void note_free(as_tally *t, uint64_t chunk, uint64_t size, uint64_t resident)
+{
+    as_free_chunk *table = t->largest;
+    size_t place = AS_LARGEST - 1;
+    if (size <= table[place].size)
+        return;
+    for (; place > 0 && table[place - 1].size < size; place--)
+        table[place] = table[place - 1];
+    table[place] = (as_free_chunk){chunk, size, resident};
+}
+
 static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_t end)
 {
     uint64_t page = w->region->page_size;
@@ -126,6 +140,25 @@ static void take_fencepost(walker *w, uint64_t at, uint64_t size)
     w->tally->fencepost_resident_bytes += resident(w, at, at + size);
 }
 
+SELDOM static int kind_of(const walker *w, int in_use, int parked, int fast, int structure)
+{
+    if (parked)
+        return AS_HELD_TCACHE;
+    if (fast)
+        return w->region->merge_fastbins ? AS_HELD_NOTHING : AS_HELD_FASTBIN;
+    if (structure)
+        return AS_HELD_STRUCT;
+    return in_use ? AS_HELD_LIVE : AS_HELD_NOTHING;
+}
+
+SELDOM static void tell_pins(walker *w, uint64_t chunk, uint64_t size, int kind)
+{
+    if (kind == AS_HELD_NOTHING)
+        pins_free(&w->pins, chunk, size);
+    else
+        pins_held(&w->pins, chunk, size, kind);
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -144,6 +177,8 @@ static void settle(walker *w, int in_use)
     int parked = marked(&w->tcache, chunk);
     int fast = marked(&w->fastbin, chunk);
     int structure = marked(&w->structs, chunk);
+    if (w->pins.pins)
+        tell_pins(w, chunk, size, kind_of(w, in_use, parked, fast, structure));
     if (in_use && !parked && !fast) {
         row_close(&w->trim);
         if (structure) {
@@ -185,6 +220,7 @@ static void settle(walker *w, int in_use)
             row_close(&w->trim);
         return;
     }
+    note_free(t, chunk, size, there);
     t->bin_bytes += size;
     t->bin_count++;
     t->bin_resident_bytes += there;
@@ -230,10 +266,12 @@ static void leave_unread(walker *w, uint64_t start, uint64_t end)
 static uint64_t skip_damage(walker *w, uint64_t at)
 {
     as_tally *t = w->tally;
+    if (!t->damage_count++) {
+        t->first_damage = at;
+        t->before_damage = w->size ? w->chunk : 0;
+    }
     settle(w, 1);
     row_close(&w->trim);
-    if (!t->damage_count++)
-        t->first_damage = at;
     uint64_t next = next_known(w->region, at);
     leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
@@ -245,7 +283,14 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     row_meets_top(&w->trim, at, g->limit);
     w->tally->top_bytes = g->limit - at;
     w->tally->top_resident_bytes = resident(w, at, g->limit);
+    note_free(w->tally, at, w->tally->top_bytes, w->tally->top_resident_bytes);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
+}
+
+static void count_footer_mismatch(as_tally *t, uint64_t chunk)
+{
+    if (!t->footer_mismatch_count++)
+        t->first_footer_mismatch = chunk;
 }
 
 /* Inlined once for each shape, so that 64-bit heaps cost what they would cost alone. */
@@ -264,7 +309,7 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     if (w->words)
         keep_header(w, at, prev_size, size_word);
     if (!previous_in_use && w->size && prev_size != w->size)
-        w->tally->footer_mismatch_count++;
+        count_footer_mismatch(w->tally, w->chunk);
     if (at == g->top) {
         settle(w, previous_in_use);
         meet_top(w, at, size);
@@ -376,7 +421,8 @@ static uint64_t never_met(const marks *m, uint64_t stopped_at)
     return count;
 }
 
-int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
+static int walk(as_source *source, const as_region *region, as_words *words, as_pins *pins, as_tally *tally,
+                as_class *classes)
 {
     walker w = {.region = region, .shape = source->shape, .tally = tally, .classes = classes, .words = words};
     memset(tally, 0, sizeof *tally);
@@ -384,16 +430,21 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
         classes[i].last_page = 0;
     w.trim = (trimming){.region = region, .shape = w.shape, .tally = tally, .runs = &w.runs, .locked = region->locked};
     w.trim.locked_end = region->locked + region->locked_count / 2 * 2;
+    pins_open(&w.pins, pins, &w.runs, region->page_size);
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);
     int error = runs_load(source, region->start, region->map_end, &w.runs);
     if (error)
         return error;
+    for (size_t i = 0; region->hugetlb && i < w.runs.count; i++)
+        w.runs.runs[i].flags |= AS_HUGETLB;
     as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
     error = window_open(&w.window, source, &w.runs, region->limit);
     if (!error)
         error = walk_chunks(&w);
+    if (pins)
+        pins_close(&w.pins);
     count_sides(&w);
     tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
                                never_met(&w.structs, tally->stopped_at);
@@ -402,7 +453,18 @@ int as_walk_words(as_source *source, const as_region *region, as_words *words, a
     return !error && words ? words->error : error;
 }
 
+int as_walk_words(as_source *source, const as_region *region, as_words *words, as_tally *tally, as_class *classes)
+{
+    return walk(source, region, words, NULL, tally, classes);
+}
+
+int as_walk_pins(as_source *source, const as_region *region, as_pins *pins, as_tally *tally, as_class *classes)
+{
+    memset(pins, 0, sizeof *pins);
+    return walk(source, region, NULL, pins, tally, classes);
+}
+
 int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes)
 {
-    return as_walk_words(source, region, NULL, tally, classes);
+    return walk(source, region, NULL, NULL, tally, classes);
 }

@@ -16,7 +16,21 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "allocscope"
-BENCHMARKS = ("wall", "walk", "stops", "memory", "footprint", "explain", "forecast", "apply")
+BENCHMARKS = (
+    "wall",
+    "walk",
+    "stops",
+    "memory",
+    "pins",
+    "footprint",
+    "explain",
+    "forecast",
+    "apply",
+    "large",
+    "crowd",
+    "mapping",
+    "core",
+)
 
 
 def main() -> int:

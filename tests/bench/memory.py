@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 from common import ALLOCSCOPE, at_most
@@ -19,8 +20,8 @@ def available_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def peak_bytes(*command: str) -> int:
-    """The highest resident size of a command, as wait4 tells it (kibibytes on Linux)."""
+def usage_of(*command: str) -> resource.struct_rusage:
+    """What a command used, as wait4 tells it; ru_maxrss in kibibytes on Linux."""
     child = os.posix_spawnp(
         command[0],
         command,
@@ -30,12 +31,16 @@ def peak_bytes(*command: str) -> int:
     _, status, usage = os.wait4(child, 0)
     if status:
         raise OSError(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss * 1024
+    return usage
 
 
 def measure() -> dict[str, object]:
     if available_bytes() < 10 * GIB:
         return {"not_measured": "needs 10 GiB of available memory for a target of 8 GiB"}
     with fixture.run("dense", scale=SCALE) as process:
-        peak = peak_bytes(*ALLOCSCOPE, "arenas", str(process.pid), "--json")
-        return {"peak_bytes": at_most(peak, LIMIT_BYTES, heap_bytes=process.truth["system_bytes"])}
+        usage = usage_of(*ALLOCSCOPE, "arenas", str(process.pid), "--json")
+        return {
+            "peak_bytes": at_most(
+                usage.ru_maxrss * 1024, LIMIT_BYTES, heap_bytes=process.truth["system_bytes"]
+            )
+        }

@@ -3,11 +3,13 @@
  * target THREADS MIB: each thread fills its share of MIB with chunks of 16 bytes to 8 KiB, frees half of them and parks. One
  * JSON line says ready; then each line on standard input is a command, answered by one JSON line. "watch" starts a thread
  * that reads the clock without end and keeps the longest gap between two readings: the longest time that it stood still;
- * "reset" forgets that gap, "gap" tells it; "fork" forks, reaps the child, and tells how long fork took; "trim" calls
- * malloc_trim and tells how long that took. EOF ends the process.
+ * "reset" forgets that gap, "gap" tells it; "map" starts a thread that maps and unmaps a page without end and keeps the longest
+ * time that this took ("reset", "gap"), less what it waited for a processor; "fork" forks, reaps the child, and tells
+ * how long fork took; "trim" calls malloc_trim and tells how long that took. EOF ends the process.
  *
  * Standard output leads to /dev/null once the process is ready, since the debugger that others measure prints there; the
  * answers go to a duplicate of it. */
+#define _GNU_SOURCE
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -16,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,13 +37,44 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static void keep_longest(uint64_t gap_ns)
+{
+    if (gap_ns > atomic_load_explicit(&longest_gap_ns, memory_order_relaxed))
+        atomic_store_explicit(&longest_gap_ns, gap_ns, memory_order_relaxed);
+}
+
+/* For how long this thread has been ready to run without a processor: the second number of its schedstat. */
+static uint64_t waited_for_processor_ns(int schedstat)
+{
+    char text[96] = "";
+    unsigned long long ran = 0, waited = 0;
+    if (pread(schedstat, text, sizeof text - 1, 0) > 0)
+        sscanf(text, "%llu %llu", &ran, &waited);
+    return waited;
+}
+
+static void *map_and_unmap(void *unused)
+{
+    (void)unused;
+    int schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    for (uint64_t before = waited_for_processor_ns(schedstat);;) {
+        uint64_t begin = now_ns();
+        void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        munmap(page, 4096);
+        uint64_t took = now_ns() - begin, after = waited_for_processor_ns(schedstat);
+        if (took > after - before)
+            keep_longest(took - (after - before));
+        before = after;
+    }
+    return NULL;
+}
+
 static void *spin(void *unused)
 {
     (void)unused;
     for (uint64_t last = now_ns();;) {
         uint64_t now = now_ns();
-        if (now - last > atomic_load_explicit(&longest_gap_ns, memory_order_relaxed))
-            atomic_store_explicit(&longest_gap_ns, now - last, memory_order_relaxed);
+        keep_longest(now - last);
         last = now;
     }
     return NULL;
@@ -120,6 +154,8 @@ int main(int argc, char **argv)
     while (read_line(line)) {
         if (!strcmp(line, "watch")) {
             answer("watch", !pthread_create(&thread, NULL, spin, NULL));
+        } else if (!strcmp(line, "map")) {
+            answer("map", !pthread_create(&thread, NULL, map_and_unmap, NULL));
         } else if (!strcmp(line, "reset")) {
             atomic_store(&longest_gap_ns, 0);
             answer("reset", 1);

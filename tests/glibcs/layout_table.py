@@ -3,7 +3,8 @@ allocscope reads with."""
 
 from __future__ import annotations
 
-from allocscope.glibc.layouts import Layout, narrow_layouts, wide_layouts
+from allocscope.glibc.abi import NARROW, WIDE
+from allocscope.glibc.layouts import Layout, malloc_debug_rows_of, rows_of
 from allocscope.model.libc import AARCH64, I386, X86_64
 
 HEAD = """
@@ -39,8 +40,8 @@ and `--ask-glibc`, are refused for 32-bit programs.
 
 def text() -> str:
     """The whole section, ended by a newline."""
-    wide = [_row(row, X86_64, AARCH64) for row in wide_layouts()]
-    narrow = [_row(row, I386) for row in narrow_layouts()]
+    wide = [_row(row, X86_64, AARCH64) for row in (*rows_of(WIDE), *malloc_debug_rows_of(WIDE))]
+    narrow = [_row(row, I386) for row in (*rows_of(NARROW), *malloc_debug_rows_of(NARROW))]
     return HEAD + WIDE_HEAD + "".join(wide) + NARROW_HEAD + "".join(narrow)
 
 
@@ -52,4 +53,6 @@ def _row(row: Layout, *machines: str) -> str:
 
 
 def _span(versions: tuple[str, ...]) -> str:
+    if not versions:
+        return "none"
     return versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from live.core_files import kernels_core
+from live.huge_pages import reserved
 
 from allocscope import observe
 from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.app.doctor_layout import doctor_layout
 from allocscope.app.record import RecordOptions, record
+from allocscope.proc import procfs
 from glibcs import fetch, judge, programs
 
+HUGE_PAGES = 200
 SEED, THREADS, STEPS = 7, 6, 20_000  # seed 7: large fastbins, foreign sbrk
 
 
@@ -44,6 +49,37 @@ def test_the_reading_is_exact(tree, stress):
     assert report.libc.version == tree.version
     assert len(report.data.arenas) > 1
     assert judge.stress_differences(report, ready["truth"]) == []
+
+
+@pytest.fixture(params=["hugetlb=1", "hugetlb=2", "hugetlb=2, pages reserved"])
+def huge(request):
+    """The environment of a program that is to use huge pages."""
+    tunable, _, reserve = request.param.partition(",")
+    with reserved(HUGE_PAGES) if reserve else contextlib.nullcontext():
+        yield {"GLIBC_TUNABLES": f"glibc.malloc.{tunable}"}
+
+
+def test_the_reading_is_exact_with_huge_pages(tree, stress, huge):
+    with programs.running(tree, stress, str(SEED), str(THREADS), str(STEPS), **huge) as ready:
+        report = observe(ready["pid"])
+    truth = ready["truth"]
+    if report.data.settings.hugetlb.value and "=2" in huge["GLIBC_TUNABLES"]:
+        truth = {**truth, "foreign_brk_bytes": 0}  # malloc uses no brk, so that is none of it
+    assert judge.stress_differences(report, truth) == []
+
+
+def test_the_malloc_of_libc_malloc_debug(tree, stress):
+    debug = tree.libraries / "libc_malloc_debug.so.0"
+    if not debug.exists():
+        pytest.skip("glibc 2.34 or newer is needed for libc_malloc_debug")
+    environment = {"LD_PRELOAD": str(debug), "GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    words = [str(SEED), str(THREADS), str(STEPS)]
+    with programs.running(tree, stress, *words, **environment) as ready:
+        report = observe(ready["pid"])
+    assert report.libc.path == str(debug)
+    # its chunks end in a mark, so only what its own mallinfo counts is comparable
+    found = judge.broken_sums(report) + judge.unlike_glibc(report, ready["truth"])
+    assert found == []
 
 
 def test_a_core_is_read_exactly(tree, stress, tmp_path, monkeypatch):
@@ -91,3 +127,29 @@ def test_aligned_mappings_that_were_resized(tree, realigned, tmp_path):
     assert (mmapped.count, mmapped.bytes) == (truth["hblks"], truth["hblkhd"])
     recorded = arenas_of_file(path, sample=None, deadline_s=30).report.data
     assert recorded.mmapped == mmapped
+
+
+@pytest.fixture(scope="session")
+def early_brk(tmp_path_factory):
+    source, directory = programs.HERE / "early_brk.c", tmp_path_factory.mktemp("bin")
+    return programs.build([source], directory / "early_brk")
+
+
+@pytest.mark.parametrize("tunables", ["", "glibc.malloc.top_pad=65536:glibc.malloc.mmap_max=9"])
+@pytest.mark.parametrize("taken", [0, 1003, 70_001])
+def test_a_heap_that_does_not_begin_with_the_break(tree, early_brk, taken, tunables):
+    environment = {"GLIBC_TUNABLES": tunables} if tunables else {}
+    with programs.running(tree, early_brk, str(taken), **environment) as ready:
+        report = observe(ready["pid"])
+        mappings = procfs.mappings(ready["pid"])
+    truth, (arena,) = ready["truth"], report.data.arenas
+    figures, heap = arena.figures, arena.heaps[0]
+    assert judge.broken_sums(report) == []
+    assert (figures.system_bytes, judge.free_bytes(figures)) == (truth["arena"], truth["fordblks"])
+    assert figures.top_bytes == truth["keepcost"]
+    assert (figures.live_bytes, figures.live_count) == (truth["live_bytes"], truth["live_count"])
+    assert heap.start == truth["base"]
+    assert figures.overhead.alignment_bytes == -truth["base"] % 16
+    break_start = min(m.start for m in mappings if m.path == "[heap]")
+    copied = len(tunables) > 0 and tree.version == "2.31"  # the string lies before the heap
+    assert heap.start - break_start >= taken + copied * len(tunables)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from live import targets
 from live.cli import assert_refused, command, unharmed
 from live.unknown import unknown
 from oracle import locate
@@ -17,6 +18,7 @@ from oracle.layout import layout_for
 
 from allocscope.lab.fixture import RunningFixture
 
+AROUND, ARENA = 256, 127 * 16
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "schema" / "doctor.schema.json"
 
 
@@ -87,6 +89,21 @@ def test_the_page_for_people(target: RunningFixture) -> None:
     assert "1 row of the layout table fits" in done.stdout
     assert re.search(r"\n  fits  C/|\n  fits  D/", done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_of_a_static_program_only_malloc_s_own_data_is_told(tmp_path: Path) -> None:
+    program = targets.compile_c("grows.c", tmp_path / "grows", "-static")
+    with targets.running([program]) as started:
+        library = report(started.process.pid)
+    assert library["static"]
+    [row] = [row for row in library["rows"] if row["fits"]]
+    told = [row[name] for row in library["rows"] for name in ("main_arena", "mp")]
+    places = [int(place, 16) for place in told if place is not None]
+    assert int(row["main_arena"], 16) in places
+    for word in library["words"]:
+        at = int(word["at"], 16)
+        near = any(place - AROUND <= at < place + ARENA + 2 * AROUND for place in places)
+        assert near or word["kind"] == "absent"
 
 
 def test_it_needs_a_process() -> None:

@@ -222,7 +222,11 @@ def test_states_in_which_nobody_is_asked(ask_program: Path, state: str, word: st
 
 @pytest.mark.parametrize(
     ("kind", "word"),
-    [("coroutine", "stands on no ordinary stack"), ("blocked", "has none of SIGURG")],
+    [
+        ("coroutine", "stands on no ordinary stack"),
+        ("blocked", "has none of SIGURG"),
+        ("handler", "runs a signal handler"),
+    ],
 )
 def test_threads_that_are_not_fit(
     program: Path, monkeypatch: pytest.MonkeyPatch, kind: str, word: str
@@ -268,8 +272,7 @@ def test_the_target_ends_meanwhile(program: Path, monkeypatch: pytest.MonkeyPatc
 
         def too_late(*arguments: object) -> tuple[list[Candidate], dict[int, str]]:
             found = choose(*arguments)  # type: ignore[arg-type]
-            waiter._process.kill()
-            waiter._process.wait()
+            waiter.kill()
             return found
 
         monkeypatch.setattr(trim_thread, "choose", too_late)

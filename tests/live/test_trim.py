@@ -150,7 +150,7 @@ def test_a_rehearsal_of_a_process_that_never_rests(
 
 
 def test_a_rehearsal_of_a_damaged_heap_fails_in_the_copy(tmp_path: Path) -> None:
-    program = targets.compile_c("damaged.c", tmp_path / "damaged")
+    program = targets.compile_c("overrun.c", tmp_path / "overrun")
     with (
         targets.running([program]) as child,
         unharmed(child.pid),

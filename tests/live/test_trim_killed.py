@@ -10,13 +10,14 @@ at the end what it found.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live.steady import Steady, build, steady
+from live.steady import Steady, build, children, steady
 from live.trimmed import Waiter, waiting
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +109,43 @@ def test_killed_at_any_request_on_a_busy_process(
         assert {name: count for name, count in counts["eintr"].items() if name != "epoll"} == {
             name: 0 for name in counts["eintr"] if name != "epoll"
         }
+
+
+@pytest.mark.parametrize("happens", ["kill", "start_anew"])
+def test_the_target_goes_at_any_request(program: Path, tmp_path: Path, happens: str) -> None:
+    """strace stops the observer behind each of its requests; when it goes on, the target is dead,
+    or another program."""
+    log = tmp_path / "calls"
+    last = request_count(program, log)
+    for number in range(1, last):
+        log.unlink()
+        with waiting(program, "read") as waiter:
+            observer = begin(waiter.pid, waiter.tid, number, log)
+            stopped = wait_stopped(observer, log)
+            getattr(waiter, happens)()
+            os.kill(stopped, signal.SIGCONT)
+            # With its last requests it lets the thread go, and need not notice any more.
+            assert observer.wait() == 3 or (number >= last - 2 and observer.returncode == 0), number
+            if happens == "start_anew":
+                waiter.begin_anew()
+                assert_unharmed(waiter, "read", f"request {number}")
+
+
+def begin(pid: int, tid: int, number: int, log: Path) -> subprocess.Popen[bytes]:
+    """An observer that strace will stop."""
+    command = ["strace", "-f", "-qqq", "-o", str(log), "-e", "trace=ptrace"]
+    command += ["-e", f"inject=ptrace:signal=STOP:when={number}"]
+    command += [sys.executable, str(ROOT / "tests/live/trimmer.py"), str(pid), str(tid)]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL
+    )
+
+
+def wait_stopped(strace: subprocess.Popen[bytes], log: Path) -> int:
+    """Until its only child is stopped: the child's pid."""
+    while not (log.exists() and "--- stopped by SIGSTOP ---" in log.read_text()):
+        assert strace.poll() is None, "the observer ended without being stopped"
+        os.sched_yield()
+    [child] = children(strace.pid)
+    return child

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from live.steady import PATIENCE_MS, names
+from live.steady import PATIENCE_MS, names, state
 
 from allocscope.act import live_trim
 from allocscope.app.target import find_malloc, look
@@ -27,6 +27,9 @@ class Waiter:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self._begin()
+
+    def _begin(self) -> None:
         said = self._line()
         self.pid: int = said["pid"]
         self.tid: int = said["tid"]
@@ -35,12 +38,35 @@ class Waiter:
         self.wait_for_call()
         self.before = self.condition()
 
+    def start_anew(self) -> None:
+        """By execve; comes when the waiter is dead. Whoever traces it has to collect it before the
+        new program can begin: ``begin_anew`` comes when it has."""
+        self._tell("exec")
+        self._wait_dead()
+
+    def begin_anew(self) -> None:
+        self._begin()
+
+    def kill(self) -> None:
+        """By SIGKILL; comes when the waiter is dead."""
+        self._process.kill()
+        self._wait_dead()
+
+    def _wait_dead(self) -> None:
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while state(self.tid) not in ("", "Z", "X"):
+            assert time.monotonic() < deadline, f"the waiter is in state {state(self.tid)}"
+            os.sched_yield()
+
     def end(self) -> dict[str, Any]:
         """Ends the wait: the result of the call, and what had changed around it."""
-        assert self._process.stdin
-        self._process.stdin.write("end\n")
-        self._process.stdin.flush()
+        self._tell("end")
         return self._line()
+
+    def _tell(self, word: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
 
     def wait_for_call(self) -> int:
         """Until the waiter is in its call, by the number that the kernel has for it now."""

@@ -8,6 +8,7 @@ import sys
 from live.trimmed import trim
 
 from allocscope.act import trim_thread
+from allocscope.errors import AllocscopeError
 
 pid, tid = map(int, sys.argv[1:])
 choose = trim_thread.choose
@@ -19,4 +20,8 @@ def only_this(*arguments):  # type: ignore[no-untyped-def]
 
 
 trim_thread.choose = only_this
-trim(pid)
+try:
+    trim(pid, deadline_s=10)
+except AllocscopeError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)

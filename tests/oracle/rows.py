@@ -68,6 +68,8 @@ class Walked:
     cut_at_top_count: int = 0
     damage_count: int = 0
     first_damage: int = 0
+    before_damage: int = 0
+    first_footer_mismatch: int = 0
     stopped_at: int = 0
     stop_reason: int = LIMIT
 
@@ -176,6 +178,14 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         "bin_fd_hash": sum(mixed(chunk.fd) for chunk in of["bin"]) & MASK,
         "bin_bk_hash": sum(mixed(chunk.bk) for chunk in of["bin"]) & MASK,
         "classes": _classes(chunks, pages),
+        "largest": [
+            {
+                "address": chunk.address,
+                "size_bytes": chunk.size,
+                "resident_bytes": pages.resident(chunk.address, chunk.end),
+            }
+            for chunk in sorted(of["bin"] + of["top"], key=lambda c: (-c.size, c.address))[:10]
+        ],
     }
 
 
@@ -300,6 +310,7 @@ def walk(
         if size_word is not None:
             if held is not None and not in_use and word(at) != held[1]:
                 found.footer_mismatch_count += 1
+                found.first_footer_mismatch = found.first_footer_mismatch or held[0]
             if at == top:
                 settle(in_use)
                 found.chunks.append(Chunk(at, limit - at, "top"))
@@ -318,9 +329,10 @@ def walk(
                 return end(at + FENCEPOST, LIMIT if at + FENCEPOST >= limit else FOREIGN)
         fits = FENCEPOST <= size <= limit - at and size % 16 == 0
         if size_word is None or not fits:
+            if not found.damage_count:
+                found.first_damage, found.before_damage = at, held[0] if held else 0
             settle(True)
             found.damage_count += 1
-            found.first_damage = found.first_damage or at
             following = next((a for a in resume if at < a < limit), None)
             found.unread.append((at, limit if following is None else following))
             found.unread_bytes += found.unread[-1][1] - at

@@ -24,6 +24,9 @@ Figures as measured by `./dev torture`, which writes this page; `./dev check` ru
 the same. Every run ends with the first harm that it finds, so each row says: so many times, and the
 target was alive, no thread of it stood still or was traced, no child and no descriptor was left,
 every mask, byte, sum and result of a system call was what the target itself expected.
+
+The targets run at `nice 19` beside whatever else the machine does, so the longest pauses are mostly
+waits for a CPU; `./dev bench` has the pauses themselves.
 """
 STORMS = """\
 ## Snapshots and trims of programs that check themselves
@@ -119,6 +122,6 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]], columns: Sequence[_Column]) -> str:
-    lines = [" | ".join(title for title, _ in columns), "|".join("---" for _ in columns)]
+    lines = [" | ".join(title for title, _ in columns), " | ".join("---" for _ in columns)]
     lines += [" | ".join(str(cell(row)) for _, cell in columns) for row in rows]
     return "".join(f"| {line} |\n" for line in lines)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, smaps
 
-from allocscope.causes.explanation import RULES, explain, footprint_bytes
+from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.process import ProcessStatus, SmapsRollup
@@ -212,10 +212,8 @@ def test_a_trim_that_gives_nothing_back_is_not_offered() -> None:
     assert [remedy.key for remedy in found.causes[0].remedies] == ["arena-max"]
 
 
-def test_footprint_is_the_formula_of_the_contract() -> None:
+def test_footprint_and_peak_are_told_where_the_kernel_does() -> None:
     made = situation(arena(0, live=100), rollup=ROLLUP, status=STATUS)
-    assert footprint_bytes(made) == (50 + 3 + 5 - 2 + 1) * MIB
+    assert explain(made).footprint_bytes == (50 + 3 + 5 - 2 + 1) * MIB
     assert explain(made).peak_rss_bytes == 120 * MIB
-    no_anon = dataclasses.replace(ROLLUP, pss_anon_bytes=None)
-    assert footprint_bytes(dataclasses.replace(made, rollup=no_anon)) is None
-    assert footprint_bytes(situation()) is None
+    assert explain(situation()).footprint_bytes is None

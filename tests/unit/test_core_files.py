@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import operator
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit import cores
 from unit.cores import R, Segment, W
 from unit.mallocs import BRK, LIBC_DATA, PAGE, RELEASES, furnished
 
+from allocscope.app import arenas_core
 from allocscope.app.arenas_core import arenas_of_core
 from allocscope.errors import BadInput, MissingPart, NoGlibcHeap
 from allocscope.files.core import Core
@@ -215,10 +218,10 @@ def test_a_core_of_a_32_bit_program_for_x86_64(write: Write) -> None:
         report(write(bytes(data)))
 
 
-def test_a_compression_that_python_does_not_have(write: Write) -> None:
+def test_a_compression_that_is_not_unpacked(write: Write) -> None:
     with pytest.raises(MissingPart) as caught:
-        report(write(b"\x28\xb5\x2f\xfd rest"))
-    assert "zstd -d" in caught.value.hint
+        report(write(b"\x04\x22\x4d\x18 rest"))
+    assert "lz4 -d" in caught.value.hint
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
@@ -265,3 +268,26 @@ def test_mappings_know_their_files_and_permissions(write: Write) -> None:
         (0x2000, "rw-p", "/bin/a b", False),
         (0x3000, "rw-p", "", True),
     ]
+
+
+# ---- while it is read ----
+
+
+@pytest.mark.parametrize("step", ["look_at", "heap.read"])
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_core_that_is_cut_off_while_it_is_read(
+    step: str, left: int, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``left`` halves of it stay: none, one, or nearly both."""
+    path = write(cores.of_malloc(furnished("2.36").write()))
+    size = path.stat().st_size
+    where = f"allocscope.app.arenas_core.{step}"
+    told = operator.attrgetter(step)(arenas_core)
+
+    def cut(*arguments: Any, **options: Any) -> Any:
+        os.truncate(path, (0, size // 2, size - 1)[left])
+        return told(*arguments, **options)
+
+    monkeypatch.setattr(where, cut)
+    with pytest.raises(BadInput, match="became shorter while it was read"):
+        report(path)

@@ -10,10 +10,13 @@ import pytest
 from glibcs import layout_table
 from unit.releases import RELEASES
 
+from allocscope.glibc.abi import NARROW, WIDE
 from allocscope.glibc.layouts import (
     BIN_COUNT,
     Layout,
+    malloc_debug_rows_of,
     narrow_layouts,
+    rows_of,
     wide_layouts,
 )
 from allocscope.glibc.layouts import (
@@ -91,7 +94,9 @@ def test_offsets_are_those_of_the_release(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", wide_layouts() + narrow_layouts(), ids=lambda row: f"{row.name}-{row.abi.word_bytes}"
+    "row",
+    [row for abi in (WIDE, NARROW) for row in (*rows_of(abi), *malloc_debug_rows_of(abi))],
+    ids=lambda row: f"{row.name}-{row.abi.word_bytes}",
 )
 def test_a_row_holds_together(row: Layout) -> None:
     state, par, tcache = row.state, row.par, row.tcache
