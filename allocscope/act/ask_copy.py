@@ -12,7 +12,7 @@ deadline of the :class:`Gdb` ends that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from allocscope.act.gdb import Gdb
@@ -21,6 +21,10 @@ from allocscope.model.glibc_says import What
 
 SYMBOLS = ("malloc_info", "malloc_stats", "_IO_2_1_stderr_")
 """What ``symbols`` must hold."""
+
+
+ENDED = "the copy of the process ended before it had answered"
+ENDED_CURE = "Its lifetime is limited: ask again, with a longer --deadline if the machine is busy."
 
 
 class Copy(Protocol):
@@ -32,6 +36,25 @@ class Copy(Protocol):
     @property
     def output_path(self) -> str:
         """Where what the copy writes to descriptor 2 can be read."""
+
+
+def print_all(
+    gdb: Gdb, copy: Copy, calls: Sequence[tuple[int, str, tuple[int, ...]]]
+) -> list[bytes]:
+    """What each of ``calls`` (address, prototype, arguments), one after the other, writes to
+    descriptor 2 of ``copy``.
+
+    Raises Unsafe as :func:`ask` does."""
+    try:
+        gdb.attach(copy.pid, disposable=True)
+        with open(copy.output_path, "rb", buffering=0) as output:
+            said = []
+            for address, prototype, arguments in calls:
+                gdb.call(address, prototype, arguments)
+                said.append(output.read())
+            return said
+    except (NoSuchProcess, OSError) as error:
+        raise Unsafe(ENDED, ENDED_CURE) from error
 
 
 def ask(
@@ -57,8 +80,5 @@ def ask(
                 gdb.call(symbols["malloc_stats"], "int(void)")
                 text = output.read()
     except (NoSuchProcess, OSError) as error:
-        raise Unsafe(
-            "the copy of the process ended before glibc had answered in it",
-            "Its lifetime is limited: ask again, with a longer --deadline if the machine is busy.",
-        ) from error
+        raise Unsafe(ENDED, ENDED_CURE) from error
     return xml, text

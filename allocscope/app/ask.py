@@ -15,14 +15,15 @@ from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import frozen_heap, glibc_says
 from allocscope.app.target import Target, find_malloc, libc_of, look
-from allocscope.errors import NoGlibcHeap, Unsafe
+from allocscope.errors import NoGlibcHeap, Unsafe, WrongUsage
 from allocscope.glibc.locate import Located
 from allocscope.glibc.states import read_ring
 from allocscope.model.glibc_says import Answer, What
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.proc import procfs
+from allocscope.proc import procfs, speakers
 from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.speakers import Speaker
 
 
 def ask(
@@ -37,6 +38,8 @@ def ask(
     deadline_ns = started_ns + int(deadline_s * 1e9)
     target = look(pid)
     vet.refuse_machine(pid)
+    if what == "runtime":
+        _speakers(target)
     with Gdb(deadline_ns) as gdb:
         if live:
             answer, libc, caveats = _ask_live(gdb, target, what, max_pause_ns, deadline_ns)
@@ -67,10 +70,25 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             if torn:
                 continue
             where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
-            said = glibc_says.ask(gdb, snapshot, where, arenas, what)
+            if what == "runtime":
+                said = glibc_says.ask_others(gdb, snapshot, where, arenas, _speakers(target))
+            else:
+                said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)
         return answer, _libc(image, located), () if located else (glibc_says.LOCKS_UNKNOWN,)
     raise frozen_heap.always_torn(pid)
+
+
+def _speakers(target: Target) -> tuple[Speaker, ...]:
+    found = speakers.find(target.process.pid, target.mappings)
+    if not found:
+        raise WrongUsage(
+            f"process {target.process.pid} ({target.process.comm}) has no runtime or allocator "
+            "that prints statistics in a way that is known",
+            "Known are CPython, jemalloc, mimalloc and tcmalloc; without --what runtime glibc "
+            "itself is asked.",
+        )
+    return found
 
 
 def _arenas_of_copy(

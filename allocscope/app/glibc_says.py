@@ -7,18 +7,19 @@ follow it: then another snapshot is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from allocscope.account.crosscheck import compare, wrapped
 from allocscope.act import ask_copy
 from allocscope.act.gdb import Gdb
-from allocscope.act.snapshot import CopyPlan, Snapshot
+from allocscope.act.snapshot import Copy, CopyPlan, Snapshot
 from allocscope.app.heap import HeapAnswer
 from allocscope.glibc.lists import in_use_bytes, process_lists
-from allocscope.model.glibc_says import Answer, GlibcSays, What
+from allocscope.model.glibc_says import Answer, GlibcSays, OwnStatistics, What
 from allocscope.model.report import Caveat
-from allocscope.parse import malloc_info, malloc_stats
+from allocscope.parse import malloc_info, malloc_stats, own_statistics
 from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.speakers import STREAM, Speaker
 
 COPY_SYMBOLS = (*ask_copy.SYMBOLS, "stderr")
 """What :func:`ask` needs the addresses of."""
@@ -40,10 +41,39 @@ def ask(
             xml, text = ask_copy.ask(gdb, copy, where, what)
         finally:
             gdb.close()
-        held = [f"arena {arenas.index(word)}" for word in copy.locks_held]
-        if copy.stderr_locked:
-            held.append("stderr")
-    return Answer("snapshot", snapshot.pause_ns, xml, text, tuple(held), 0)
+    return Answer("snapshot", snapshot.pause_ns, xml, text, _held(copy, arenas), 0)
+
+
+def _held(copy: Copy, arenas: tuple[int, ...]) -> tuple[str, ...]:
+    """The locks that were held at the instant of the snapshot."""
+    held = [f"arena {arenas.index(word)}" for word in copy.locks_held]
+    return (*held, "stderr") if copy.stderr_locked else tuple(held)
+
+
+def ask_others(
+    gdb: Gdb,
+    snapshot: Snapshot,
+    where: Mapping[str, int],
+    arenas: tuple[int, ...],
+    speakers: Sequence[Speaker],
+) -> Answer:
+    """As :func:`ask`, but what the runtimes and other allocators of the process print."""
+    plan = CopyPlan(arenas, where["stderr"], where["_IO_2_1_stderr_"])
+    stream = where["_IO_2_1_stderr_"]
+    calls = []
+    for one in speakers:
+        arguments = tuple(stream if word == STREAM else int(word) for word in one.arguments)
+        calls.append((one.address, one.prototype, arguments))
+    with snapshot.disposable(plan) as copy:
+        try:
+            texts = ask_copy.print_all(gdb, copy, calls)
+        finally:
+            gdb.close()
+    own = tuple(
+        OwnStatistics(one.name, one.function, text, own_statistics.parse(one.name, text))
+        for one, text in zip(speakers, texts, strict=True)
+    )
+    return Answer("snapshot", snapshot.pause_ns, None, None, _held(copy, arenas), 0, own)
 
 
 def join(

@@ -19,7 +19,8 @@ from allocscope.immutable import immutable
 from allocscope.model.lazyfree import LazyfreeData, LazyMapping, LazyOwner, Owner
 from allocscope.model.process import Mapping, Process, SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.proc import allocators, owners, procfs
+from allocscope.owners import allocators as owners
+from allocscope.proc import allocators, procfs
 from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.pages import FrameFlags
 

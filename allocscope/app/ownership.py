@@ -18,13 +18,14 @@ from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
+from allocscope.owners.allocators import allocator_claims, recognisers
 from allocscope.owners.divide import disjoint, divide
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.loader import loader_claims
 from allocscope.owners.mapped import files_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
-from allocscope.proc import hotspot, mounts, procfs
+from allocscope.proc import allocators, hotspot, mounts, procfs
 from allocscope.proc.segments import bss_claims
 
 Span = tuple[int, int]
@@ -73,6 +74,9 @@ def _claims(
     claims += bss_claims(pid, mappings)
     left = unclaimed(spans, claims)
     claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
+    mapped = allocators.mapped_allocators(pid, tuple(mappings))
+    known = recognisers(memory, mappings, mapped)
+    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), known)
     claims += hotspot.claims(pid, memory, mappings)
     readable = [(m.start, m.end) for m in mappings if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))

@@ -119,8 +119,10 @@ def runtime_heap(situation: Situation) -> Finding | None:
 
 def other_allocator(situation: Situation) -> Finding | None:
     serving = situation.allocator
-    if serving is not None and serving.name not in GLIBC:
-        return _serving(situation, serving.name)
+    own = situation.ledger.resident("other-allocator")
+    unexplained = situation.ledger.resident("unexplained")
+    if serving is not None and serving.name not in GLIBC and unexplained > own:
+        return _serving(situation, serving.name, own, unexplained)
     return _elsewhere(
         situation,
         "other-allocator",
@@ -132,11 +134,9 @@ def other_allocator(situation: Situation) -> Finding | None:
     )
 
 
-def _serving(situation: Situation, name: str) -> Finding | None:
-    """Another allocator serves malloc: what nobody else owns is probably its own, which is a hint
-    and stays unexplained in the ledger."""
-    own = sum(h.resident_bytes for h in _of(situation, "other-allocator"))
-    unexplained = situation.ledger.resident("unexplained")
+def _serving(situation: Situation, name: str, own: int, unexplained: int) -> Finding | None:
+    """Another allocator serves malloc, and its structures are not known: what nobody else owns is
+    probably its own, which is a hint and stays unexplained in the ledger."""
     if not _large(situation, own + unexplained):
         return None
     return Finding(

@@ -16,11 +16,11 @@ import click
 
 from allocscope.cli import options
 from allocscope.cli.output import deliver, deliver_bytes
-from allocscope.errors import EXIT_PARTIAL
-from allocscope.render.text import clean, duration
+from allocscope.errors import EXIT_PARTIAL, WrongUsage
+from allocscope.render.text import clean, duration, size
 
 if TYPE_CHECKING:
-    from allocscope.model.glibc_says import Answer, What
+    from allocscope.model.glibc_says import Answer, OwnStatistics, What
     from allocscope.model.report import Report
 
 SCHEMA = "ask"
@@ -30,10 +30,11 @@ SCHEMA = "ask"
 @click.argument("target", metavar="PID")
 @click.option(
     "--what",
-    type=click.Choice(["malloc_info", "malloc_stats", "both"]),
+    type=click.Choice(["malloc_info", "malloc_stats", "both", "runtime"]),
     default="malloc_info",
     show_default=True,
-    help="Which of glibc's functions to call.",
+    help="Which of glibc's functions to call; runtime: those of CPython, jemalloc, mimalloc or "
+    "tcmalloc in the process, in a copy only.",
 )
 @click.option(
     "--live",
@@ -60,6 +61,11 @@ def command(
     from allocscope.app.ask import ask
 
     pid = options.pid_of(target)
+    if live and what == "runtime":
+        raise WrongUsage(
+            "--what runtime asks in a copy only: nobody can judge a runtime's locks from outside",
+            "Leave out --live.",
+        )
     now = time.time()
     report = ask(
         pid,
@@ -74,14 +80,24 @@ def command(
         deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
     else:
         raw = (report.data.malloc_info_xml or b"") + (report.data.malloc_stats_text or b"")
+        raw += b"".join(own.text for own in report.data.own)
         if output is None and sys.stdout.isatty():
             deliver(_for_terminal(raw), output)
         else:
             deliver_bytes(raw, output)
+        for own in report.data.own:
+            click.echo(_main_figures(own), err=True)
         click.echo(_obtained(report), err=True)
         for caveat in report.caveats:
             click.echo(f"note: {clean(caveat.message)}", err=True)
     return EXIT_PARTIAL if report.partial else 0
+
+
+def _main_figures(own: OwnStatistics) -> str:
+    """Who printed, and what was recognised in it, in a line each."""
+    lines = [f"{own.speaker} ({own.function}):"]
+    lines += [f"  {clean(figure.name)}: {size(figure.bytes)}" for figure in own.figures]
+    return "\n".join(lines)
 
 
 def _obtained(report: Report[Answer]) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from allocscope.immutable import immutable
 
-What = Literal["malloc_info", "malloc_stats", "both"]
-"""Which of glibc's functions to ask."""
+What = Literal["malloc_info", "malloc_stats", "both", "runtime"]
+"""Which of glibc's functions to ask; ``runtime``: those of runtimes and other allocators."""
 
 
 @immutable
@@ -141,6 +141,25 @@ class Difference:
 
 
 @immutable
+class OwnFigure:
+    """One figure of a runtime's or allocator's statistics, under the name that it gives it."""
+
+    name: str
+    bytes: int
+
+
+@immutable
+class OwnStatistics:
+    """What a runtime or another allocator printed about itself (``function`` of ``speaker``), and
+    the figures that were recognised in it."""
+
+    speaker: str
+    function: str
+    text: bytes
+    figures: tuple[OwnFigure, ...]
+
+
+@immutable
 class Answer:
     """What glibc printed when asked. ``source``: snapshot or live. ``locks_held`` names the locks
     that were held at that instant (``arena 3``, ``stderr``) and released in the copy."""
@@ -151,6 +170,7 @@ class Answer:
     malloc_stats_text: bytes | None
     locks_held: tuple[str, ...]
     elapsed_ns: int
+    own: tuple[OwnStatistics, ...] = ()
 
 
 @immutable

@@ -80,7 +80,7 @@ class Names:
                 header = elf.header(file.read)
             except BadInput:
                 return None
-            bias = _bias(header, mappings)
+            bias = load_bias(header, mappings)
             if bias is None:
                 return None
             symbols = _symbols(file)
@@ -95,8 +95,9 @@ def _last_below(found: _Object, offset: int) -> _Symbol | None:
     return symbol if offset < symbol.start + max(symbol.size, 1) else None
 
 
-def _bias(header: elf.Header, mappings: Sequence[Mapping]) -> int | None:
-    """From the first mapping that a loadable segment accounts for."""
+def load_bias(header: elf.Header, mappings: Sequence[Mapping]) -> int | None:
+    """What the loader added to the addresses in a file: told by the first of its mappings that a
+    loadable segment accounts for. None: none does."""
     for mapping in mappings:
         for load in header.of_kind(elf.PT_LOAD):
             if load.offset <= mapping.offset < load.offset + max(load.file_bytes, 1) or (

@@ -1,4 +1,4 @@
-/* Follows the headers of a row of chunks from its beginning, past the addresses asked for. */
+/* Which chunks given addresses lie in: headers are followed from the first chunk of a row on. */
 #define _GNU_SOURCE
 #include "pins.h"
 #include "runs.h"

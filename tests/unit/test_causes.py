@@ -10,6 +10,7 @@ from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, s
 from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
+from allocscope.model.owners import Holding
 from allocscope.model.process import ProcessStatus, SmapsRollup
 from allocscope.model.situation import Contention, Situation
 
@@ -35,6 +36,23 @@ ROLLUP = SmapsRollup(
 )
 STATUS = ProcessStatus("S", 0, 0, 100 * MIB, 120 * MIB, MIB, 0, 0, 0, (1,), False)
 
+
+def slabs(count: int, filled_ratio: float = 1.0) -> tuple[Holding, ...]:
+    """Pieces of 1 MiB that nobody names, apart from each other."""
+    step = 2 * MIB
+    return tuple(
+        holding(
+            "unexplained",
+            1,
+            start=number * step,
+            end=number * step + MIB,
+            mapping_index=number,
+            resident_bytes=int(MIB * filled_ratio),
+        )
+        for number in range(1, count + 1)
+    )
+
+
 SHOWS: list[tuple[CauseKey, Situation]] = [
     ("untrimmed-free", situation(arena(0, live=60, whole_pages=40))),
     ("scattered-live", situation(arena(0, live=20, shared_pages=60))),
@@ -58,6 +76,7 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
             smaps=(smaps(lazyfree=24 * MIB, dirty=6 * MIB),),
         ),
     ),
+    ("slab-growth", situation(holdings=slabs(32))),
     ("runtime-heap", situation(holdings=(holding("runtime-heap", 30, "CPython arenas"),))),
     ("other-allocator", situation(holdings=(holding("other-allocator", 30),))),
     ("file-cache", situation(holdings=(holding("file-shared", 30, path="/data"),))),
@@ -88,6 +107,8 @@ MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ),
     ("fork-sharing", situation(arena(0, live=100))),
     ("swapped-out", situation(arena(0, live=20))),
+    ("slab-growth", situation(holdings=slabs(7))),
+    ("slab-growth", situation(holdings=slabs(64, filled_ratio=0.5))),
 ]
 
 

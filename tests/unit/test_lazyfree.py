@@ -15,7 +15,7 @@ from allocscope.model.lazyfree import LazyfreeData, LazyMapping, LazyOwner, Owne
 from allocscope.model.process import Mapping
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.native import ffi, lib
-from allocscope.proc import owners
+from allocscope.owners import allocators as owners
 from allocscope.render import json
 from allocscope.render import lazyfree as page
 from allocscope.render.page import Look

@@ -35,7 +35,7 @@ static void say(uintptr_t *word, uintptr_t value)
 }
 
 /* Blocks with live ones between them, so that none merge; every fourth is freed by the caller. */
-static void fill(void **blocks, size_t size)
+static void fill(void *volatile *blocks, size_t size)
 {
     for (size_t i = 0; i < COUNT; i++)
         blocks[i] = malloc(size);
@@ -43,7 +43,7 @@ static void fill(void **blocks, size_t size)
 
 static void damage(void)
 {
-    void *blocks[COUNT];
+    void *volatile blocks[COUNT]; /* volatile: what is done to freed ones is on purpose */
     uintptr_t garbage;
     memset(&garbage, GARBAGE, sizeof garbage);
     fill(blocks, strcmp(kind, "tcache") ? LARGE : SMALL);

@@ -17,11 +17,13 @@ Source: jemalloc 5.3, rtree.h, edata.h, emap.h; mimalloc 2.0, types.h (mi_segmen
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.glibc.protocols import Memory
 from allocscope.model.lazyfree import Owner
 from allocscope.model.libc import MappedAllocator
+from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping
 
 UNKNOWN = Owner("unknown", "")
@@ -41,6 +43,26 @@ def owner_of(memory: Memory, mapping: Mapping, allocators: Sequence[Recogniser])
         if evidence:
             return Owner(allocator.name, evidence)
     return UNKNOWN
+
+
+def allocator_claims(
+    memory: Memory,
+    mappings: Sequence[Mapping],
+    spans: Iterable[tuple[int, int]],
+    known: Sequence[Recogniser],
+) -> Iterator[Claim]:
+    """Claims within ``spans`` (ascending): of each mapping in which such a structure was found,
+    what nobody else owns."""
+    found: dict[int, tuple[str, str]] = {}
+    starts = [mapping.start for mapping in mappings]
+    for start, end in spans if known else ():
+        mapping = mappings[bisect_right(starts, start) - 1]
+        if mapping.start not in found:
+            owner = owner_of(memory, mapping, known)
+            found[mapping.start] = owner.name, owner.evidence
+        name, evidence = found[mapping.start]
+        if name != UNKNOWN.name:
+            yield Claim(start, end, "other-allocator", name, evidence)
 
 
 def recognisers(
