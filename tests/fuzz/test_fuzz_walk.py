@@ -72,8 +72,9 @@ def test_walking_anything(image: Image, region: Region, abi: Abi) -> None:
     with image.memory() as memory:
         memory.abi = abi
         tally = memory.walk(region)
-        with memory.keeping([(region.first, region.limit)], region.top):
-            assert memory.walk(region) == tally
+        if region.limit <= region.map_end:  # else what is kept is more than what is walked
+            with memory.keeping([(region.first, region.limit)], region.top):
+                assert memory.walk(region) == tally
     length = max(region.limit - region.first, 0)
     counted = tally.live_bytes + tally.tcache_bytes + tally.fastbin_bytes + tally.bin_bytes
     counted += tally.top_bytes + tally.fencepost_bytes + tally.tcache_struct_bytes

@@ -3,13 +3,21 @@ a glibc that is not asked."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from live.programs import READY_SECONDS
+from live.test_pins import kernel_says
 
 from allocscope import observe
+from allocscope.app.explain import ExplainOptions, explain
+from allocscope.app.map import map_process
+from allocscope.app.pins import PinsOptions, pins
+from allocscope.lab.child import child
 from allocscope.parse import elf, symbols
 from glibcs import fetch, programs
 
@@ -64,3 +72,49 @@ def test_what_stops_or_calls_is_refused_and_says_what_works(running, words, tmp_
     assert "32-bit program" in done.stderr
     assert "`allocscope arenas PID`" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def pinned(tmp_path):
+    """A heap that one object holds, as the program itself says where."""
+    tree = fetch.tree("bookworm", machine="i386")
+    if isinstance(tree, fetch.NotFetched):
+        pytest.skip(f"the archive does not answer for {tree.suite}: {tree.reason}")
+    source = programs.HERE.parent / "live" / "targets" / "pinned.c"
+    program = programs.build([source], tmp_path / "pinned", machine="i386")
+    with child([*programs.loader_of(tree), str(program)]) as target:
+        said = json.loads(target.line(READY_SECONDS))
+        assert target.line(READY_SECONDS) == "ready"
+        yield target.pid, said
+
+
+def test_what_holds_a_heap_is_named_with_all_who_point_at_it(pinned):
+    pid, said = pinned
+    report = pins(pid, PinsOptions())
+    pin = report.data.pins[0]
+    assert pin.chunk == said["order"] - 8
+    assert (pin.arena_index, pin.held_by, pin.run_count) == (0, "live", 1)
+    assert pin.size_bytes == (said["size"] + 4 + 15) // 16 * 16
+    assert pin.free_bytes_below == said["free_bytes"]
+    assert (pin.kind.type, pin.kind.name) == ("vtable", "shop::Order")
+    by_name = {referrer.where: referrer for referrer in pin.referrers}
+    assert by_name["pinned!last_order"].to_start
+    node = by_name[f"heap chunk {said['node'] - 8:#x}"]
+    assert not node.to_start
+    assert node.address == said["node"] + 4
+    assert "pinned!cache_head" in node.through
+    assert any(name.startswith("stack of thread ") for name in by_name)
+    assert "owners-of-32-bit" in [caveat.code for caveat in report.caveats]
+
+
+def test_every_byte_has_an_owner_and_threads_have_their_stacks(pinned):
+    pid, _ = pinned
+    mapped = map_process(pid, raw=True, deadline_s=30)
+    explained = explain(pid, ExplainOptions())
+    tids = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()}
+    stacks = {part.owner for part in mapped.data.rows if part.key == "thread-stacks"}
+    assert len(stacks) == len(tids)
+    assert explained.data.rss_bytes == kernel_says(pid, "Rss")
+    assert explained.data.drift_bytes == 0
+    codes = {caveat.code for caveat in (*mapped.caveats, *explained.caveats)}
+    assert "owners-of-32-bit" in codes
