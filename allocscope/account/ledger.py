@@ -106,6 +106,26 @@ def ledger(
     return Ledger(rss, rows, rss - sum(row.resident_bytes for row in rows))
 
 
+def of_malloc(
+    rss_bytes: int, residences: Sequence[ArenaResidence], mmapped_resident_bytes: int
+) -> Ledger:
+    """The rows of malloc alone, for a recording, which holds the memory of nobody else: here
+    ``drift_bytes`` is all that others have."""
+    sums: dict[LedgerKey, int] = dict.fromkeys(LABELS, 0)
+    sums["glibc-mmapped"] = mmapped_resident_bytes
+    for one in residences:
+        sums["glibc-live"] += one.live_bytes
+        sums["glibc-tcache"] += one.tcache_bytes
+        sums["glibc-fastbin"] += one.fastbin_bytes
+        sums["glibc-free-whole-pages"] += one.whole_pages_bytes
+        sums["glibc-free-shared-pages"] += one.shared_pages_bytes
+        sums["glibc-top"] += one.top_bytes
+        sums["glibc-overhead"] += one.overhead_bytes
+        sums["glibc-unread"] += one.unread_bytes
+    rows = tuple(LedgerRow(key, LABELS[key], sums[key], sums[key], 0, 0, ()) for key in LABELS)
+    return Ledger(rss_bytes, rows, rss_bytes - sum(sums.values()))
+
+
 def too_much_drift(found: Ledger) -> bool:
     return abs(found.drift_bytes) > BROKEN_LEDGER_RATIO * found.rss_bytes
 

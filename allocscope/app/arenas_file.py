@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from allocscope.account import ledger
 from allocscope.app import heap
 from allocscope.app.arenas import OTHER_ALLOCATOR, SMAPS_NOT_READ
 from allocscope.app.target import Cpus, Target
@@ -21,18 +22,21 @@ from allocscope.immutable import immutable, replace
 from allocscope.model.heap import ArenasData
 from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Method, Report
+from allocscope.model.situation import ArenaResidence
+from allocscope.owners.divide import by_byte
 
 HELD_STILL = ("frozen", "quiescent")
 
 
 @immutable
 class FileAnswer:
-    """The report, from which sample (counted from 1), and what else the file says of the
-    process."""
+    """The report, from which sample (counted from 1), and what else the file says of the process;
+    ``residence``: what the resident bytes of each arena are used for."""
 
     report: Report[ArenasData]
     sample: int
     facts: Facts
+    residence: tuple[ArenaResidence, ...]
 
 
 def arenas_of_file(path: Path, *, sample: int | None, deadline_s: float) -> FileAnswer:
@@ -73,7 +77,13 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
         caveats=(*_caveats(facts), *heap.caveats(answer, data)),
         captured_at=facts.captured_at,
     )
-    return FileAnswer(report, found.number, facts)
+    residence = tuple(
+        ledger.residence(
+            arena, lambda start, end: by_byte(found.memory.residency, start, end).resident_bytes
+        )
+        for arena in answer.reading.arenas
+    )
+    return FileAnswer(report, found.number, facts, residence)
 
 
 def _target(facts: Facts) -> Target:

@@ -101,6 +101,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         limits=limits,
         contention=locks,
         environ=target.environ,
+        pressure=cgroups.pressure(pid),
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
     )
     consistency = best.answer.consistency

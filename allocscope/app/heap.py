@@ -250,7 +250,8 @@ def _validation_caveats(answer: HeapAnswer, data: ArenasData, of_core: bool) -> 
     if moving:
         text = (
             f"{_named(moving)} changed while being read (the process is allocating): these "
-            "figures are approximate; --snapshot gives consistent ones."
+            "figures are approximate; `arenas --snapshot` and `record --snapshot` give consistent "
+            "ones."
         )
         yield Caveat("arena-not-validated", text, partial=True)
     for item in broken:

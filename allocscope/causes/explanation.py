@@ -73,6 +73,7 @@ def explain(situation: Situation) -> Explanation:
         verdict=_verdict(situation, weighty, healthy),
         memory_limit_bytes=limits.memory_limit_bytes if limits else None,
         memory_headroom_bytes=limits.memory_headroom_bytes if limits else None,
+        pressure=situation.pressure,
     )
 
 

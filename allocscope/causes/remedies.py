@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Remedy
 from allocscope.model.situation import Situation
 
@@ -9,10 +10,15 @@ from allocscope.model.situation import Situation
 def trim(situation: Situation) -> Remedy:
     """malloc_trim(0), from outside or in the program: it goes over all arenas, whatever the cause.
     The forecast is by the exact rule of the target's glibc, over pages that are resident now."""
+    return trim_of(situation.heap)
+
+
+def trim_of(heap: ArenasData) -> Remedy:
+    """The same, where only the heap is known (a recording)."""
     return Remedy(
         key="trim",
         action="malloc_trim(0): in the program, or from outside with `allocscope trim PID --apply`",
-        gain_bytes=situation.heap.totals.trimmable_bytes,
+        gain_bytes=heap.totals.trimmable_bytes,
         gain_is="forecast",
         cost="arenas are locked while it runs, tens of ms per GiB; pages that are used again fault",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from allocscope.causes import remedies
 from allocscope.causes.finding import Finding, of_arenas, share
+from allocscope.model.heap import Settings
 from allocscope.model.situation import ArenaResidence, Situation
 from allocscope.units import plural, size
 
@@ -52,15 +53,15 @@ def arena_spread(situation: Situation) -> Finding | None:
         evidence=(
             f"{len(empty)} of {plural(len(situation.residence), 'arena')} are mostly empty: "
             f"{size(total)} of their {size(resident)} are free ({share(total, resident)})",
-            *_limits(situation),
+            *arena_limits(situation.heap.settings),
             *_threads(situation),
         ),
         remedies=(remedies.trim(situation), remedies.fewer_arenas(FEW_ARENAS, size(gain))),
     )
 
 
-def _limits(situation: Situation) -> tuple[str, ...]:
-    settings = situation.heap.settings
+def arena_limits(settings: Settings) -> tuple[str, ...]:
+    """How many arenas glibc makes at most, and why; nothing where that is not known."""
     if settings.arena_limit is None:
         return ()
     maximum = settings.arena_max.value

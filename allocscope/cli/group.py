@@ -25,6 +25,7 @@ DEFAULT_VERB = "explain"
 VERBS = (
     "arenas",
     "ask",
+    "check",
     "diff",
     "doctor",
     "explain",
@@ -35,6 +36,7 @@ VERBS = (
     "record",
     "repro",
     "trim",
+    "tune",
 )
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (

@@ -31,7 +31,7 @@ def deliver_bytes(answer: bytes, output: Path | None) -> None:
             output.write_bytes(answer)
         except OSError as error:
             raise WrongUsage(
-                f"{output} cannot be written: {error.strerror}", "Give another --output."
+                f"{output} cannot be written: {error.strerror}", "Give another file."
             ) from error
         return
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from allocscope.cli import exits, options
+from allocscope.cli import amounts, exits, options
 from allocscope.cli.output import colour, deliver, width
 from allocscope.errors import EXIT_PARTIAL, WrongUsage
 
@@ -24,17 +24,10 @@ STOPGAP = (
     "trimming again and again is a stopgap: it costs page faults each time; "
     "`allocscope arenas` says why the memory stays"
 )
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-
-
-def _bytes(text: str) -> int | None:
-    """``1000000``, ``64M``, ``64MiB``; None for anything else."""
-    found = re.fullmatch(r"(\d+)([KMGT]?)(i?B)?", text, re.ASCII | re.IGNORECASE)
-    return int(found[1]) << _UNITS[found[2].upper()] if found else None
 
 
 def _pad(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
-    size = _bytes(value)
+    size = amounts.bytes_of(value)
     if size is None or size >= 1 << 64:
         raise click.BadParameter("give bytes, as 4096 or 16M")
     return size
@@ -46,7 +39,7 @@ def _amount(
     """Bytes (``64M``, ``1000000``) as int, or a share (``0.5``, ``50%``) as float."""
     if value is None:
         return None
-    size = _bytes(value)
+    size = amounts.bytes_of(value)
     if size is not None:
         return size
     share = re.fullmatch(r"(\d*\.?\d+)(%?)", value, re.ASCII)

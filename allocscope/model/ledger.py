@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from allocscope.immutable import immutable
+from allocscope.model.process import Pressure
 
 LedgerKey = Literal[
     "glibc-live",
@@ -158,3 +159,4 @@ class Explanation:
     verdict: str
     memory_limit_bytes: int | None = None
     memory_headroom_bytes: int | None = None
+    pressure: Pressure | None = None

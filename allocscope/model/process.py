@@ -201,6 +201,30 @@ class AuxVector:
 
 
 @immutable
+class Stalls:
+    """Shares of the last 10 and 60 seconds in which some tasks, or all at once, waited for memory
+    (PSI). None where this kernel does not tell."""
+
+    some_10s_ratio: float
+    some_60s_ratio: float
+    full_10s_ratio: float | None
+    full_60s_ratio: float | None
+
+
+@immutable
+class Pressure:
+    """How short of memory the machine and the process's control group are. ``system`` and
+    ``cgroup`` are None without PSI there. ``oom_kill_count``: processes of the group that the
+    kernel killed for memory, ``refault_count``: pages that came back after they had been taken,
+    both since the group was made; None where the group does not tell."""
+
+    system: Stalls | None
+    cgroup: Stalls | None
+    oom_kill_count: int | None
+    refault_count: int | None
+
+
+@immutable
 class CgroupLimits:
     """What the control groups of a process allow it, each the tightest on the way up to the root
     that can be seen.

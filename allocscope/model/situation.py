@@ -10,6 +10,7 @@ from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
 from allocscope.model.process import (
     CgroupLimits,
+    Pressure,
     Process,
     ProcessStatus,
     SmapsEntry,
@@ -78,6 +79,7 @@ class Situation:
     status: ProcessStatus | None
     limits: CgroupLimits | None
     outside: tuple[OutsideRss, ...]
+    pressure: Pressure | None
     contention: Contention | None
     environ: dict[str, str] | None
 

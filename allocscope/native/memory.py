@@ -152,7 +152,9 @@ class NativeMemory(Closing):
     def keeping(self, rows: Iterable[tuple[int, int]], top: int) -> Iterator[None]:
         try:
             for first, limit in rows:
-                code = lib.as_keep_headers(self._source, _within(first), _within(limit), top)
+                code = lib.as_keep_headers(
+                    self._source, _within(first), _within(limit), top, self.deadline_ns
+                )
                 self._check(code, "reading the heap")
             yield
         finally:

@@ -15,11 +15,14 @@ Source: cgroups(7); cgroup-v2.rst and cgroup-v1/memory.rst of the kernel's docum
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
+from allocscope.errors import BadInput
 from allocscope.immutable import immutable
-from allocscope.model.process import CgroupLimits
+from allocscope.model.process import CgroupLimits, Pressure, Stalls
 from allocscope.parse import cgroup
+from allocscope.parse.pressure import parse as parse_pressure
 from allocscope.proc import refusal
 
 
@@ -59,6 +62,35 @@ def memory_room(pid: int) -> Room:
     for level in _limits(chain, *_MEMORY_FILES[chain[0]]):
         rooms.append(Room(level.left + _file_cache(level.directory), level.limit_file))
     return min(rooms, key=lambda room: room.left)
+
+
+def pressure(pid: int) -> Pressure:
+    """How short of memory the machine and the process's own group are. Raises NoSuchProcess,
+    PermissionRefused."""
+    version, directories = _chain(*_hierarchies(pid), "memory")
+    own = next(iter(directories), "")
+    events = "memory.events" if version == 2 else "memory.oom_control"
+    stat = _numbers(own, "memory.stat")
+    refaults = [stat[name] for name in _REFAULTS if name in stat]
+    return Pressure(
+        system=_stalls("/proc/pressure", "memory"),
+        cgroup=_stalls(own, "memory.pressure") if version == 2 else None,
+        oom_kill_count=_numbers(own, events).get("oom_kill"),
+        refault_count=sum(refaults) if refaults else None,
+    )
+
+
+_REFAULTS = ("workingset_refault_anon", "workingset_refault_file", "workingset_refault")
+
+
+def _stalls(directory: str, name: str) -> Stalls | None:
+    with contextlib.suppress(BadInput):
+        return parse_pressure(_read(directory, name)) if directory else None
+    return None
+
+
+def _numbers(directory: str, name: str) -> dict[str, int]:
+    return cgroup.flat_keyed(_read(directory, name)) if directory else {}
 
 
 def process_room(pid: int) -> int | None:

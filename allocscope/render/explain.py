@@ -16,12 +16,13 @@ from allocscope.model.ledger import (
     Remedy,
     healthy_bytes,
 )
+from allocscope.model.process import Pressure
 from allocscope.model.report import Report
 from allocscope.render import sentences
 from allocscope.render.bar import stacked
 from allocscope.render.columns import GAP, Column, fit
 from allocscope.render.page import Look, Page
-from allocscope.render.text import clean, signed_size, size, unit_for
+from allocscope.render.text import clean, plural, signed_size, size, unit_for
 
 LETTERS: dict[LedgerKey, str] = {
     "glibc-live": "L",
@@ -49,6 +50,8 @@ WELL_KNOWN = {
     "hint": "a hint, not a measurement",
 }
 LEAST_EVIDENCE = 20
+LEAST_STALL = 0.01
+"""Pressure below this share of time is not worth a line."""
 
 
 def explain(report: Report[Explanation], look: Look) -> str:
@@ -130,6 +133,10 @@ def _short(row: LedgerRow, width: int) -> str:
 
 
 def _outside(page: Page, data: Explanation) -> None:
+    pressed = _pressure(data.pressure)
+    if pressed:
+        page.blank()
+        page.line(f"Memory is short: {'; '.join(pressed)}.", "bold")
     if not data.outside_rss:
         return
     page.blank()
@@ -137,6 +144,25 @@ def _outside(page: Page, data: Explanation) -> None:
     for fact in data.outside_rss:
         amount = size(fact.bytes, page.look.exact_bytes)
         page.line(f"  {fact.key}: {amount}, {clean(fact.evidence)}", hanging=4)
+
+
+def _pressure(pressure: Pressure | None) -> list[str]:
+    """Who waited for memory lately, and who was killed; nothing where all is well."""
+    if pressure is None:
+        return []
+    told = [
+        f"tasks {where} waited for it {100 * stalls.some_10s_ratio:.0f} % of the last 10 s and "
+        f"{100 * stalls.some_60s_ratio:.0f} % of the last minute"
+        for where, stalls in (
+            ("on this machine", pressure.system),
+            ("of its control group", pressure.cgroup),
+        )
+        if stalls is not None and max(stalls.some_10s_ratio, stalls.some_60s_ratio) >= LEAST_STALL
+    ]
+    if pressure.oom_kill_count:
+        killed = plural(pressure.oom_kill_count, "process", "processes")
+        told.append(f"the kernel has killed {killed} of its control group for memory")
+    return told
 
 
 # ---- causes ----
@@ -148,7 +174,7 @@ def _causes(page: Page, data: Explanation) -> None:
     page.heading("Causes")
     told = [cause for cause in data.causes if _matters(cause, data.rss_bytes)]
     for number, cause in enumerate(told, start=1):
-        _cause(page, number, cause)
+        tell_cause(page, number, cause)
     smaller = [cause for cause in data.causes if cause not in told]
     if smaller:
         page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
@@ -175,7 +201,8 @@ def _share_of_rss(cause: Cause) -> str:
     return f"{100 * cause.share_of_rss_ratio:.0f} % of RSS"
 
 
-def _cause(page: Page, number: int, cause: Cause) -> None:
+def tell_cause(page: Page, number: int, cause: Cause) -> None:
+    """One cause at length: what it holds, its evidence, its remedies."""
     exact = page.look.exact_bytes
     page.line(f"{number}. {_head(cause, exact)}", "bold", hanging=3)
     for text in cause.evidence:
@@ -183,10 +210,11 @@ def _cause(page: Page, number: int, cause: Cause) -> None:
     if cause.confidence != "measured":
         page.line(f"   - {WELL_KNOWN[cause.confidence]}", hanging=5)
     for remedy in cause.remedies:
-        page.line(f"   > {_remedy(remedy, exact)}", hanging=5)
+        page.line(f"   > {remedy_words(remedy, exact)}", hanging=5)
 
 
-def _remedy(remedy: Remedy, exact: bool) -> str:
+def remedy_words(remedy: Remedy, exact: bool) -> str:
+    """What to do, what it gives back, what it costs."""
     gain = "Gain: unknown"
     if remedy.gain_bytes is not None:
         gain = f"Gain: {size(remedy.gain_bytes, exact)} ({remedy.gain_is})"

@@ -84,9 +84,10 @@ typedef struct as_tally {
 
 /* Reads the row of chunks from first on, once, and keeps the first words of each chunk: until as_forget_headers, lists that lead through
  * them are followed and the row is walked without reading it again. It keeps up to top, to where chunks make no sense, or to
- * AS_HEADERS_MAX of them (32 bytes each) in all rows together; what lies beyond is read as ever. */
+ * AS_HEADERS_MAX of them (32 bytes each) in all rows together, and no further than to the block read when deadline_ns
+ * (CLOCK_MONOTONIC, 0: none) came; what lies beyond is read as ever. */
 enum { AS_HEADERS_MAX = 1048576 };
-int as_keep_headers(as_source *source, uint64_t first, uint64_t limit, uint64_t top);
+int as_keep_headers(as_source *source, uint64_t first, uint64_t limit, uint64_t top, uint64_t deadline_ns);
 void as_forget_headers(as_source *source);
 
 int as_walk(as_source *source, const as_region *region, as_tally *tally, as_class *classes);

@@ -1,22 +1,13 @@
 /* Which chunks given addresses lie in: headers are followed from the first chunk of a row on. */
 #define _GNU_SOURCE
 #include "pins.h"
+#include "deadline.h"
 #include "runs.h"
 #include "window.h"
 
 #include <string.h>
-#include <time.h>
 
 enum { SIZE_FLAGS = 7 };
-
-static int expired(uint64_t deadline_ns)
-{
-    struct timespec t;
-    if (!deadline_ns)
-        return 0;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec > deadline_ns;
-}
 
 /* The size of the chunk at an address that the window holds; 0: there is no sound header. */
 static uint64_t size_at(const window *win, uint64_t chunk, uint64_t limit)
@@ -37,7 +28,7 @@ static int follow(window *win, uint64_t chunk, uint64_t limit, const uint64_t *a
         next++;
     while (next < count && chunk < limit) {
         if (!window_holds(win, chunk)) {
-            if (expired(deadline_ns))
+            if (deadline_passed(deadline_ns))
                 return 0;
             int error = window_move(win, chunk);
             if (error)

@@ -2,6 +2,7 @@
  * its walk ask for, in a tenth of the memory or less, and they are of one moment. */
 #define _GNU_SOURCE
 #include "headers.h"
+#include "deadline.h"
 #include "walk.h"
 #include "window.h"
 
@@ -63,13 +64,15 @@ static uint64_t behind(uint64_t at, uint64_t size_word, uint64_t limit, uint64_t
     return at < top && size > top - at ? 0 : at + size;
 }
 
-static int pass(struct header_table *t, header_row *row, window *win, uint64_t limit, uint64_t top)
+static int pass(struct header_table *t, header_row *row, window *win, uint64_t limit, uint64_t top, uint64_t deadline_ns)
 {
     for (uint64_t at = row->first; at && t->header_count < AS_HEADERS_MAX;) {
         if (!window_holds(win, at)) {
-            int error = window_move(win, at);
+            int error = deadline_passed(deadline_ns) ? 0 : window_move(win, at);
             if (error)
                 return error;
+            if (!window_holds(win, at))
+                break;
         }
         int links_there;
         const unsigned char *bytes = window_chunk(win, AS_SHAPE_64, at, &links_there);
@@ -87,7 +90,7 @@ static int pass(struct header_table *t, header_row *row, window *win, uint64_t l
     return 0;
 }
 
-int as_keep_headers(as_source *s, uint64_t first, uint64_t limit, uint64_t top)
+int as_keep_headers(as_source *s, uint64_t first, uint64_t limit, uint64_t top, uint64_t deadline_ns)
 {
     if (s->shape.word != AS_SHAPE_64.word) /* a 32-bit heap is small: it does without */
         return 0;
@@ -112,7 +115,7 @@ int as_keep_headers(as_source *s, uint64_t first, uint64_t limit, uint64_t top)
         return error;
     error = window_open(&win, s, &runs, limit);
     if (!error)
-        error = pass(t, row, &win, limit, top);
+        error = pass(t, row, &win, limit, top, deadline_ns);
     window_close(&win);
     runs_free(&runs);
     if (error) {

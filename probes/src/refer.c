@@ -1,11 +1,11 @@
 #define _GNU_SOURCE
 #include "refer.h"
+#include "deadline.h"
 #include "runs.h"
 #include "window.h"
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct search {
     const as_target *targets;
@@ -15,15 +15,6 @@ typedef struct search {
     uint64_t *totals;
     uint64_t low, span; /* every target lies in [low, low + span) */
 } search;
-
-static int expired(uint64_t deadline_ns)
-{
-    struct timespec t;
-    if (!deadline_ns)
-        return 0;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec > deadline_ns;
-}
 
 /* The target that value points into; target_count: none. */
 static size_t target_of(const search *s, uint64_t value)
@@ -62,7 +53,7 @@ static int scan(search *s, window *win, uint64_t start, uint64_t end, uint64_t d
                 uint64_t *done)
 {
     for (*done = start; *done < end; *done = win->end) {
-        if (expired(deadline_ns))
+        if (deadline_passed(deadline_ns))
             return 0;
         int error = window_move(win, *done);
         if (error)

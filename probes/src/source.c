@@ -268,8 +268,10 @@ int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs,
         as_source_close(s);
         return ENOMEM;
     }
-    memcpy(s->spans, spans, span_count * sizeof *spans);
-    memcpy(s->runs, runs, run_count * sizeof *runs);
+    if (span_count)
+        memcpy(s->spans, spans, span_count * sizeof *spans);
+    if (run_count)
+        memcpy(s->runs, runs, run_count * sizeof *runs);
     s->span_count = span_count;
     s->run_count = run_count;
     *out = s;

@@ -2,6 +2,7 @@
  * header has been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
+#include "deadline.h"
 #include "headers.h"
 #include "pins_private.h"
 #include "sorted.h"
@@ -11,7 +12,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 enum { PREV_INUSE = 1, FLAG_BITS = 7 };
 
@@ -77,13 +77,6 @@ uint64_t as_class_min(size_t index)
         return EXACT_MAX + 16;
     size_t step = index - EXACT_CLASSES;
     return (8ull + step % 8) << (step / 8 + 7);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* ---- one chunk ---- */
@@ -352,6 +345,13 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     return at + size;
 }
 
+static void leave_at_deadline(walker *w, uint64_t at)
+{
+    settle(w, 1);
+    leave_unread(w, at, w->region->limit);
+    stop(w, at, AS_STOP_DEADLINE);
+}
+
 static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
 {
     const as_region *g = w->region;
@@ -362,6 +362,10 @@ static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
         stop(w, at, AS_STOP_LIMIT);
         return 0;
     }
+    if (deadline_passed(g->deadline_ns)) { /* kept headers ask no more */
+        leave_at_deadline(w, at);
+        return 0;
+    }
     while (at) {
         int links_there;
         const uint64_t *words = headers_take(&kept, at, &links_there);
@@ -370,10 +374,8 @@ static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
             continue;
         }
         if (!window_holds(win, at)) {
-            if (g->deadline_ns && now_ns() > g->deadline_ns) {
-                settle(w, 1);
-                leave_unread(w, at, g->limit);
-                stop(w, at, AS_STOP_DEADLINE);
+            if (deadline_passed(g->deadline_ns)) {
+                leave_at_deadline(w, at);
                 return 0;
             }
             int error = window_move(win, at);

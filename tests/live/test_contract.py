@@ -54,6 +54,9 @@ def test_every_verb_keeps_its_schema(running: Callable[..., RunningFixture]) -> 
     for way in ((), ("--rehearse",), ("--apply", "--watch-refaults", "0.01")):
         trimmed = answer("trim", str(pid), *way)
         assert trimmed["data"]["error_bytes"] == (0 if way else None)
+    check = answer("check", str(pid), "--max-arenas", "1000")
+    assert check["data"]["exceeded_count"] == 0
+    assert answer("tune", str(pid))["data"]["rss_bytes"] > 0
     doctor = answer("doctor", str(pid))
     assert doctor["process"]["pid"] == pid
 

@@ -82,7 +82,8 @@ def test_unread_bytes_in_a_socket_are_counted() -> None:
         "one.sendall(b'x' * 50000)\n"
     )
     with running(code) as pid:
-        assert outside(pid)["sockets"] == 50000
+        # While they are on their way they are in the sender's queue and in the receiver's.
+        assert 50000 <= outside(pid)["sockets"] <= 100000
 
 
 def test_relatives_share_until_they_write() -> None:

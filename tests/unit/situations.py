@@ -116,6 +116,7 @@ def situation(
             "status": None,
             "limits": None,
             "outside": (),
+            "pressure": None,
             "contention": None,
             "environ": None,
             **changes,

@@ -31,8 +31,8 @@ static void *holds(void *unused)
     pthread_mutex_lock(&until_free);
     char *volatile mine = last_order;
     puts("ready");
-    while (getchar() != 'f')
-        ;
+    for (int said = 0; said != 'f' && said != EOF;)
+        said = getchar();
     return mine;
 }
 

@@ -1,0 +1,132 @@
+"""``check``: limits held against a process, a recording or a core, for CI. It only reads.
+
+A running process is surveyed as for ``explain``; a file is read as for ``arenas``, and a limit that
+it cannot judge is refused before anything is said: a check that passes because it saw nothing is
+worse than none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from allocscope.account import ledger
+from allocscope.app.arenas_core import arenas_of_core
+from allocscope.app.arenas_file import FileAnswer, arenas_of_file
+from allocscope.app.explain import ExplainOptions, survey
+from allocscope.causes import explanation, gate
+from allocscope.causes.elsewhere import GLIBC
+from allocscope.causes.gate import Found
+from allocscope.errors import MissingPart, WrongUsage
+from allocscope.files import CORE, RECORDING, kind_of
+from allocscope.immutable import immutable
+from allocscope.model.gate import FIGURES, GateData, Limit
+from allocscope.model.report import Caveat, Report
+from allocscope.model.situation import Situation
+
+
+@immutable
+class CheckOptions:
+    """``limits``: at least one. ``sample``: which one of a recording, counted from 1; ``exe``: the
+    program of a core. ``deadline_s``: seconds after which nothing more is started."""
+
+    limits: tuple[Limit, ...]
+    sample: int | None = None
+    exe: Path | None = None
+    deadline_s: float = 30.0
+
+
+def check(target: int | Path, options: CheckOptions) -> Report[GateData]:
+    """Holds the limits against ``target``, a pid or a file.
+
+    Raises WrongUsage (2) for a limit that a file cannot judge, MissingPart (8) for one that this
+    kernel cannot; NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5), BadInput (9)."""
+    if isinstance(target, int):
+        return _check_process(target, options)
+    return _check_file(target, options)
+
+
+def _check_process(pid: int, options: CheckOptions) -> Report[GateData]:
+    report = survey(pid, ExplainOptions(deadline_s=options.deadline_s))
+    found = Found(report.data.heap, report.data, explanation.explain(report.data))
+    for limit in options.limits:
+        if gate.figure(limit.key, found) is None:
+            raise MissingPart(
+                f"--{limit.key} cannot be judged: this kernel does not tell {FIGURES[limit.key]}",
+                "It needs Pss_Anon in /proc/PID/smaps_rollup. Leave this limit out.",
+            )
+    return _judged(report, found, options.limits, _allocator_caveats(report, options.limits))
+
+
+def _check_file(path: Path, options: CheckOptions) -> Report[GateData]:
+    kind = kind_of(path)
+    for key, why in gate.untold(options.limits, kind):
+        raise WrongUsage(
+            f"--{key} cannot be judged from a {kind}: {why}",
+            "Check the running process, or leave this limit out.",
+        )
+    if kind == RECORDING:
+        return _check_recording(path, options)
+    assert kind == CORE
+    if options.sample is not None:
+        raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
+    report = arenas_of_core(path, exe=options.exe, deadline_s=options.deadline_s)
+    return _judged(report, Found(report.data), options.limits, ())
+
+
+def _check_recording(path: Path, options: CheckOptions) -> Report[GateData]:
+    if options.exe is not None:
+        raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
+    answer = arenas_of_file(path, sample=options.sample, deadline_s=options.deadline_s)
+    report = answer.report
+    situation = _recorded(answer)
+    found = Found(report.data, situation, explanation.explain(situation))
+    return _judged(report, found, options.limits, _allocator_caveats(report, options.limits))
+
+
+def _recorded(answer: FileAnswer) -> Situation:
+    """What a recording tells of the causes: those that lie in malloc."""
+    data, facts = answer.report.data, answer.facts
+    return Situation(
+        process=facts.process,
+        allocator=facts.allocator,
+        ledger=ledger.of_malloc(facts.rss_bytes, answer.residence, data.mmapped.resident_bytes),
+        holdings=(),
+        smaps=(),
+        heap=data,
+        residence=answer.residence,
+        rollup=None,
+        status=None,
+        limits=None,
+        outside=(),
+        pressure=None,
+        contention=None,
+        environ=facts.environ,
+    )
+
+
+def _judged(
+    report: Report[Any], found: Found, limits: tuple[Limit, ...], more: tuple[Caveat, ...]
+) -> Report[GateData]:
+    verdicts = gate.judge(limits, found)
+    return Report(
+        process=report.process,
+        libc=report.libc,
+        allocator=report.allocator,
+        method=report.method,
+        data=GateData(found.rss_bytes, sum(verdict.exceeded for verdict in verdicts), verdicts),
+        caveats=report.caveats + more,
+        captured_at=report.captured_at,
+    )
+
+
+def _allocator_caveats(report: Report[Any], limits: tuple[Limit, ...]) -> tuple[Caveat, ...]:
+    """Limits on glibc's heap that are kept because it is not in use are not kept at all."""
+    vain = [f"--{limit.key}" for limit in limits if limit.key in gate.OF_MALLOC]
+    if not vain or report.allocator is None or report.allocator.name in GLIBC:
+        return ()
+    text = (
+        f"{', '.join(vain)} judged glibc's arenas only, and {report.allocator.name} serves malloc "
+        "here: what that one holds free is not known."
+    )
+    return (Caveat("not-judged", text, partial=True),)

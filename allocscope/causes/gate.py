@@ -1,0 +1,217 @@
+"""Limits held against a process: what was found, whether it is too much, and which causes bear on
+it.
+
+Rules: a limit allows what it names (equal is kept); a figure that the source does not tell is
+never taken for 0, it is refused before anything is judged (`untold`). Causes are those of the
+explanation, in its order: each limit names the ones that make its figure larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from allocscope.causes import remedies
+from allocscope.causes.finding import share
+from allocscope.causes.spread import arena_limits
+from allocscope.immutable import immutable
+from allocscope.model.gate import FIGURES, Limit, LimitKey, Verdict
+from allocscope.model.heap import ArenasData
+from allocscope.model.ledger import Cause, CauseKey, Explanation, Remedy
+from allocscope.model.situation import Situation
+from allocscope.units import plural, size
+
+OF_MALLOC: frozenset[LimitKey] = frozenset(
+    {"max-retained", "max-retained-ratio", "max-trimmable", "max-arenas"}
+)
+"""Limits on what glibc's malloc holds: they say nothing where another allocator serves malloc."""
+_NO_LEDGER = "it needs every mapping of the process: a file holds malloc's own structure only"
+_NO_SHARES = "it needs the kernel's count of shared and swapped pages, which no file holds"
+UNTOLD: dict[str, dict[LimitKey, str]] = {
+    "recording": {"max-footprint": _NO_SHARES, "max-unexplained-ratio": _NO_LEDGER},
+    "core": {
+        "max-retained-ratio": "it is a share of RSS, which a core does not tell",
+        "max-footprint": _NO_SHARES,
+        "max-unexplained-ratio": _NO_LEDGER,
+    },
+}
+"""Why a kind of file cannot judge a limit."""
+
+_RETAINING: frozenset[CauseKey] = frozenset(
+    {
+        "untrimmed-free", "scattered-live", "top-pinned", "arena-spread", "thread-top",
+        "tcache-hoard", "fastbin-hoard", "raised-thresholds", "thp-inflation",
+    }
+)  # fmt: skip
+_NO_FOOTPRINT: frozenset[CauseKey] = frozenset(
+    {"healthy", "lazyfree-held", "file-cache", "setting-without-effect"}
+)
+"""What the footprint does not count."""
+MOST_ROWS = 3
+
+
+@immutable
+class Found:
+    """What is known of the process: its heap; but for a core also its situation, of a recording as
+    far as malloc goes."""
+
+    heap: ArenasData
+    situation: Situation | None = None
+    explanation: Explanation | None = None
+
+    @property
+    def rss_bytes(self) -> int | None:
+        return self.heap.rss_bytes if self.situation is None else self.situation.rss_bytes
+
+
+def untold(limits: Iterable[Limit], source: str) -> Iterator[tuple[LimitKey, str]]:
+    """The limits that a kind of file cannot judge, and why. ``source``: recording or core."""
+    for limit in limits:
+        if why := UNTOLD[source].get(limit.key):
+            yield limit.key, why
+
+
+def judge(limits: Sequence[Limit], found: Found) -> tuple[Verdict, ...]:
+    """Every limit, in the order given. ValueError for one whose figure is not known."""
+    return tuple(_verdict(limit, found) for limit in limits)
+
+
+def figure(key: LimitKey, found: Found) -> int | float | None:
+    """The figure that a limit is held against; None where nothing tells it."""
+    return _FIGURE[key](found)
+
+
+def _verdict(limit: Limit, found: Found) -> Verdict:
+    value = figure(limit.key, found)
+    if value is None:
+        raise ValueError(f"{limit.key} has no figure here")
+    exceeded = value > limit.most
+    return Verdict(
+        key=limit.key,
+        figure=FIGURES[limit.key],
+        most=limit.most,
+        found=value,
+        exceeded=exceeded,
+        says=tuple(_SAYS[limit.key](found)) if exceeded else (),
+        causes=_causes(limit.key, found) if exceeded else (),
+        remedies=_remedies(limit, found) if exceeded else (),
+    )
+
+
+# ---- figures ----
+
+
+def _ratio(part: int, whole: int | None) -> float | None:
+    if whole is None:
+        return None
+    return part / whole if whole else 0.0
+
+
+def _unexplained(found: Found) -> float | None:
+    """A recording, whose situation has no smaps, knows nothing of what is not malloc's."""
+    if found.situation is None or not found.situation.smaps:
+        return None
+    return _ratio(found.situation.ledger.resident("unexplained"), found.rss_bytes)
+
+
+def _footprint(found: Found) -> int | None:
+    return None if found.explanation is None else found.explanation.footprint_bytes
+
+
+_FIGURE: dict[LimitKey, Callable[[Found], int | float | None]] = {
+    "max-retained": lambda found: found.heap.totals.free_resident_bytes,
+    "max-retained-ratio": lambda found: _ratio(
+        found.heap.totals.free_resident_bytes, found.rss_bytes
+    ),
+    "max-trimmable": lambda found: found.heap.totals.trimmable_bytes,
+    "max-arenas": lambda found: len(found.heap.arenas),
+    "max-footprint": _footprint,
+    "max-unexplained-ratio": _unexplained,
+}
+
+
+# ---- what a figure consists of ----
+
+
+def _of_retained(found: Found) -> Iterator[str]:
+    totals = found.heap.totals
+    retained, rss = totals.free_resident_bytes, found.rss_bytes
+    of_rss = "" if rss is None else f" ({share(retained, rss)} of RSS)"
+    yield f"{size(retained)}{of_rss} are resident and free in malloc"
+    if totals.trimmable_bytes:
+        yield f"malloc_trim(0) would release {size(totals.trimmable_bytes)} of that"
+    if totals.pinned_bytes:
+        yield f"{size(totals.pinned_bytes)} of it lie on pages that something else is on too"
+
+
+def _of_trimmable(found: Found) -> Iterator[str]:
+    arenas = [arena for arena in found.heap.arenas if arena.figures.trimmable_bytes]
+    fullest = max(arenas, key=lambda arena: arena.figures.trimmable_bytes)
+    yield (
+        f"malloc_trim(0) would release it in {plural(len(arenas), 'arena')}, most in arena "
+        f"{fullest.index}: {size(fullest.figures.trimmable_bytes)}"
+    )
+
+
+def _of_arenas(found: Found) -> Iterator[str]:
+    arenas = found.heap.arenas
+    idle = sum(arena.attached_threads == 0 for arena in arenas)
+    if idle:
+        yield f"{idle} of {plural(len(arenas), 'arena')} have no thread attached"
+    yield from arena_limits(found.heap.settings)
+
+
+def _of_footprint(found: Found) -> Iterator[str]:
+    if found.situation is not None:
+        rows = sorted(found.situation.ledger.rows, key=lambda row: -row.resident_bytes)
+        told = [f"{row.label} {size(row.resident_bytes)}" for row in rows[:MOST_ROWS]]
+        yield f"most of RSS is: {'; '.join(told)}"
+
+
+def _of_unexplained(found: Found) -> Iterator[str]:
+    if found.situation is not None:
+        parts = [h for h in found.situation.holdings if h.key == "unexplained"]
+        largest = max(parts, key=lambda part: part.resident_bytes)
+        yield (
+            f"{size(sum(part.resident_bytes for part in parts))} of anonymous memory in which no "
+            f"structure of a known owner was found, most of it, {size(largest.resident_bytes)}, "
+            f"at {largest.start:#x}"
+        )
+
+
+_SAYS: dict[LimitKey, Callable[[Found], Iterator[str]]] = {
+    "max-retained": _of_retained,
+    "max-retained-ratio": _of_retained,
+    "max-trimmable": _of_trimmable,
+    "max-arenas": _of_arenas,
+    "max-footprint": _of_footprint,
+    "max-unexplained-ratio": _of_unexplained,
+}
+
+
+# ---- causes and remedies ----
+
+
+def _causes(key: LimitKey, found: Found) -> tuple[Cause, ...]:
+    if found.explanation is None:
+        return ()
+    return tuple(cause for cause in found.explanation.causes if _bears_on(cause, key))
+
+
+def _bears_on(cause: Cause, key: LimitKey) -> bool:
+    if key in ("max-retained", "max-retained-ratio"):
+        return cause.key in _RETAINING
+    if key == "max-trimmable":
+        return any(remedy.key == "trim" for remedy in cause.remedies)
+    if key == "max-arenas":
+        return cause.key == "arena-spread"
+    if key == "max-unexplained-ratio":
+        return cause.key == "other-allocator"
+    return cause.key not in _NO_FOOTPRINT
+
+
+def _remedies(limit: Limit, found: Found) -> tuple[Remedy, ...]:
+    if limit.key == "max-arenas":
+        return (remedies.fewer_arenas(max(1, int(limit.most))),)
+    if found.explanation is None and found.heap.totals.trimmable_bytes:
+        return (remedies.trim_of(found.heap),)
+    return ()

@@ -1,0 +1,61 @@
+"""``allocscope tune``: malloc settings in force, and those that are worth a try."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from allocscope.cli import options
+from allocscope.cli.output import colour, deliver, width
+from allocscope.errors import EXIT_PARTIAL
+
+SCHEMA = "tune"
+
+
+@click.command("tune", short_help="Malloc settings in force, and which others to try.")
+@click.argument("target", metavar="PID")
+@click.option(
+    "--rows",
+    default="10",
+    show_default=True,
+    callback=options.rows,
+    metavar="N|all",
+    help="Rows of the table of arenas; the rest is summed.",
+)
+@options.deadline_option
+@options.table_options
+@options.output_options
+def command(
+    target: str,
+    rows: int | None,
+    deadline_s: float,
+    no_color: bool,
+    exact_bytes: bool,
+    as_json: bool,
+    output: Path | None,
+) -> int:
+    """Shows what the present state of a process says about MALLOC_ARENA_MAX, the thresholds and
+    the thread caches: what is in force, what was set in vain, how the arenas are used, and which
+    settings are worth a try, with the command that tries each.
+
+    These are estimates from one look: how much a setting gives back is known when it was tried.
+    Reads only: the process is not stopped.
+    """
+    from allocscope.app.tune import tune
+
+    pid = options.pid_of(target)
+    now = time.time()
+    report = tune(pid, deadline_s)
+    if as_json:
+        from allocscope.render import json
+
+        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
+    else:
+        from allocscope.render.page import Look
+        from allocscope.render.tune import tune as text
+
+        look = Look(width(output), colour(no_color, output), exact_bytes, rows)
+        deliver(text(report, look), output)
+    return EXIT_PARTIAL if report.partial else 0
