@@ -8,11 +8,11 @@
 
 enum { PREV_INUSE = 1, FLAG_BITS = 7, BLOCK_BYTES = 1 << 16, RUNS_AT_ONCE = 64, MAX_HEADER = 16 };
 
-/* Can a chunk have this size? Only top need not be a multiple of the alignment. */
-static int plausible(as_shape s, uint64_t chunk, uint64_t size, uint64_t limit)
+/* Can a chunk have this size? Only top, which is a known one or ends at the limit, need not be a multiple of the alignment. */
+static int plausible(as_shape s, uint64_t chunk, uint64_t size, uint64_t limit, int known)
 {
-    uint64_t room = limit - chunk;
-    return size >= as_min_chunk(s) && size <= room && (size % s.alignment == 0 || size == room);
+    uint64_t room = limit - chunk, unit = known ? as_header(s) : s.alignment;
+    return size >= as_min_chunk(s) && size <= room && (size % unit == 0 || size == room);
 }
 
 /* The size word of the chunk at address, flags included. */
@@ -55,9 +55,10 @@ int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const 
             *reaches = at_fenceposts(source, address);
             return 0;
         }
-        if (!plausible(s, address, size, limit))
+        int is_known = i > 0 && next_after(known, known_count, address - 1) == address;
+        if (!plausible(s, address, size, limit, is_known))
             return 0;
-        if (i > 0 && next_after(known, known_count, address - 1) == address) {
+        if (is_known) {
             *reaches = 1;
             return 0;
         }
@@ -86,7 +87,7 @@ static uint64_t search_pages(const search *s, uint64_t start, uint64_t end)
         for (size_t i = 0; i < count; i++) {
             uint64_t chunk = at + i * step, length = as_word(shape, s->block, 2 * i + 1) - PREV_INUSE;
             int reaches = 0;
-            if (as_is_chunk(shape, chunk) && plausible(shape, chunk, length, s->limit))
+            if (as_is_chunk(shape, chunk) && plausible(shape, chunk, length, s->limit, 0))
                 as_chain_reaches(s->source, chunk, s->limit, s->known, s->known_count, &reaches);
             if (reaches)
                 return chunk;

@@ -4,7 +4,7 @@ to 16; and the numbers that follow from a machine's word."""
 from __future__ import annotations
 
 import pytest
-from unit.heaps import Row
+from unit.heaps import PAGE, Image, Row
 from unit.narrow import BRK, RELEASES, Narrow
 
 from allocscope.account.arenas import arena as account
@@ -146,3 +146,16 @@ def test_large_pages_are_released_whole_or_not_at_all() -> None:
         memory.abi = Abi(page_bytes=65536)
         large = memory.walk(row.region()).trimmable_bytes
     assert (small, large) == (0x37000, 0x20000)
+
+
+def test_chunks_lead_to_top_also_where_more_memory_follows_its_region() -> None:
+    """Top ends with its page, so its size is no multiple of the alignment."""
+    image, at = Image(), 0xF6000000
+    image.touch(at, at + 2 * PAGE)
+    image.words(at + 8, 0x61 << 32)
+    image.words(at + 0x68, (PAGE - 0x68 | 1) << 32)
+    with image.memory() as memory:
+        memory.abi = NARROW
+        assert memory.chain_reaches(at + 8, at + 2 * PAGE, [at + 0x68])
+        assert memory.row_start(at + 8, at + 24, at + 2 * PAGE, [at + 0x68]) == at + 8
+        assert not memory.chain_reaches(at + 8, at + 2 * PAGE, [])
