@@ -7,6 +7,7 @@ tells all; the last lines name what failed. Exit status 1 when anything did.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import skips
+from elftools.elf.elffile import ELFFile
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 C_FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-c", "-o", "/dev/null"]
+CROSS = "aarch64-linux-gnu-gcc"
 C_INCLUDES = ["-Iprobes/include", "-Iprobes/src", "-Ifixtures/common"]
 SANITIZERS = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined"
 SANITIZED_TESTS = ["tests/unit", "tests/fuzz", "tests/glibcs", "tests/live/test_repro.py"]
@@ -64,6 +68,30 @@ def c_without_warnings() -> bool:
     return bool(jobs) and not failed
 
 
+def built_for_aarch64() -> bool:
+    """The native helper for a machine that is not here: without warnings, and with all that its
+    headers promise."""
+    if not shutil.which(CROSS):
+        print(f"{CROSS} is not installed")
+        return False
+    sources = sorted((ROOT / "probes/src").glob("*.c"))
+    with tempfile.TemporaryDirectory() as directory:
+        library = Path(directory) / "probes.so"
+        flags = [*C_FLAGS[:-3], *C_INCLUDES, "-shared", "-fPIC", "-Wl,--no-undefined"]
+        if not run(CROSS, *flags, *sources, "-o", library):
+            return False
+        with library.open("rb") as file:
+            table: Any = ELFFile(file).get_section_by_name(".dynsym")
+            found = [symbol for symbol in table.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"]
+            defined = {symbol.name for symbol in found}
+    headers = (path.read_text() for path in (ROOT / "probes/include").glob("*.h"))
+    code = re.sub(r"/\*.*?\*/", "", "\n".join(headers), flags=re.DOTALL)
+    promised = set(re.findall(r"\b(as_\w+)\(", code))
+    missing = sorted(promised - defined)
+    print(f"{len(promised)} functions promised, missing: {', '.join(missing) or 'none'}")
+    return bool(promised) and not missing
+
+
 def tested() -> bool:
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "junit.xml"
@@ -98,6 +126,7 @@ STEPS: list[tuple[str, Callable[[], bool]]] = [
     ("lint", linted),
     ("types", typed),
     ("C without warnings", c_without_warnings),
+    ("native helper for aarch64", built_for_aarch64),
     ("tests, one seed for each glibc", tested),
     ("native helper under ASan and UBSan", sanitized),
 ]

@@ -7,9 +7,9 @@ Rule: a guess by shape, and called that; it is made from what is there, never pr
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable
 
+from allocscope.glibc.abi import Abi
 from allocscope.model.pins import Kind
 
 LOOKED_AT_BYTES = 64
@@ -24,11 +24,11 @@ Places = Callable[[int], str]
 Namer = Callable[[int], str]
 
 
-def kind_of(first_bytes: bytes, place: Places, name: Namer) -> Kind:
+def kind_of(first_bytes: bytes, abi: Abi, place: Places, name: Namer) -> Kind:
     """The kind of a chunk whose user memory begins with ``first_bytes`` (LOOKED_AT_BYTES, or all
     that it has)."""
-    words = struct.unpack(f"<{len(first_bytes) // 8}Q", first_bytes[: len(first_bytes) // 8 * 8])
-    if words and place(words[0]) == "data":
+    words = abi.view(first_bytes)
+    if len(words) and place(words[0]) == "data":
         symbol = name(words[0])
         vtable = _VTABLE.search(symbol)
         if vtable:

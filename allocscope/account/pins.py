@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from allocscope.glibc.pieces import MIN_CHUNK, PAGE, Piece
+from allocscope.glibc.abi import Abi
+from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
@@ -42,7 +43,7 @@ class HeapEnd:
     released_if_freed_bytes: int
 
 
-def heap_ends(reading: HeapReading, brk_end: int, resident: Sizes) -> list[HeapEnd]:
+def heap_ends(reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes) -> list[HeapEnd]:
     """One for each heap that has such a chunk with free memory below it, by what freeing it would
     release, then by the free memory below. ``brk_end``: where the break ends."""
     found = []
@@ -51,7 +52,7 @@ def heap_ends(reading: HeapReading, brk_end: int, resident: Sizes) -> list[HeapE
             pins = piece.tally.pins
             if pins is None or not pins.last:
                 continue
-            end = _end(reading, arena.index, piece, pins, brk_end, resident)
+            end = _end(reading, abi, arena.index, piece, pins, brk_end, resident)
             if end.free_bytes_below or end.released_if_freed_bytes:
                 found.append(end)
     found.sort(key=lambda e: (-e.released_if_freed_bytes, -e.free_bytes_below, e.chunk))
@@ -59,14 +60,20 @@ def heap_ends(reading: HeapReading, brk_end: int, resident: Sizes) -> list[HeapE
 
 
 def _end(
-    reading: HeapReading, index: int, piece: Piece, pins: Pins, brk_end: int, resident: Sizes
+    reading: HeapReading,
+    abi: Abi,
+    index: int,
+    piece: Piece,
+    pins: Pins,
+    brk_end: int,
+    resident: Sizes,
 ) -> HeapEnd:
     alone = pins.run_count == 1
     new_top = pins.below_start if alone else pins.last
     at_break = index or piece.end == brk_end
     released = 0
     if piece.holds_top and at_break:
-        released = _released(reading, new_top, piece.end, resident)
+        released = _released(reading, abi, new_top, piece.end, resident)
     return HeapEnd(
         arena_index=index,
         heap_start=piece.start,
@@ -80,13 +87,13 @@ def _end(
     )
 
 
-def _released(reading: HeapReading, top: int, end: int, resident: Sizes) -> int:
+def _released(reading: HeapReading, abi: Abi, top: int, end: int, resident: Sizes) -> int:
     """What free() hands back once top begins at ``top``."""
     size, par = end - top, reading.par
     if size < max(TRIM_ATTEMPT_BYTES, par.trim_threshold):
         return 0
-    unit = par.thp_pagesize or PAGE
-    extra = (size - MIN_CHUNK - 1 - par.top_pad) // unit * unit
+    unit = par.thp_pagesize or abi.page_bytes
+    extra = (size - abi.min_chunk_bytes - 1 - par.top_pad) // unit * unit
     return resident(end - extra, end) if extra > 0 else 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from allocscope.glibc.par import (
-    DEFAULT_ARENA_TEST,
     DEFAULT_MMAP_MAX,
     DEFAULT_THRESHOLD,
     ParValues,
@@ -29,7 +28,8 @@ ENV_NAMES = {
 }
 FIRST_VERSION_LIMIT_BY_CPUS = (2, 44)
 TCACHE_DEFAULT_COUNTS = (7, 16)
-TCACHE_DEFAULT_BYTES = (0x408, 0x411)
+TCACHE_DEFAULT_BYTES = {8: (0x408, 0x411), 4: (0x3FC, 0x401)}
+"""By the width of a word."""
 
 
 @immutable
@@ -114,8 +114,8 @@ def version_number(version: str | None) -> tuple[int, int] | None:
 
 
 def arena_limit(par: ParValues, surroundings: Surroundings) -> int | None:
-    """How many arenas glibc makes at most: ``arena_max`` if set, else 8 per CPU, from 2.44
-    max(CPUs, arena_test).
+    """How many arenas glibc makes at most: ``arena_max`` if set, else 8 per CPU (2 in 32-bit
+    programs), from 2.44 max(CPUs, arena_test).
 
     None when the version or the CPUs are unknown. Cgroup quotas play no part in it (malloc/arena.c,
     arena_get2)."""
@@ -126,17 +126,18 @@ def arena_limit(par: ParValues, surroundings: Surroundings) -> int | None:
         return None
     if version >= FIRST_VERSION_LIMIT_BY_CPUS:
         return max(surroundings.cpus_online, par.arena_test)
-    return 8 * surroundings.cpus_online
+    return par.layout.abi.arenas_per_cpu * surroundings.cpus_online
 
 
 def settings(par: ParValues, arena_count: int, surroundings: Surroundings) -> Settings:
     """All settings of the contract."""
     origins = _Origins(par, surroundings.environ)
     threshold = (DEFAULT_THRESHOLD,)
+    abi = par.layout.abi
     hugetlb = par.hp_pagesize or par.thp_pagesize
     return Settings(
         arena_max=origins.of("arena_max", par.arena_max, (0,)),
-        arena_test=origins.of("arena_test", par.arena_test, (DEFAULT_ARENA_TEST,)),
+        arena_test=origins.of("arena_test", par.arena_test, (abi.arenas_per_cpu,)),
         arena_limit=arena_limit(par, surroundings),
         arena_count=arena_count,
         cpus_online=surroundings.cpus_online,
@@ -152,7 +153,7 @@ def settings(par: ParValues, arena_count: int, surroundings: Surroundings) -> Se
         thresholds_dynamic=not par.no_dyn_threshold,
         tcache_count=origins.of_tcache("tcache_count", par.tcache_count, TCACHE_DEFAULT_COUNTS),
         tcache_max_bytes=origins.of_tcache(
-            "tcache_max", par.tcache_max_bytes, TCACHE_DEFAULT_BYTES
+            "tcache_max", par.tcache_max_bytes, TCACHE_DEFAULT_BYTES[abi.word_bytes]
         ),
         hugetlb=Setting(
             hugetlb, "tunable" if "hugetlb" in origins.tunables else "default", _huge_evidence(par)

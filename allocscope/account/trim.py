@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from allocscope.glibc.pieces import PAGE, Piece
+from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.validate import ArenaReading
 from allocscope.immutable import names_of
 from allocscope.model.trim import ArenaForecast, ArenaReleased, Pace, Stays, TrimForecast
 
 Span = tuple[int, int]
+PAGE = 4096
 
 VISIT_NS, MERGE_NS = 60, 150
 """glibc's part for each chunk, mostly waiting for memory: from what the trims of

@@ -22,6 +22,9 @@ from allocscope.model.process import Process, ProcessStatus
 from allocscope.proc import procfs, refusal
 
 _PASSIVE = "Use a passive command."
+_READ_INSTEAD = (
+    "What only reads works: `allocscope arenas PID`, `record`, `diff`, and `arenas` of a core file."
+)
 _ELF_32 = b"\x7fELF\x01"
 
 
@@ -37,14 +40,11 @@ def vet(pid: int) -> Process:
 
 def vet_for_call(pid: int) -> Process:
     """Who it is, unless no thread of it may be made to call anything. Raises as :func:`vet`."""
-    machine = platform.machine()
-    if machine != "x86_64":
-        raise MissingPart(f"this can be done on x86-64 only, and this is {machine}", _PASSIVE)
     process = procfs.identify(pid)
+    refuse_machine(pid)
     if pid == os.getpid():
         raise Unsafe("allocscope cannot stop itself", f"Name another process. {_PASSIVE}")
     _refuse_traced(pid)
-    _refuse_32_bit(pid)
     return process
 
 
@@ -103,14 +103,27 @@ def _refuse_traced(pid: int) -> None:
         )
 
 
-def _refuse_32_bit(pid: int) -> None:
+def refuse_machine(pid: int) -> None:
+    """Copies are made, and glibc's functions called, by x86-64 code in x86-64 programs only.
+
+    Raises MissingPart on another machine, Unsafe for a 32-bit program, NoSuchProcess,
+    PermissionRefused."""
+    machine = platform.machine()
+    if machine != "x86_64":
+        raise MissingPart(
+            f"stopping, copying and calling exist for x86-64 only, not on this machine ({machine})",
+            _READ_INSTEAD,
+        )
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:
             head = file.read(len(_ELF_32))
     except OSError as error:
         raise refusal.translate(pid, "the executable", error) from error
     if head == _ELF_32:
-        raise Unsafe(f"process {pid} is a 32-bit program, which is left alone", _PASSIVE)
+        raise Unsafe(
+            f"process {pid} is a 32-bit program: no snapshot is made of it, and glibc is not asked",
+            _READ_INSTEAD,
+        )
 
 
 def _refuse_foreign_children(pid: int) -> None:

@@ -117,7 +117,7 @@ def _thread_caveats(
     """Without a thread's control block its tcache is not found. gdb 13 writes zeros
     for a whole mapping when one page of it cannot be read, as the guard pages of thread stacks
     from glibc 2.42 on."""
-    if answer.reading.layout.tcache is None:
+    if answer.reading.layout.tcache is None or answer.reading.shaped_count:
         return
     if not threads:
         text = "The core names no threads: chunks in their tcaches count as live."

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from allocscope.act import ask_live, symbols
+from allocscope.act import ask_live, symbols, vet
 from allocscope.act.gdb import Gdb
 from allocscope.act.snapshot import Snapshot, frozen
 from allocscope.app import frozen_heap, glibc_says
@@ -37,6 +37,7 @@ def ask(
     started_ns = time.monotonic_ns()
     deadline_ns = started_ns + int(deadline_s * 1e9)
     target = look(pid)
+    vet.refuse_machine(pid)
     if what == "runtime":
         _speakers(target)
     with Gdb(deadline_ns) as gdb:

@@ -21,7 +21,7 @@ from allocscope.files.unpack import open_plain
 from allocscope.glibc.locate import Located
 from allocscope.glibc.threads import ThreadHead
 from allocscope.immutable import immutable, replace
-from allocscope.model.libc import LibcImage
+from allocscope.model.libc import I386, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.model.report import Caveat
 from allocscope.parse import banner, elf
@@ -48,9 +48,9 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
 
     Raises NoGlibcHeap, and BadInput for an ``exe`` that is no ELF file."""
     mappings = core.mappings()
-    images = tuple(_images(mappings))
+    images = tuple(_images(mappings, core.machine))
     anonymous = [(m.start, m.end) for m in mappings if (m.anonymous or m.hugetlb) and m.writable]
-    found = first_malloc(core, images, anonymous)
+    found = first_malloc(core, images, anonymous, page_bytes=core.notes.page_bytes)
     if found is None:
         raise _no_malloc(core, images)
     located, image = found
@@ -81,12 +81,12 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
 # ---- which memory is which ----
 
 
-def _images(mappings: Sequence[Mapping]) -> Iterable[LibcImage]:
+def _images(mappings: Sequence[Mapping], machine: str) -> Iterable[LibcImage]:
     """Everything that may hold a malloc's data, the likeliest first."""
     groups = list(_loaded(mappings))
     for group in sorted(groups, key=lambda group: _LIBC.search(group[0].path) is None):
         if any(m.writable for m in group):
-            yield _image(group[0].path, group)
+            yield _image(group[0].path, group, machine)
     left = _MOST_SEARCHED_BYTES
     small = []
     for mapping in mappings:
@@ -94,7 +94,7 @@ def _images(mappings: Sequence[Mapping]) -> Iterable[LibcImage]:
             left -= mapping.size_bytes
             if left >= 0:
                 small.append(mapping)
-    yield _image("", small)
+    yield _image("", small, machine)
 
 
 def _loaded(mappings: Sequence[Mapping]) -> Iterable[list[Mapping]]:
@@ -112,7 +112,7 @@ def _loaded(mappings: Sequence[Mapping]) -> Iterable[list[Mapping]]:
     return sorted(found, key=lambda group: -group[0].start)
 
 
-def _image(path: str, mappings: Sequence[Mapping]) -> LibcImage:
+def _image(path: str, mappings: Sequence[Mapping], machine: str) -> LibcImage:
     named = _LIBC.search(path)
     return LibcImage(
         kind="glibc",
@@ -124,8 +124,9 @@ def _image(path: str, mappings: Sequence[Mapping]) -> LibcImage:
         build_id=None,
         file_readable=False,
         static=False,
-        bits=64,
+        bits=32 if machine == I386 else 64,
         evidence="the arenas in its data",
+        machine=machine,
     )
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import time
 
 from allocscope.app.target import Target, look, table_for
+from allocscope.glibc.abi import of_machine
 from allocscope.glibc.examine import Scene, examine
 from allocscope.glibc.words import Place
 from allocscope.model.checks import Checkup, DoctorData
 from allocscope.model.layout_report import LayoutReport, LibraryReport, MappedPart
 from allocscope.model.libc import LibcImage
 from allocscope.proc import procfs
-from allocscope.proc.memory import ProcessMemory
-
-HEAP_MAX_BYTES = 64 << 20
+from allocscope.proc.memory import PAGE_BYTES, ProcessMemory
 
 
 def doctor_layout(pid: int) -> Checkup:
@@ -35,6 +34,7 @@ def doctor_layout(pid: int) -> Checkup:
 
 
 def _library(memory: ProcessMemory, target: Target, image: LibcImage) -> LibraryReport:
+    memory.abi = of_machine(image.machine, PAGE_BYTES) or memory.abi
     base = image.mappings[0].start
     writable = [m for m in image.mappings if m.writable and m.private]
     scene = Scene(
@@ -45,8 +45,8 @@ def _library(memory: ProcessMemory, target: Target, image: LibcImage) -> Library
         heap_spans=target.brk_spans,
         anonymous_spans=target.anonymous_spans,
         threads=target.threads,
-        places=_places(target, image),
-        table=table_for(image),
+        places=_places(target, image, memory.abi.heap_max_bytes),
+        table=table_for(image, memory.abi),
     )
     rows, words = examine(scene)
     return LibraryReport(
@@ -64,9 +64,9 @@ def _library(memory: ProcessMemory, target: Target, image: LibcImage) -> Library
     )
 
 
-def _places(target: Target, image: LibcImage) -> tuple[Place, ...]:
-    """Names for everything that is mapped. Heaps of threads begin at multiples of 64 MiB, so the
-    offset in anonymous memory counts from there."""
+def _places(target: Target, image: LibcImage, heap_max_bytes: int) -> tuple[Place, ...]:
+    """Names for everything that is mapped. Heaps of threads begin at multiples of their largest
+    size, so the offset in anonymous memory counts from there."""
     own = {m.start for m in image.mappings}
     base = image.mappings[0].start
     heap = min((start for start, _ in target.brk_spans), default=0)
@@ -79,7 +79,7 @@ def _places(target: Target, image: LibcImage) -> tuple[Place, ...]:
         elif m.path == "[heap]":
             places.append(Place(m.start, m.end, "heap", heap))
         elif m.anonymous and not m.path.startswith("[stack"):
-            aligned = m.start // HEAP_MAX_BYTES * HEAP_MAX_BYTES
+            aligned = m.start // heap_max_bytes * heap_max_bytes
             places.append(Place(m.start, m.end, "anonymous", aligned))
         elif m.path.startswith("["):
             places.append(Place(m.start, m.end, "stack or kernel", m.start))

@@ -14,6 +14,7 @@ from allocscope.account import ledger as account
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
 from allocscope.app.meanwhile import meanwhile
+from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.ownership import holdings
 from allocscope.app.page_map import page_map
 from allocscope.app.target import Target, look
@@ -89,6 +90,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas)
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
+        of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
@@ -123,7 +125,10 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         allocator=allocator,
         method=Method("passive", 0, time.monotonic_ns() - started, consistency),
         data=situation,
-        caveats=allocator_caveats + heap.caveats(best.answer, data) + _drift_caveats(best.ledger),
+        caveats=allocator_caveats
+        + of_owners
+        + heap.caveats(best.answer, data)
+        + _drift_caveats(best.ledger),
     )
 
 

@@ -14,7 +14,7 @@ from allocscope.glibc.mmapped import joined
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.glibc.validate import ArenaReading
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.damage import Damage
 from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.libc import Libc, LibcImage
@@ -84,6 +84,7 @@ def read(
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
     located, image = found or find_malloc(memory, target)
+    memory.abi = replace(memory.abi, alignment=located.layout.abi.alignment)
     subject = Subject(
         memory=memory,
         walker=memory,
@@ -195,6 +196,13 @@ def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> t
 
 
 def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
+    shaped = answer.reading.shaped_count
+    if shaped:
+        text = (
+            f"Nothing tells where the threads keep their control blocks: {shaped} of their tcaches "
+            "were found by what they look like; which thread each belongs to is not known."
+        )
+        yield Caveat("tcaches-by-shape", text)
     others = answer.reading.also_fit
     if others:
         text = (

@@ -132,13 +132,13 @@ class _Owners:
 
     def __init__(self, memory: ProcessMemory, process: Process) -> None:
         self._memory = memory
-        mappings = procfs.mappings(process.pid)
-        mapped = allocators.mapped_allocators(process.pid, mappings)
-        self._others = owners.recognisers(memory, mappings, mapped)
         try:
             self._heaps = list(_glibc_heaps(memory, process.pid))
         except AllocscopeError:
             self._heaps = []  # no glibc, or none that can be read: nothing is known to be its own
+        mappings = procfs.mappings(process.pid)
+        mapped = allocators.mapped_allocators(process.pid, mappings)
+        self._others = owners.recognisers(memory, mappings, mapped)
 
     def of(self, mapping: Mapping) -> Owner:
         for start, end, evidence in self._heaps:
@@ -152,11 +152,11 @@ def _glibc_heaps(memory: ProcessMemory, pid: int) -> Iterator[tuple[int, int, st
     target = look(pid)
     located, _ = find_malloc(memory, target)
     ring = read_ring(memory, located.main_arena, located.layout.state)
-    top = ring[0].top
+    top, most = ring[0].top, located.layout.heap_max_bytes(located.par.hp_pagesize)
     for start, end in target.brk_spans:
         if ring[0].system_bytes and start <= top < end:
             yield start, end, f"the main arena's top chunk, {top:#x}, lies in it"
     for arena in ring[1:]:
-        for heap in read_heaps(memory, arena):
+        for heap in read_heaps(memory, arena, most):
             why = f"the heap at {heap.start:#x} of the arena at {arena.address:#x} lies in it"
             yield heap.start, heap.start + heap.size, why

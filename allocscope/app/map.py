@@ -7,15 +7,17 @@ import time
 from allocscope.account.mapview import map_data
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
+from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.ownership import holdings
 from allocscope.app.target import Target, libc_of, look
 from allocscope.errors import NoGlibcHeap
-from allocscope.model.libc import Libc
+from allocscope.glibc.abi import of_machine
+from allocscope.model.libc import X86_64, Libc
 from allocscope.model.mapview import MapData
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.native.memory import NativeMemory
 from allocscope.proc import libc, procfs
-from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.memory import PAGE_BYTES, ProcessMemory
 
 
 def map_process(pid: int, *, raw: bool, deadline_s: float) -> Report[MapData]:
@@ -32,6 +34,7 @@ def map_process(pid: int, *, raw: bool, deadline_s: float) -> Report[MapData]:
         entries = procfs.smaps(pid)
         reading = None if answer is None else answer.reading
         parts = holdings(pid, memory, target, reading, entries)
+        caveats += owner_caveats(memory)
     after = procfs.stillness(pid)
     procfs.same(target.process)
     allocator = None
@@ -59,6 +62,8 @@ def _heap(
         libc.require_glibc(target.process, target.images)
         answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns)
     except NoGlibcHeap as error:
+        machine = target.images[0].machine if target.images else X86_64
+        memory.abi = of_machine(machine, PAGE_BYTES) or memory.abi
         return None, (Caveat("no-glibc-heap", f"{error.message}: its heap is unexplained here."),)
     return answer, ()
 

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from allocscope.app.target import Target
 from allocscope.errors import AllocscopeError
+from allocscope.glibc.layouts import WORD
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import find_tcbs
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
+from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
 from allocscope.owners.allocators import allocator_claims, recognisers
 from allocscope.owners.divide import disjoint, divide
@@ -42,6 +44,18 @@ def holdings(
     claims = _claims(pid, memory, target, reading, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
+
+
+def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
+    """What cannot be told of this process's memory, once its word size is known."""
+    if memory.abi.word_bytes == WORD:
+        return ()
+    text = (
+        "this is a 32-bit program: memory of language runtimes (CPython, Ruby, V8, HotSpot), of "
+        "other allocators and of the loader is recognised in 64-bit ones only, and is unexplained "
+        "here."
+    )
+    return (Caveat("owners-of-32-bit", text),)
 
 
 def _claims(

@@ -18,6 +18,7 @@ from allocscope.account import pins as account
 from allocscope.account.pins import HeapEnd
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of
+from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.ownership import holdings
 from allocscope.app.target import Target, look
 from allocscope.errors import MemoryGap
@@ -31,7 +32,6 @@ from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.names import Names
 
-HEADER_BYTES = 16
 MOST_REFERRERS = 6
 MOST_THROUGH = 2
 MOST_TARGETS = 64
@@ -62,6 +62,7 @@ def pins(pid: int, options: PinsOptions) -> Report[PinsData]:
         parts = holdings(pid, memory, target, answer.reading, entries)
         searcher = _Searcher(memory, target, answer.reading, parts)
         data = searcher.data(options)
+        of_owners = owner_caveats(memory)
     allocator, caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
@@ -79,7 +80,7 @@ def pins(pid: int, options: PinsOptions) -> Report[PinsData]:
         allocator=allocator,
         method=Method("passive", 0, time.monotonic_ns() - started, consistency),
         data=data,
-        caveats=caveats + heap.caveats(answer, shown),
+        caveats=caveats + of_owners + heap.caveats(answer, shown),
     )
 
 
@@ -100,13 +101,14 @@ class _Searcher:
         self.starts = [part.start for part in parts]
         self.names = Names(target.process.pid, target.mappings)
         self.scanned_bytes = 0
+        self.header_bytes = memory.abi.header_bytes
 
     def data(self, options: PinsOptions) -> PinsData:
         def resident(start: int, end: int) -> int:
             return self.memory.residency(start, end).resident_bytes
 
         brk_end = max((end for _, end in self.target.brk_spans), default=0)
-        ends = account.heap_ends(self.reading, brk_end, resident)[: options.most]
+        ends = account.heap_ends(self.reading, self.memory.abi, brk_end, resident)[: options.most]
         said = self._referrers(sorted(ends, key=lambda end: end.chunk))
         return PinsData(
             pins=tuple(self._pin(end, *said[end.chunk], options.show_bytes) for end in ends),
@@ -130,16 +132,19 @@ class _Searcher:
             run_bytes=end.run_bytes,
             free_bytes_below=end.free_bytes_below,
             released_if_freed_bytes=end.released_if_freed_bytes,
-            kind=kinds.kind_of(first, self.place, self.name) if first else Kind("unknown", ""),
+            kind=self._kind(first) if first else Kind("unknown", ""),
             referrer_count=count,
             referrers=referrers,
             first_bytes=first.hex() if show_bytes else None,
         )
 
+    def _kind(self, first: bytes) -> Kind:
+        return kinds.kind_of(first, self.memory.abi, self.place, self.name)
+
     def _first_bytes(self, end: HeapEnd) -> bytes:
-        size = min(kinds.LOOKED_AT_BYTES, end.size_bytes - HEADER_BYTES + 8)
+        size = min(kinds.LOOKED_AT_BYTES, end.size_bytes - self.memory.abi.word_bytes)
         try:
-            return self.memory.read(end.chunk + HEADER_BYTES, size)
+            return self.memory.read(end.chunk + self.header_bytes, size)
         except MemoryGap:
             return b""
 
@@ -193,7 +198,7 @@ class _Searcher:
 
     def _referrers(self, ends: Sequence[HeapEnd]) -> dict[int, tuple[int, tuple[Referrer, ...]]]:
         """For each chunk how many words point into it, and the first of them by name."""
-        targets = [(end.chunk + HEADER_BYTES, end.chunk + end.size_bytes) for end in ends]
+        targets = [(end.chunk + self.header_bytes, end.chunk + end.size_bytes) for end in ends]
         found, totals = self._search(targets, MOST_REFERRERS)
         chunks = self._chunks_of([reference.where_address for reference in found])
         above = self._pointed_at(set(chunks.values()))
@@ -223,7 +228,8 @@ class _Searcher:
     def _pointed_at(self, chunks: set[int]) -> dict[int, tuple[str, ...]]:
         """Who points at the beginnings of these chunks."""
         ascending = sorted(chunks)[:MOST_TARGETS]
-        starts = [(chunk + HEADER_BYTES, chunk + HEADER_BYTES + 1) for chunk in ascending]
+        users = [chunk + self.header_bytes for chunk in ascending]
+        starts = [(user, user + 1) for user in users]
         found, _ = self._search(starts, MOST_THROUGH)
         below = self._chunks_of([reference.where_address for reference in found])
         names: dict[int, tuple[str, ...]] = {}

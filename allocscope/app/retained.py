@@ -16,12 +16,10 @@ from collections.abc import Iterator
 
 from allocscope.app.target import find_malloc, look
 from allocscope.errors import AllocscopeError
-from allocscope.glibc.layouts import WORD
 from allocscope.glibc.marks import longest_list
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, read_ring
 from allocscope.proc.memory import ProcessMemory
 
-FD = 2 * WORD
 PAGE = 4096
 
 
@@ -37,9 +35,9 @@ def retained_bytes(pid: int) -> int | None:
             heads = [head for state in ring for head in state.bin_heads(layout)]
             lists = memory.chase(
                 [fd for _, fd, _ in heads],
-                link_offset=FD,
+                link_offset=memory.abi.header_bytes,
                 mangled=False,
-                limit=longest_list(ring),
+                limit=longest_list(ring, memory.abi),
                 ends=[here for here, _, _ in heads],
             )
             chunks = [chunk for found, _ in lists for chunk in found] + list(_tops(ring))
@@ -53,7 +51,8 @@ def _tops(ring: list[ArenaState]) -> Iterator[int]:
 
 
 def _resident(memory: ProcessMemory, chunks: list[int]) -> int:
-    words = memory.read_each([chunk + WORD for chunk in chunks], WORD)
+    word_bytes = memory.abi.word_bytes
+    words = memory.read_each([chunk + word_bytes for chunk in chunks], word_bytes)
     sizes = [int.from_bytes(word or b"", "little") & ~CHUNK_FLAGS for word in words]
     inner = []
     for chunk, size in zip(chunks, sizes, strict=True):

@@ -7,16 +7,17 @@ import contextlib
 from collections.abc import Sequence
 
 from allocscope.errors import PermissionRefused, UnknownLayout
-from allocscope.glibc.layouts import LAYOUTS, MALLOC_DEBUG_LAYOUTS, Layout
+from allocscope.glibc.abi import Abi, of_machine
+from allocscope.glibc.layouts import Layout, malloc_debug_rows_of, rows_of
 from allocscope.glibc.locate import Located, locate
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import InvalidHeap, read_ring
 from allocscope.glibc.threads import ThreadHead
 from allocscope.immutable import immutable
-from allocscope.model.libc import Libc, LibcImage
+from allocscope.model.libc import X86_64, Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
-from allocscope.proc.memory import robust_list
+from allocscope.proc.memory import PAGE_BYTES, robust_lists
 
 MALLOC_DEBUG = "libc_malloc_debug"
 """A library of glibc's with a malloc of its own, which serves the program when it is preloaded and
@@ -73,8 +74,10 @@ def look(pid: int, *, without_glibc: bool = False) -> Target:
     images = libc.identify(pid, mappings)
     if not without_glibc:
         images = libc.require_glibc(process, images)
+    tasks = procfs.tasks(pid)
+    heads = robust_lists([task.tid for task in tasks], images[0].machine if images else X86_64)
     threads = tuple(
-        ThreadHead(task.tid, task.comm, robust_list(task.tid)) for task in procfs.tasks(pid)
+        ThreadHead(task.tid, task.comm, head) for task, head in zip(tasks, heads, strict=True)
     )
     try:
         environ: dict[str, str] | None = procfs.environ(pid)
@@ -125,14 +128,14 @@ def _located(
 ) -> Located | None:
     """The malloc of one library. ``heap_spans``: as for first_malloc."""
     spans = [(m.start, m.end) for m in image.mappings if m.writable and m.private]
-    table = table_for(image)
+    table = table_for(image, memory.abi)
     attempts = (locate(memory, spans, places, table) for places in heap_spans)
     return next((attempt for attempt in attempts if attempt is not None), None)
 
 
-def table_for(image: LibcImage) -> tuple[Layout, ...]:
+def table_for(image: LibcImage, abi: Abi) -> tuple[Layout, ...]:
     """The layouts that are tried for a library."""
-    return MALLOC_DEBUG_LAYOUTS if MALLOC_DEBUG in image.path else LAYOUTS
+    return malloc_debug_rows_of(abi) if MALLOC_DEBUG in image.path else rows_of(abi)
 
 
 def _in_use(located: Located) -> bool:
@@ -141,14 +144,21 @@ def _in_use(located: Located) -> bool:
 
 
 def first_malloc(
-    memory: Memory, images: Sequence[LibcImage], *heap_spans: Sequence[tuple[int, int]]
+    memory: Memory,
+    images: Sequence[LibcImage],
+    *heap_spans: Sequence[tuple[int, int]],
+    page_bytes: int,
 ) -> tuple[Located, LibcImage] | None:
     """The malloc in use: of all C libraries mapped, libc_malloc_debug before the others, the first
     whose arenas validate and that has obtained memory, else the first that validates.
     ``heap_spans``: where the main heap may begin, the likeliest places first (without brk, as with
-    hugetlb pages, it begins in a mapping)."""
+    hugetlb pages, it begins in a mapping); ``page_bytes``: of the machine."""
     idle: tuple[Located, LibcImage] | None = None
     for image in sorted(images, key=lambda image: MALLOC_DEBUG not in image.path):
+        abi = of_machine(image.machine, page_bytes)
+        if abi is None:
+            continue
+        memory.abi = abi
         found = _located(memory, image, heap_spans)
         if found is None:
             continue
@@ -160,7 +170,13 @@ def first_malloc(
 
 def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
     """The malloc in use of a live process. UnknownLayout when there is none that can be read."""
-    found = first_malloc(memory, target.images, target.brk_spans, target.anonymous_spans)
+    found = first_malloc(
+        memory,
+        target.images,
+        target.brk_spans,
+        target.anonymous_spans,
+        page_bytes=PAGE_BYTES,
+    )
     if found is None:
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"

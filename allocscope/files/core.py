@@ -26,7 +26,7 @@ from allocscope.native.memory import NativeMemory, failure
 from allocscope.parse import core_notes
 from allocscope.parse.core_notes import CoreNotes
 
-USER_END = 1 << 47
+USER_END = 1 << 48
 
 
 class Core(NativeMemory):
@@ -38,8 +38,9 @@ class Core(NativeMemory):
         Raises BadInput, and MissingPart for a compression that Python does not have."""
         self._file = open_plain(path, deadline_ns)
         try:
-            self.segments, notes = core_headers.read(path, self._file)
-            self.notes: CoreNotes = core_notes.parse(notes)
+            headers = core_headers.read(path, self._file)
+            self.segments, self.machine = headers.segments, headers.machine
+            self.notes: CoreNotes = core_notes.parse(headers.notes, self.machine)
             super().__init__(self._open(), f"core {path}")
         except BaseException:
             self._file.close()

@@ -17,13 +17,18 @@ from typing import Any, BinaryIO
 from allocscope.errors import BadInput
 from allocscope.files.spans import PAGE
 from allocscope.immutable import immutable
+from allocscope.model.libc import AARCH64, I386, X86_64
 
 PF_X, PF_W, PF_R = 1, 2, 4
 _PT_LOAD, _PT_NOTE = 1, 4
-_HEADER = struct.Struct("<IIQQQQQQ")
+_HEADERS = {64: struct.Struct("<IIQQQQQQ"), 32: struct.Struct("<8I")}
+_MACHINES = {("EM_X86_64", 64): X86_64, ("EM_386", 32): I386, ("EM_AARCH64", 64): AARCH64}
 _MOST_SEGMENTS = 1 << 18
 _MOST_NOTE_BYTES = 1 << 30
-_NO_CORE = "Give a core file of a 64-bit x86 program, as the kernel or gdb's gcore writes it."
+_NO_CORE = (
+    "Give a core file of a program for x86-64, i386 or aarch64, as the kernel or gdb's gcore "
+    "writes it."
+)
 
 
 @immutable
@@ -47,20 +52,30 @@ class CoreSegment:
         return self.start + self.file_bytes // PAGE * PAGE
 
 
-def read(path: Path, file: BinaryIO) -> tuple[tuple[CoreSegment, ...], bytes]:
-    """The loaded segments, ascending, and the bytes of all notes of the open ``file``; ``path``
-    names it in errors. Raises BadInput."""
+@immutable
+class CoreHeaders:
+    """The loaded segments, ascending, the bytes of all notes, and what machine the program was for
+    (model.libc)."""
+
+    segments: tuple[CoreSegment, ...]
+    notes: bytes
+    machine: str
+
+
+def read(path: Path, file: BinaryIO) -> CoreHeaders:
+    """The headers of the open ``file``; ``path`` names it in errors. Raises BadInput."""
     from elftools.elf.elffile import ELFFile
 
     size = os.fstat(file.fileno()).st_size
     try:
         elf = ELFFile(file)
-        _require_core(path, elf)
+        machine = _require_core(path, elf)
+        header = _HEADERS[elf.elfclass]
         count, table = elf.num_segments(), int(elf["e_phoff"])
-        if count > _MOST_SEGMENTS or elf["e_phentsize"] != _HEADER.size:
+        if count > _MOST_SEGMENTS or elf["e_phentsize"] != header.size:
             raise BadInput(f"{path} has {count} program headers of {elf['e_phentsize']} bytes")
-        if table + count * _HEADER.size > size:
-            raise _truncated(path, table + count * _HEADER.size, size)
+        if table + count * header.size > size:
+            raise _truncated(path, table + count * header.size, size)
     except BadInput:
         raise
     except Exception as error:  # pyelftools lets many kinds out of damaged headers
@@ -69,23 +84,29 @@ def read(path: Path, file: BinaryIO) -> tuple[tuple[CoreSegment, ...], bytes]:
     segments, noted = [], []
     file.seek(table)
     # one by one, pyelftools takes seconds for the tens of thousands that there can be
-    for kind, flags, offset, start, _, held, length, _ in _HEADER.iter_unpack(
-        file.read(count * _HEADER.size)
-    ):
+    for fields in header.iter_unpack(file.read(count * header.size)):
+        if elf.elfclass == 64:
+            kind, flags, offset, start, _, held, length, _ = fields
+        else:
+            kind, offset, start, _, held, length, flags, _ = fields
         if kind == _PT_LOAD and length:
             segments.append(CoreSegment(start, length, offset, held, flags))
         elif kind == _PT_NOTE:
             noted.append((offset, held))
     _require_sound(path, segments, noted, size)
-    return tuple(sorted(segments, key=lambda s: s.start)), _read_notes(path, file, noted)
+    ascending = tuple(sorted(segments, key=lambda s: s.start))
+    return CoreHeaders(ascending, _read_notes(path, file, noted), machine)
 
 
-def _require_core(path: Path, elf: Any) -> None:
+def _require_core(path: Path, elf: Any) -> str:
+    """The machine's name."""
     if elf["e_type"] != "ET_CORE":
         raise BadInput(f"{path} is an ELF file, but no core", _NO_CORE)
-    if elf["e_machine"] != "EM_X86_64" or elf.elfclass != 64 or not elf.little_endian:
+    machine = _MACHINES.get((elf["e_machine"], elf.elfclass))
+    if machine is None or not elf.little_endian:
         what = f"{elf.get_machine_arch()}, {elf.elfclass}-bit"
         raise BadInput(f"{path} is a core of another machine ({what})", _NO_CORE)
+    return machine
 
 
 def _require_sound(

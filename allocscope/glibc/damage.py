@@ -14,8 +14,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from allocscope.glibc.layouts import WORD, StateLayout, TcacheLayout
-from allocscope.glibc.marks import HEADER_BYTES, MIN_CHUNK_BYTES, longest_list
+from allocscope.glibc.abi import Abi
+from allocscope.glibc.layouts import StateLayout, TcacheLayout
+from allocscope.glibc.marks import longest_list
 from allocscope.glibc.pieces import Piece
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.reading import HeapReading
@@ -25,7 +26,6 @@ from allocscope.glibc.validate import ArenaReading, lists_match
 from allocscope.model.damage import Damage
 from allocscope.model.walk import STOP_BROKEN_TOP
 
-FD, BK = 2 * WORD, 3 * WORD
 PREV_INUSE = 1
 MOST_LINKS = 1 << 18
 SAFE_LINK_SHIFT = 12
@@ -44,13 +44,13 @@ def find_damage(memory: Memory, walker: Walker, reading: HeapReading) -> tuple[D
 
 
 def _word(memory: Memory, address: int) -> int | None:
-    [data] = memory.read_each([address], WORD)
-    return None if data is None else int.from_bytes(data, "little")
+    [word] = _words(memory, [address])
+    return word
 
 
 def _words(memory: Memory, addresses: Sequence[int]) -> list[int | None]:
-    found = memory.read_each(addresses, WORD)
-    return [None if data is None else int.from_bytes(data, "little") for data in found]
+    found = memory.read_each(addresses, memory.abi.word_bytes)
+    return [None if data is None else memory.abi.word(data) for data in found]
 
 
 def _told(word: int | None) -> str:
@@ -81,26 +81,27 @@ def _first(found: Iterator[Damage]) -> Iterator[Damage]:
 
 
 def _in_piece(memory: Memory, item: ArenaReading, piece: Piece) -> Iterator[Damage]:
-    t = piece.tally
+    t, abi = piece.tally, memory.abi
     if t.first_damage:
-        where = t.first_damage + WORD
+        where = t.first_damage + abi.word_bytes
         word = _word(memory, where)
         if word is not None:  # else its page is swapped out: unread, but no damage
             most = piece.end - t.first_damage
-            expected = f"a chunk's size: {MIN_CHUNK_BYTES:#x} to {most:#x}, a multiple of 0x10"
+            least, unit = abi.min_chunk_bytes, abi.alignment
+            expected = f"a chunk's size: {least:#x} to {most:#x}, a multiple of {unit:#x}"
             yield Damage(
                 "chunk-size", item.index, where, expected, _told(word), t.before_damage or None
             )
     if t.first_footer_mismatch:
         chunk = t.first_footer_mismatch
-        size = (_word(memory, chunk + WORD) or 0) & ~CHUNK_FLAGS
+        size = (_word(memory, chunk + abi.word_bytes) or 0) & ~CHUNK_FLAGS
         where = chunk + size
         expected = f"{size:#x}, the size of the free chunk before it"
         yield Damage(
             "chunk-footer", item.index, where, expected, _told(_word(memory, where)), chunk
         )
     if t.stop_reason == STOP_BROKEN_TOP:
-        where = item.state.top + WORD
+        where = item.state.top + abi.word_bytes
         expected = f"{piece.end - item.state.top:#x}: the top chunk ends where its arena does"
         yield Damage("top-size", item.index, where, expected, _told(_word(memory, where)))
 
@@ -110,57 +111,66 @@ def _in_piece(memory: Memory, item: ArenaReading, piece: Piece) -> Iterator[Dama
 
 def _in_bins(memory: Memory, item: ArenaReading, layout: StateLayout) -> Iterator[Damage]:
     """Every member of a ring is led back to by the next one."""
+    forward_at = memory.abi.header_bytes
+    back_at = forward_at + memory.abi.word_bytes
     for here, fd, _ in item.state.bin_heads(layout):
         [(found, whole)] = memory.chase(
-            [fd], link_offset=FD, mangled=False, limit=_limit(item.state), ends=[here]
+            [fd],
+            link_offset=forward_at,
+            mangled=False,
+            limit=_limit(item.state, memory.abi),
+            ends=[here],
         )
         members = [here, *found]
-        backward = _words(memory, [chunk + BK for chunk in found])
+        backward = _words(memory, [chunk + back_at for chunk in found])
         seen = {here}
         for before, chunk, back in zip(members, found, backward, strict=False):
             if back != before and chunk not in seen:
                 expected = f"{before:#x}, the bin or chunk whose forward link leads here"
-                yield Damage("bin-link", item.index, chunk + BK, expected, _told(back))
+                yield Damage("bin-link", item.index, chunk + back_at, expected, _told(back))
             if chunk in seen:
                 expected = "the bin, or a chunk that the list has not passed yet"
-                yield Damage("bin-link", item.index, before + FD, expected, _told(chunk))
+                yield Damage("bin-link", item.index, before + forward_at, expected, _told(chunk))
             seen.add(chunk)
         if not whole:
             expected = "a free chunk of this arena, or the bin"
-            last = members[-1] + FD
+            last = members[-1] + forward_at
             yield Damage("bin-link", item.index, last, expected, _told(_word(memory, last)))
         yield from _in_use_flags(memory, item, found)
 
 
 def _in_use_flags(memory: Memory, item: ArenaReading, members: Sequence[int]) -> Iterator[Damage]:
     """The chunk behind a free one says that it is free."""
-    sizes = _words(memory, [chunk + WORD for chunk in members])
+    size_at = memory.abi.word_bytes
+    sizes = _words(memory, [chunk + size_at for chunk in members])
     behind = [
         (chunk, chunk + (size & ~CHUNK_FLAGS))
         for chunk, size in zip(members, sizes, strict=True)
         if size is not None
     ]
-    flags = _words(memory, [following + WORD for _, following in behind])
+    flags = _words(memory, [following + size_at for _, following in behind])
     for (chunk, following), word in zip(behind, flags, strict=True):
         if word is not None and word & PREV_INUSE:
             expected = f"bit 0 clear: the chunk before it, {chunk:#x}, is in a bin"
-            yield Damage("in-use-flag", item.index, following + WORD, expected, _told(word), chunk)
+            where = following + size_at
+            yield Damage("in-use-flag", item.index, where, expected, _told(word), chunk)
 
 
 def _in_fastbins(memory: Memory, item: ArenaReading, mangled: bool) -> Iterator[Damage]:
+    link_at, limit = memory.abi.header_bytes, _limit(item.state, memory.abi)
     heads = [head for head in item.state.fastbins if head]
-    lists = memory.chase(heads, link_offset=FD, mangled=mangled, limit=_limit(item.state))
+    lists = memory.chase(heads, link_offset=link_at, mangled=mangled, limit=limit)
     for head, (found, whole) in zip(heads, lists, strict=True):
-        if not whole and len(found) < _limit(item.state):
-            last = found[-1] + FD if found else head + FD
+        if not whole and len(found) < limit:
+            last = (found[-1] if found else head) + link_at
             expected = "a link to a chunk that the list has not passed yet, or its end"
             yield Damage(
                 "fastbin-link", item.index, last, expected, _told(_link(memory, last, mangled))
             )
 
 
-def _limit(state: ArenaState) -> int:
-    return min(longest_list([state]), MOST_LINKS)
+def _limit(state: ArenaState, abi: Abi) -> int:
+    return min(longest_list([state], abi), MOST_LINKS)
 
 
 def _link(memory: Memory, address: int, mangled: bool) -> int | None:
@@ -194,14 +204,15 @@ def _in_tcache(
 ) -> Iterator[Damage]:
     """The first entry of each bin that is no chunk of an arena, or that makes the list longer or
     shorter than it is counted."""
+    abi = memory.abi
     for number, (head, count) in enumerate(zip(tcache.heads, tcache.counts, strict=True)):
         if not head:
             continue
         [(found, whole)] = memory.chase([head], link_offset=0, mangled=mangled, limit=count + 1)
-        places = [tcache.address + layout.entries + number * WORD, *found]
+        places = [tcache.address + layout.entries + number * abi.word_bytes, *found]
         of = f"of thread {tcache.tid}'s tcache bin {number}"
         for place, entry in zip(places, found, strict=False):
-            if not _owned(owned, entry - HEADER_BYTES):
+            if not _owned(owned, entry - abi.header_bytes):
                 expected = f"the next chunk {of}, in one of the arenas"
                 yield Damage("tcache-entry", None, place, expected, _told(entry))
         if not whole or len(found) != count:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.errors import MemoryGap
 from allocscope.glibc.invariants import STATE_RULES, Fault, state_faults
-from allocscope.glibc.layouts import BIN_COUNT, HEAP_MAX_BYTES, LAYOUTS, WORD, Layout, StateLayout
+from allocscope.glibc.layouts import BIN_COUNT, Layout, StateLayout, rows_of
 from allocscope.glibc.locate import (
-    HEAP_INFO_BYTES,
     Located,
     heap_info_size,
     locate,
     read_areas,
     self_linked,
+    states_of,
 )
 from allocscope.glibc.par import DEFAULT_THRESHOLD, find_par, par_faults, parse_par
 from allocscope.glibc.protocols import Memory
@@ -34,7 +34,6 @@ MOST_BROKEN = 2
 """A place that breaks more rules of an arena is none."""
 MOST_DATA_BYTES = 64 << 10
 AROUND_BYTES = 256
-ARENA_TEST = 8
 RING, HEAPS, PAR, TCACHE = "ring of arenas", "thread arenas", "mp_", "tcache"
 
 
@@ -52,7 +51,7 @@ class Scene:
     anonymous_spans: Sequence[tuple[int, int]]
     threads: Sequence[ThreadHead]
     places: Sequence[Place]
-    table: Sequence[Layout] = LAYOUTS
+    table: Sequence[Layout]
 
 
 @immutable
@@ -80,7 +79,8 @@ def examine(scene: Scene) -> tuple[tuple[RowReport, ...], tuple[Words, ...]]:
     """Every row of the table held against the memory, and the words that tell what it is like."""
     seen = _look(scene)
     rows = tuple(_row(scene, seen, layout) for layout in scene.table)
-    return rows, described(_worth_telling(scene, seen, rows), scene.places, scene.base)
+    words = _worth_telling(scene, seen, rows)
+    return rows, described(words, scene.places, scene.base, scene.memory.abi)
 
 
 def _look(scene: Scene) -> _Seen:
@@ -95,14 +95,13 @@ def _look(scene: Scene) -> _Seen:
             memory,
             find_tcbs(memory, scene.threads),
             {arena.address for arena in ring},
-            in_spans(scene.anonymous_spans),
+            in_spans(scene.anonymous_spans, memory.abi.alignment),
             tcache_layouts(located),
             located.par.tcache_count or 0,
         )
         fitting = tuple(fitting_rows(located, slots))
-    states = {layout.state.name: layout.state for layout in scene.table}.values()
     candidates = {}
-    for state in states:
+    for state in states_of(scene.table):
         best = _best(areas, state, located)
         if best is not None:
             candidates[state.name] = best
@@ -121,7 +120,7 @@ def _best(
         places = set(_by_bins(start, data, state)) | set(_by_ring(start, data, state))
         for address in sorted(places):
             offset = address - start
-            if offset < 0 or offset + state.size > len(data) or address % 16:
+            if offset < 0 or offset + state.size > len(data) or address % state.abi.word_bytes:
                 continue
             arena = parse_state(address, data[offset : offset + state.size], state)
             faults = tuple(state_faults(arena, state))
@@ -135,20 +134,22 @@ def _best(
 
 def _by_bins(start: int, data: bytes, state: StateLayout) -> Iterator[int]:
     """Where the arena would begin if the last bin of a row of empty ones were bin 127, or 126."""
-    linked = set(self_linked(start, data))
+    linked = set(self_linked(start, data, state.abi))
     for address in linked:
-        if address + 2 * WORD not in linked:
+        following = address + state.abi.header_bytes
+        if following not in linked:
             yield address - state.last_bin
-            yield address + 2 * WORD - state.last_bin
+            yield following - state.last_bin
 
 
 def _by_ring(start: int, data: bytes, state: StateLayout) -> Iterator[int]:
     """Where it would begin if a word that points to it, or to an arena behind a heap's header, were
     ``next``."""
-    words = memoryview(data)[: len(data) // WORD * WORD].cast("Q")
-    for index, word in enumerate(words):
-        address = start + index * WORD - state.next
-        if word == address or word % HEAP_MAX_BYTES in HEAP_INFO_BYTES:
+    abi = state.abi
+    headers = {row.heap_info_bytes for row in rows_of(abi)}
+    for index, word in enumerate(abi.view(data)):
+        address = start + index * abi.word_bytes - state.next
+        if word == address or word % abi.heap_max_bytes in headers:
             yield address
 
 
@@ -210,7 +211,7 @@ def _state_rules(
 
 def _par(scene: Scene, seen: _Seen, layout: Layout) -> tuple[int | None, list[Rule]]:
     """Where ``mp_`` lies, or would if its layout were nearly this one."""
-    rivals = {row.par.name: row.par for row in scene.table if row.state is layout.state}
+    rivals = {row.par.name: row.par for row in scene.table if row.state == layout.state}
     found = find_par(seen.areas, list(rivals.values()), scene.heap_spans)
     names = {par.layout.name: par.address for par in found}
     if layout.par.name in names:
@@ -232,15 +233,17 @@ def _nearly_par(
     """The place with the fewest impossible members, among those that begin as ``mp_`` does when
     nobody has set anything."""
     best: tuple[int, list[str]] | None = None
+    abi = layout.abi
+    size = abi.word_bytes
     for start, data in areas:
-        words = memoryview(data)[: len(data) // WORD * WORD].cast("Q")
-        for index in range(len(words) - layout.par.size // WORD):
+        words = abi.view(data)
+        for index in range(len(words) - layout.par.size // size):
             first = words[index : index + 5].tolist()
-            starting = first[:3].count(DEFAULT_THRESHOLD) + (first[3] == ARENA_TEST)
+            starting = first[:3].count(DEFAULT_THRESHOLD) + (first[3] == abi.arenas_per_cpu)
             if starting < 3:
                 continue
-            address = start + index * WORD
-            par = parse_par(address, data, layout.par, index * WORD)
+            address = start + index * size
+            par = parse_par(address, data, layout.par, index * size)
             members = list(par_faults(par, scene.heap_spans))
             if best is None or len(members) < len(best[1]):
                 best = address, members
@@ -259,10 +262,11 @@ def _tcache_rule(seen: _Seen, fits: bool) -> Rule:
 
 def _word_at(scene: Scene, address: int) -> str:
     """What a word is like, in words."""
-    [data] = scene.memory.read_each([address // WORD * WORD], WORD)
+    abi = scene.memory.abi
+    [data] = scene.memory.read_each([address // abi.word_bytes * abi.word_bytes], abi.word_bytes)
     if data is None:
         return "absent"
-    return text_of(classify(int.from_bytes(data, "little"), scene.places))
+    return text_of(classify(abi.word(data), scene.places))
 
 
 def text_of(word: Words) -> str:
@@ -279,7 +283,8 @@ def _worth_telling(scene: Scene, seen: _Seen, rows: Iterable[RowReport]) -> list
     """Initialised data, unless there is much of it (a static program's), and what is around the
     candidates."""
     wanted = [span for span in scene.initialised if span[1] - span[0] <= MOST_DATA_BYTES]
-    arena_bytes = 2 * WORD * BIN_COUNT + AROUND_BYTES
+    word = scene.memory.abi.word_bytes
+    arena_bytes = 2 * word * BIN_COUNT + AROUND_BYTES
     for row in rows:
         for at, size in ((row.main_arena, arena_bytes), (row.mp, 0)):
             if at is not None:
@@ -288,7 +293,7 @@ def _worth_telling(scene: Scene, seen: _Seen, rows: Iterable[RowReport]) -> list
     told = []
     for start, data in seen.areas:
         for low, high in _joined(wanted):
-            first = max(low - start, 0) // WORD * WORD
+            first = max(low - start, 0) // word * word
             part = data[first : max(high - start, 0)]
             if part:
                 told.append((start + first, part))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from allocscope.glibc.layouts import BIN_COUNT, WORD, StateLayout
+from allocscope.glibc.layouts import BIN_COUNT, StateLayout
 from allocscope.glibc.states import ArenaState
 
 MOST_TORN = 2
@@ -46,7 +46,7 @@ def state_faults(arena: ArenaState, layout: StateLayout) -> Iterator[Fault]:
     if not 0 <= arena.flags < 8:
         yield Fault("flags", 4)
     none_yet = arena.address + layout.top
-    if arena.top == 0 or (arena.top % 16 and arena.top != none_yet):
+    if arena.top == 0 or (not layout.abi.is_chunk(arena.top) and arena.top != none_yet):
         yield Fault("top", layout.top)
     if arena.system_bytes >= USER_END:
         yield Fault("system_mem", layout.system_mem)
@@ -58,14 +58,20 @@ def state_faults(arena: ArenaState, layout: StateLayout) -> Iterator[Fault]:
 
 
 def _bin_faults(arena: ArenaState, layout: StateLayout) -> Iterator[Fault]:
-    base = arena.address + layout.bins - 2 * WORD
+    abi = layout.abi
+    header = abi.header_bytes
+    base = arena.address + layout.bins - header
     torn = 0
     for i in range(BIN_COUNT):
-        here = base + 2 * WORD * i
+        here = base + header * i
         # an empty bin's ends are no chunks, and in layout D not aligned like one
         ends = [end for end in arena.bins[2 * i : 2 * i + 2] if end != here]
         torn += len(ends) == 1
         last = i == BIN_COUNT - 1
-        if any(end == 0 or end % 16 for end in ends) or torn > MOST_TORN or (last and ends):
-            yield Fault("bins", layout.bins + 2 * WORD * i)
+        if (
+            any(end == 0 or not abi.is_chunk(end) for end in ends)
+            or torn > MOST_TORN
+            or (last and ends)
+        ):
+            yield Fault("bins", layout.bins + header * i)
             return

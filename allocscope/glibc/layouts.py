@@ -1,20 +1,25 @@
 """Layouts as data: one row per combination that a glibc release shipped. Nothing here decides
 anything.
 
-A layout is chosen by probing the target's memory (:mod:`allocscope.glibc.locate`), never by the
-version: patches that change layouts were backported. Offsets in bytes, x86-64. Source:
-malloc/malloc.c and malloc/arena.c of the releases, checked against the DWARF of distributions'
-builds; the commit named is where a structure diverges from the one above it. A row's ``checked``
-says which memory of that layout was really read; where it is empty the row is from the sources
-alone, and has not been run.
+A structure is written down as its members in order; offsets follow from the width of a word, as the
+compiler computes them, so that a row holds for 64-bit machines (x86-64 and aarch64 alike) and for
+i386. A layout is chosen by probing the target's memory (:mod:`allocscope.glibc.locate`), never by
+the version: patches that change layouts were backported. Source: malloc/malloc.c and malloc/arena.c
+of the releases, checked against the DWARF of distributions' builds; the commit named is where a
+structure diverges from the one above it. A row's ``checked`` says which memory of that layout was
+really read; where it is empty the row is from the sources alone, and has not been run.
 """
 
 from __future__ import annotations
 
-from allocscope.immutable import immutable, replace
+import functools
+
+from allocscope.glibc.abi import NARROW, NARROW_TO_2_25, WIDE, Abi
+from allocscope.immutable import immutable
+from allocscope.model.libc import AARCH64, I386, X86_64
 
 WORD = 8
-HEAP_MAX_BYTES = 64 << 20
+"""Of a 64-bit program, for what is read of those alone."""
 BIN_COUNT = 127
 """Bins 1..127; bin 1 is unsorted, bin 127 is never used and therefore always self-linked."""
 
@@ -25,6 +30,7 @@ class StateLayout:
     release has none."""
 
     name: str
+    abi: Abi
     size: int
     fastbins: int | None
     fastbin_count: int
@@ -40,7 +46,7 @@ class StateLayout:
     @property
     def last_bin(self) -> int:
         """Offset of bin 127's fd, bk pair."""
-        return self.bins + (BIN_COUNT - 1) * 2 * WORD
+        return self.bins + (BIN_COUNT - 1) * self.abi.header_bytes
 
 
 @immutable
@@ -50,6 +56,7 @@ class ParLayout:
     member."""
 
     name: str
+    abi: Abi
     size: int
     thp_pagesize: int | None
     hp_pagesize: int | None
@@ -77,17 +84,21 @@ class TcacheLayout:
     the rest of the free chunk that served it was too small to stay one."""
 
     name: str
+    abi: Abi
     slot_count: int
     counter_bytes: int
-    entries: int
     chunk_sizes: tuple[int, ...]
     counts_free_slots: bool
     key_is_address: bool
     since: str
 
     @property
+    def entries(self) -> int:
+        return self.slot_count * self.counter_bytes
+
+    @property
     def size(self) -> int:
-        return self.entries + self.slot_count * WORD
+        return self.entries + self.slot_count * self.abi.word_bytes
 
 
 @immutable
@@ -99,17 +110,21 @@ class Layout:
     own store the length without header and offset (614cfd0f8a, 2.43). ``heap_max_by_huge_pages``:
     where hugetlb pages are used, a heap's largest size, and its alignment, is four of them (from
     2.35 on; 9f551e28a7 of 2.42 ended that). ``checked``: of which releases a process or a recorded
-    core was read, and agreed with glibc's own figures."""
+    core was read, and agreed with glibc's own figures, by machine."""
 
     versions: tuple[str, ...]
     state: StateLayout
     heap_info_bytes: int
     tcache: TcacheLayout | None
     par: ParLayout
-    mmap_size_is_usable: bool = False
-    heap_max_by_huge_pages: bool = False
-    backports: str = ""
-    checked: str = ""
+    mmap_size_is_usable: bool
+    heap_max_by_huge_pages: bool
+    backports: str
+    checked: tuple[tuple[str, str], ...]
+
+    @property
+    def abi(self) -> Abi:
+        return self.state.abi
 
     @property
     def name(self) -> str:
@@ -119,229 +134,323 @@ class Layout:
     def heap_max_bytes(self, hp_pagesize: int) -> int:
         """The largest size of a thread heap, and its alignment. ``hp_pagesize``: ``mp_``'s, 0 where
         no hugetlb pages are used."""
-        return 4 * hp_pagesize if self.heap_max_by_huge_pages and hp_pagesize else HEAP_MAX_BYTES
+        if self.heap_max_by_huge_pages and hp_pagesize:
+            return 4 * hp_pagesize
+        return self.abi.heap_max_bytes
 
 
-STATE_A = StateLayout(
-    name="A",
-    size=2184,
-    fastbins=8,
-    fastbin_count=10,
-    top=88,
-    bins=104,
-    next=2152,
-    next_free=2160,
-    attached_threads=None,
-    system_mem=2168,
-    max_system_mem=2176,
-    since="the oldest known here (2.17)",
-)
-STATE_B = replace(
-    STATE_A,
-    name="B",
-    size=2192,
-    attached_threads=2168,
-    system_mem=2176,
-    max_system_mem=2184,
-    since="a62719ba90 (2.23): attached_threads",
-)
-STATE_C = StateLayout(
-    name="C",
-    size=2200,
-    fastbins=16,
-    fastbin_count=10,
-    top=96,
-    bins=112,
-    next=2160,
-    next_free=2168,
-    attached_threads=2176,
-    system_mem=2184,
-    max_system_mem=2192,
-    since="e956075a5a (2.27): have_fastchunks",
-)
-STATE_D = StateLayout(
-    name="D",
-    size=2112,
-    fastbins=None,
-    fastbin_count=0,
-    top=8,
-    bins=24,
-    next=2072,
-    next_free=2080,
-    attached_threads=2088,
-    system_mem=2096,
-    max_system_mem=2104,
-    since="bb5a4f5295 (2.43): fastbins removed",
-)
-
-PAR_1 = ParLayout(
-    name="P1",
-    size=88,
-    thp_pagesize=None,
-    hp_pagesize=None,
-    hp_flags=None,
-    n_mmaps=40,
-    n_mmaps_max=44,
-    max_n_mmaps=48,
-    no_dyn_threshold=52,
-    mmapped_mem=56,
-    max_mmapped_mem=64,
-    sbrk_base=80,
-    tcache_bins=None,
-    tcache_max_bytes=None,
-    tcache_count=None,
-    since="the oldest known here (2.17)",
-)
-PAR_2 = replace(PAR_1, name="P2", size=80, sbrk_base=72, since="2.24: max_total_mem removed")
-PAR_3 = replace(
-    PAR_2,
-    name="P3",
-    size=112,
-    tcache_bins=80,
-    tcache_max_bytes=88,
-    tcache_count=96,
-    since="d5c3fafc43 (2.26): tcache",
-)
+# ---- structures, as their members in order ----
 
 
-def _par(name: str, size: int, thp: int, first_int: int, since: str) -> ParLayout:
-    """From 2.35 on the huge-page members stand before the counters; the rest keeps its order."""
-    return ParLayout(
-        name=name,
+@immutable
+class Struct:
+    """``members``: words, and ints where the name ends in ``:int``; ``[N]`` is an array."""
+
+    name: str
+    members: str
+    since: str
+
+    def offsets(self, abi: Abi) -> tuple[dict[str, int], int]:
+        """Each member's offset, and the size of all, as the compiler aligns them."""
+        found: dict[str, int] = {}
+        at = 0
+        for member in self.members.split():
+            name, _, length = member.rstrip("]").partition("[")
+            name, _, kind = name.partition(":")
+            unit = 4 if kind == "int" else abi.word_bytes
+            at = _up(at, unit)
+            found[name] = at
+            at += unit * (abi.fastbin_count if length == "NFASTBINS" else int(length or 1))
+        return found, _up(at, abi.word_bytes)
+
+
+@immutable
+class TcacheStruct:
+    """``larger``: how many alignments its chunk may be larger than it needs."""
+
+    name: str
+    slot_count: int
+    counter_bytes: int
+    larger: int
+    counts_free_slots: bool
+    key_is_address: bool
+    since: str
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+_LOCK = "mutex:int flags:int "
+_BINS = "top last_remainder bins[254] binmap:int[4] next next_free "
+_SYSTEM = "system_mem max_system_mem"
+STATE_A = Struct("A", f"{_LOCK} fastbins[NFASTBINS] {_BINS} {_SYSTEM}", "the oldest known (2.17)")
+STATE_B = Struct(
+    "B",
+    f"{_LOCK} fastbins[NFASTBINS] {_BINS} attached_threads {_SYSTEM}",
+    "a62719ba90 (2.23): attached_threads",
+)
+STATE_C = Struct(
+    "C",
+    f"{_LOCK} have_fastchunks:int fastbins[NFASTBINS] {_BINS} attached_threads {_SYSTEM}",
+    "e956075a5a (2.27): have_fastchunks",
+)
+STATE_D = Struct(
+    "D", f"{_LOCK} {_BINS} attached_threads {_SYSTEM}", "bb5a4f5295 (2.43): fastbins removed"
+)
+
+_FIRST = "trim_threshold top_pad mmap_threshold arena_test arena_max "
+_HUGE = "thp_pagesize hp_pagesize hp_flags:int "
+_COUNTERS = "n_mmaps:int n_mmaps_max:int max_n_mmaps:int no_dyn_threshold:int "
+_MAPPED = "mmapped_mem max_mmapped_mem "
+_TCACHE = "tcache_bins tcache_max_bytes tcache_count "
+PAR_1 = Struct(
+    "P1", f"{_FIRST} {_COUNTERS} {_MAPPED} max_total_mem sbrk_base", "the oldest known (2.17)"
+)
+PAR_2 = Struct("P2", f"{_FIRST} {_COUNTERS} {_MAPPED} sbrk_base", "2.24: max_total_mem removed")
+PAR_3 = Struct(
+    "P3",
+    f"{_FIRST} {_COUNTERS} {_MAPPED} sbrk_base {_TCACHE} tcache_unsorted_limit",
+    "d5c3fafc43 (2.26): tcache",
+)
+PAR_4 = Struct(
+    "P4",
+    f"{_FIRST} {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base {_TCACHE} tcache_unsorted_limit",
+    "7478c9959a (2.35): hugetlb tunable",
+)
+PAR_4N = Struct(
+    "P4n",
+    f"{_FIRST} {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base",
+    "7478c9959a (2.35), without tcache: that of libc_malloc_debug.so.0",
+)
+PAR_5 = Struct(
+    "P5",
+    f"{_FIRST} thp_mode:int {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base {_TCACHE} "
+    "tcache_unsorted_limit",
+    "321e1fc73f (2.43): thp_mode",
+)
+PAR_5N = Struct(
+    "P5n",
+    f"{_FIRST} thp_mode:int {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base",
+    "321e1fc73f (2.43), without tcache: that of libc_malloc_debug.so.0",
+)
+PAR_6 = Struct(
+    "P6",
+    f"{_FIRST} thp_mode:int {_HUGE} {_COUNTERS} {_MAPPED} sbrk_base {_TCACHE}",
+    "2.44: tcache_unsorted_limit removed",
+)
+
+TCACHE_1 = TcacheStruct("T1", 64, 1, 1, False, False, "d5c3fafc43 (2.26): tcache")
+TCACHE_2 = TcacheStruct("T2", 64, 1, 1, False, True, "4b246928bd (2.29): key is its address")
+TCACHE_3 = TcacheStruct("T3", 64, 2, 1, False, True, "1f50f2ad85 (2.30): 16-bit counts")
+TCACHE_4 = TcacheStruct("T4", 64, 2, 1, False, False, "fc859c3048 (2.34): random key")
+TCACHE_5 = TcacheStruct("T5", 76, 2, 1, True, False, "7e10e30e64 (2.42): num_slots, large bins")
+TCACHE_6 = TcacheStruct("T6", 76, 2, 2, True, False, "0b9210bd76 (2.43): 16 per bin")
+
+
+# ---- the same for a machine ----
+
+
+def state_layout(struct: Struct, abi: Abi) -> StateLayout:
+    offsets, size = struct.offsets(abi)
+    return StateLayout(
+        # i386 had fewer fastbins up to 2.25
+        name="B11" if struct is STATE_B and abi.fastbin_count == 11 else struct.name,
+        abi=abi,
         size=size,
-        thp_pagesize=thp,
-        hp_pagesize=thp + 8,
-        hp_flags=thp + 16,
-        n_mmaps=first_int,
-        n_mmaps_max=first_int + 4,
-        max_n_mmaps=first_int + 8,
-        no_dyn_threshold=first_int + 12,
-        mmapped_mem=first_int + 20,
-        max_mmapped_mem=first_int + 28,
-        sbrk_base=first_int + 36,
-        tcache_bins=first_int + 44,
-        tcache_max_bytes=first_int + 52,
-        tcache_count=first_int + 60,
-        since=since,
+        fastbins=offsets.get("fastbins"),
+        fastbin_count=abi.fastbin_count if "fastbins" in offsets else 0,
+        top=offsets["top"],
+        bins=offsets["bins"],
+        next=offsets["next"],
+        next_free=offsets["next_free"],
+        attached_threads=offsets.get("attached_threads"),
+        system_mem=offsets["system_mem"],
+        max_system_mem=offsets["max_system_mem"],
+        since=struct.since,
     )
 
 
-PAR_4 = _par("P4", 136, 40, 60, "7478c9959a (2.35): hugetlb tunable")
-PAR_5 = _par("P5", 144, 48, 68, "321e1fc73f (2.43): thp_mode")
-PAR_4N = replace(
-    PAR_4, name="P4n", size=104, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
-)
-"""That of libc_malloc_debug.so.0, which is malloc.c built without tcache."""
-PAR_5N = replace(
-    PAR_5, name="P5n", size=112, tcache_bins=None, tcache_max_bytes=None, tcache_count=None
-)
-PAR_6 = _par("P6", 136, 48, 68, "2.44: tcache_unsorted_limit removed")
+def par_layout(struct: Struct, abi: Abi) -> ParLayout:
+    offsets, size = struct.offsets(abi)
+    return ParLayout(
+        name=struct.name,
+        abi=abi,
+        size=size,
+        thp_pagesize=offsets.get("thp_pagesize"),
+        hp_pagesize=offsets.get("hp_pagesize"),
+        hp_flags=offsets.get("hp_flags"),
+        n_mmaps=offsets["n_mmaps"],
+        n_mmaps_max=offsets["n_mmaps_max"],
+        max_n_mmaps=offsets["max_n_mmaps"],
+        no_dyn_threshold=offsets["no_dyn_threshold"],
+        mmapped_mem=offsets["mmapped_mem"],
+        max_mmapped_mem=offsets["max_mmapped_mem"],
+        sbrk_base=offsets["sbrk_base"],
+        tcache_bins=offsets.get("tcache_bins"),
+        tcache_max_bytes=offsets.get("tcache_max_bytes"),
+        tcache_count=offsets.get("tcache_count"),
+        since=struct.since,
+    )
 
-TCACHE_1 = TcacheLayout(
-    name="T1",
-    slot_count=64,
-    counter_bytes=1,
-    entries=64,
-    chunk_sizes=(0x250, 0x260),
-    counts_free_slots=False,
-    key_is_address=False,
-    since="d5c3fafc43 (2.26): tcache",
-)
-TCACHE_2 = replace(
-    TCACHE_1, name="T2", key_is_address=True, since="4b246928bd (2.29): key is the struct's address"
-)
-TCACHE_3 = replace(
-    TCACHE_2,
-    name="T3",
-    counter_bytes=2,
-    entries=128,
-    chunk_sizes=(0x290, 0x2A0),
-    since="1f50f2ad85 (2.30): 16-bit counts",
-)
-TCACHE_4 = replace(TCACHE_3, name="T4", key_is_address=False, since="fc859c3048 (2.34): random key")
-TCACHE_5 = replace(
-    TCACHE_4,
-    name="T5",
-    slot_count=76,
-    entries=152,
-    chunk_sizes=(0x300, 0x310),
-    counts_free_slots=True,
-    since="7e10e30e64 (2.42): num_slots, large bins",
-)
-TCACHE_6 = replace(
-    TCACHE_5,
-    name="T6",
-    chunk_sizes=(0x300, 0x310, 0x320),
-    since="0b9210bd76 (2.43): 16 per bin",
-)
 
-LAYOUTS = (
-    Layout(("2.17", "2.18", "2.19", "2.20", "2.21", "2.22"), STATE_A, 32, None, PAR_1),
-    Layout(("2.23",), STATE_B, 32, None, PAR_1, backports="the branch of 2.22; RHEL 7.6's 2.17"),
-    Layout(("2.24", "2.25"), STATE_B, 32, None, PAR_2),
-    Layout(("2.26",), STATE_B, 32, TCACHE_1, PAR_3),
-    Layout(
-        ("2.27", "2.28"),
+def tcache_layout(struct: TcacheStruct, abi: Abi) -> TcacheLayout:
+    needed = abi.chunk_bytes(struct.slot_count * (struct.counter_bytes + abi.word_bytes))
+    return TcacheLayout(
+        name=struct.name,
+        abi=abi,
+        slot_count=struct.slot_count,
+        counter_bytes=struct.counter_bytes,
+        chunk_sizes=tuple(needed + n * abi.alignment for n in range(struct.larger + 1)),
+        counts_free_slots=struct.counts_free_slots,
+        key_is_address=struct.key_is_address,
+        since=struct.since,
+    )
+
+
+def heap_info_bytes(words: int, abi: Abi) -> int:
+    """sizeof(heap_info): arena, prev, size, mprotect_size, and from 2.35 on pagesize; padded so
+    that the first chunk behind it is aligned."""
+    return abi.first_chunk(words * abi.word_bytes)
+
+
+@immutable
+class Release:
+    """A row as glibc's source has it, for any machine. ``malloc_debug``: of libc_malloc_debug.so.0,
+    which is malloc.c built without a tcache."""
+
+    versions: str
+    state: Struct
+    tcache: TcacheStruct | None
+    par: Struct
+    backports: str = ""
+    checked: tuple[tuple[str, str], ...] = ()
+    malloc_debug: bool = False
+
+    def layout(self, abi: Abi) -> Layout:
+        minor = int(self.versions.split()[0].partition(".")[2])
+        return Layout(
+            versions=() if self.malloc_debug else tuple(self.versions.split()),
+            state=state_layout(self.state, abi),
+            heap_info_bytes=heap_info_bytes(5 if minor >= 35 else 4, abi),
+            tcache=None if self.tcache is None else tcache_layout(self.tcache, abi),
+            par=par_layout(self.par, abi),
+            mmap_size_is_usable=minor >= 43,
+            heap_max_by_huge_pages=35 <= minor < 42 and not self.malloc_debug,
+            backports=self.backports,
+            checked=self.checked,
+        )
+
+
+RELEASES = (
+    Release("2.17 2.18 2.19 2.20 2.21 2.22", STATE_A, None, PAR_1),
+    Release("2.23", STATE_B, None, PAR_1, "the branch of 2.22; RHEL 7.6's 2.17"),
+    Release("2.24 2.25", STATE_B, None, PAR_2),
+    Release("2.26", STATE_B, TCACHE_1, PAR_3),
+    Release("2.27 2.28", STATE_C, TCACHE_1, PAR_3, "the branch of 2.26; Amazon Linux 2"),
+    Release(
+        "2.29",
         STATE_C,
-        32,
-        TCACHE_1,
-        PAR_3,
-        backports="the branch of 2.26; Amazon Linux 2",
-    ),
-    Layout(
-        ("2.29",),
-        STATE_C,
-        32,
         TCACHE_2,
         PAR_3,
-        backports="the branches of 2.27, 2.28; RHEL 8.0",
-        checked="2.27 (recorded core)",
+        "the branches of 2.27, 2.28; RHEL 8.0",
+        ((X86_64, "2.27 (recorded core)"),),
     ),
-    Layout(
-        ("2.30", "2.31", "2.32", "2.33"),
+    Release(
+        "2.30 2.31 2.32 2.33",
         STATE_C,
-        32,
         TCACHE_3,
         PAR_3,
-        backports="the branches of 2.28, 2.29; RHEL 8.2",
-        checked="2.31 (run)",
+        "the branches of 2.28, 2.29; RHEL 8.2",
+        ((X86_64, "2.31 (run)"), (I386, "2.31 (run)"), (AARCH64, "2.31 (core)")),
     ),
-    Layout(("2.34",), STATE_C, 32, TCACHE_4, PAR_3, backports="RHEL 8.8's 2.28"),
-    Layout(
-        ("2.35", "2.36", "2.37", "2.38", "2.39", "2.40", "2.41"),
+    Release("2.34", STATE_C, TCACHE_4, PAR_3, "RHEL 8.8's 2.28"),
+    Release(
+        "2.35 2.36 2.37 2.38 2.39 2.40 2.41",
         STATE_C,
-        48,
         TCACHE_4,
         PAR_4,
-        heap_max_by_huge_pages=True,
-        checked="2.36, 2.41 (run), 2.39 (recorded core)",
+        "",
+        (
+            (X86_64, "2.36, 2.41 (run), 2.39 (recorded core)"),
+            (I386, "2.36, 2.41 (run)"),
+            (AARCH64, "2.36, 2.41 (core)"),
+        ),
     ),
-    Layout(("2.42",), STATE_C, 48, TCACHE_5, PAR_4),
-    Layout(("2.43",), STATE_D, 48, TCACHE_6, PAR_5, True, checked="2.43 (run)"),
-    Layout(("2.44",), STATE_D, 48, TCACHE_6, PAR_6, True, checked="2.44 (run)"),
+    Release("2.42", STATE_C, TCACHE_5, PAR_4),
+    Release(
+        "2.43",
+        STATE_D,
+        TCACHE_6,
+        PAR_5,
+        "",
+        ((X86_64, "2.43 (run)"), (I386, "2.43 (run)"), (AARCH64, "2.43 (core)")),
+    ),
+    Release(
+        "2.44",
+        STATE_D,
+        TCACHE_6,
+        PAR_6,
+        "",
+        ((X86_64, "2.44 (run)"), (I386, "2.44 (run)"), (AARCH64, "2.44 (core; P5 fits it too)")),
+    ),
 )
 
-MALLOC_DEBUG_LAYOUTS = (
-    Layout((), STATE_C, 32, None, PAR_2, backports="libc_malloc_debug of 2.34"),
-    Layout(
-        (),
+
+MALLOC_DEBUG_RELEASES = (
+    Release("2.34", STATE_C, None, PAR_2, "libc_malloc_debug of 2.34", malloc_debug=True),
+    Release(
+        "2.35",
         STATE_C,
-        48,
         None,
         PAR_4N,
-        backports="libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
-        checked="its 2.36, 2.41 (run)",
+        "libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
+        ((X86_64, "its 2.36, 2.41 (run)"),),
+        malloc_debug=True,
     ),
-    Layout(
-        (),
+    Release(
+        "2.43",
         STATE_D,
-        48,
         None,
         PAR_5N,
-        True,
-        backports="libc_malloc_debug of 2.43, 2.44",
-        checked="its 2.43, 2.44 (run)",
+        "libc_malloc_debug of 2.43, 2.44",
+        ((X86_64, "its 2.43, 2.44 (run)"),),
+        malloc_debug=True,
     ),
 )
 """Those of libc_malloc_debug.so.0, and tried for that library alone: without a tcache a row demands
 less, and would also fit a libc whose tcache is not known."""
+
+
+def rows_of(abi: Abi) -> tuple[Layout, ...]:
+    """The table for words of that width: the same on x86-64 and aarch64."""
+    return wide_layouts() if abi.word_bytes == 8 else narrow_layouts()
+
+
+def malloc_debug_rows_of(abi: Abi) -> tuple[Layout, ...]:
+    """The table for libc_malloc_debug.so.0."""
+    return wide_malloc_debug_layouts() if abi.word_bytes == 8 else narrow_malloc_debug_layouts()
+
+
+@functools.cache
+def wide_layouts() -> tuple[Layout, ...]:
+    """x86-64 and aarch64."""
+    return tuple(release.layout(WIDE) for release in RELEASES)
+
+
+@functools.cache
+def narrow_layouts() -> tuple[Layout, ...]:
+    """i386, which aligns to 16 since the release that brought the tcache (4e61a6be44, 2.26)."""
+    return tuple(
+        release.layout(NARROW_TO_2_25 if release.tcache is None else NARROW) for release in RELEASES
+    )
+
+
+@functools.cache
+def wide_malloc_debug_layouts() -> tuple[Layout, ...]:
+    return tuple(release.layout(WIDE) for release in MALLOC_DEBUG_RELEASES)
+
+
+@functools.cache
+def narrow_malloc_debug_layouts() -> tuple[Layout, ...]:
+    return tuple(release.layout(NARROW) for release in MALLOC_DEBUG_RELEASES)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from allocscope.glibc.layouts import WORD, StateLayout
+from allocscope.glibc.layouts import StateLayout
 from allocscope.glibc.marks import longest_list
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.reading import HeapReading
@@ -21,12 +21,13 @@ from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
 from allocscope.glibc.validate import ArenaReading
 from allocscope.model.glibc_says import ArenaLists, ProcessLists
 
-FD = 2 * WORD
-BK = 3 * WORD
+FD, BK = 2, 3
+"""Where a free chunk has its links, in words."""
 
 
 def _size_words(memory: Memory, chunks: list[int]) -> list[int]:
-    found = memory.read_each([chunk + WORD for chunk in chunks], WORD)
+    word = memory.abi.word_bytes
+    found = memory.read_each([chunk + word for chunk in chunks], word)
     return [0 if data is None else int.from_bytes(data, "little") for data in found]
 
 
@@ -41,9 +42,9 @@ def _chased(
     heads = state.bin_heads(layout)
     return memory.chase(
         [fd if link == FD else bk for _, fd, bk in heads],
-        link_offset=link,
+        link_offset=link * memory.abi.word_bytes,
         mangled=False,
-        limit=longest_list([state]),
+        limit=longest_list([state], memory.abi),
         ends=[here for here, _, _ in heads],
     )
 
@@ -63,7 +64,12 @@ def closed(memory: Memory, state: ArenaState, layout: StateLayout) -> bool:
 def _fast(memory: Memory, state: ArenaState, safe_linking: bool) -> tuple[int, int]:
     """Each fastbin counts as many times its first chunk's size as it has chunks."""
     heads = [head for head in state.fastbins if head]
-    lists = memory.chase(heads, link_offset=FD, mangled=safe_linking, limit=longest_list([state]))
+    lists = memory.chase(
+        heads,
+        link_offset=FD * memory.abi.word_bytes,
+        mangled=safe_linking,
+        limit=longest_list([state], memory.abi),
+    )
     counts = [len(found) for found, _ in lists]
     sizes = _sizes(memory, heads)
     return sum(counts), sum(c * s for c, s in zip(counts, sizes, strict=True))

@@ -14,8 +14,9 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
+from allocscope.glibc.abi import Abi
 from allocscope.glibc.invariants import state_faults
-from allocscope.glibc.layouts import LAYOUTS, WORD, Layout, StateLayout
+from allocscope.glibc.layouts import Layout, StateLayout, rows_of
 from allocscope.glibc.par import ParValues, find_par
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import (
@@ -30,7 +31,6 @@ from allocscope.glibc.states import (
 )
 from allocscope.immutable import immutable
 
-HEAP_INFO_BYTES = (32, 48)
 PAGE = 4096
 
 
@@ -61,26 +61,33 @@ def read_areas(memory: Memory, spans: Iterable[tuple[int, int]]) -> list[tuple[i
     return areas
 
 
-def self_linked(start: int, data: bytes) -> list[int]:
-    """Addresses of words that, with their successor, form an empty bin: both point 16 bytes before
-    themselves."""
-    words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
-    base = start - 2 * WORD
+def self_linked(start: int, data: bytes, abi: Abi) -> list[int]:
+    """Addresses of words that, with their successor, form an empty bin: both point a chunk's header
+    before themselves."""
+    words, size = abi.view(data), abi.word_bytes
+    base = start - abi.header_bytes
     return [
-        start + i * WORD
+        start + i * size
         for i in range(len(words) - 1)
-        if words[i] == base + i * WORD and words[i + 1] == words[i]
+        if words[i] == base + i * size and words[i + 1] == words[i]
     ]
+
+
+def states_of(table: Sequence[Layout]) -> list[StateLayout]:
+    """The different ones of a table."""
+    return list({row.state.name: row.state for row in table}.values())
 
 
 def heap_info_size(memory: Memory, arenas: Sequence[ArenaState], heap_max_bytes: int) -> int | None:
     """Size of the heap header as the thread arenas show it; None without any. InvalidHeap when they
     contradict each other."""
+    abi = memory.abi
+    known = {row.heap_info_bytes for row in rows_of(abi)}
     sizes = set()
     for arena in arenas[1:]:
         start = heap_of(arena.address, heap_max_bytes)
         size = arena.address - start
-        if size not in HEAP_INFO_BYTES or read_heap_info(memory, start).arena != arena.address:
+        if size not in known or read_heap_info(memory, start).arena != arena.address:
             raise InvalidHeap(f"arena {arena.address:#x} does not lie behind a heap header")
         sizes.add(size)
     if len(sizes) > 1:
@@ -100,16 +107,20 @@ def _heaps_fit(
 
 
 def _candidates(
-    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout]
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout], abi: Abi
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
-    state_layouts = {layout.state.name: layout.state for layout in rows}.values()
+    state_layouts = states_of(rows)
     for start, data in areas:
-        linked = set(self_linked(start, data))
-        last_of_series = sorted(a for a in linked if a + 2 * WORD not in linked)  # as bin 127 is
+        linked = set(self_linked(start, data, abi))
+        last_of_series = sorted(a for a in linked if a + abi.header_bytes not in linked)  # bin 127
         for address in last_of_series:
             for layout in state_layouts:
                 offset = address - layout.last_bin - start
-                if offset < 0 or offset + layout.size > len(data) or (start + offset) % 16:
+                if (
+                    offset < 0
+                    or offset + layout.size > len(data)
+                    or (start + offset) % abi.word_bytes
+                ):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
                 if not any(state_faults(arena, layout)):
@@ -117,16 +128,16 @@ def _candidates(
 
 
 def _untouched(
-    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout]
+    areas: Sequence[tuple[int, bytes]], rows: Sequence[Layout], abi: Abi
 ) -> Iterable[tuple[StateLayout, ArenaState]]:
     """A main_arena that nobody has used yet: all zero but ``next``, which points to the arena
     itself, and one attached thread where such are counted."""
-    state_layouts = {layout.state.name: layout.state for layout in rows}.values()
+    state_layouts = states_of(rows)
     for start, data in areas:
-        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        words, size = abi.view(data), abi.word_bytes
         for layout in state_layouts:
-            for i in range(layout.next // WORD, len(words)):
-                offset = i * WORD - layout.next
+            for i in range(layout.next // size, len(words)):
+                offset = i * size - layout.next
                 if words[i] != start + offset or offset + layout.size > len(data):
                     continue
                 arena = parse_state(start + offset, data[offset : offset + layout.size], layout)
@@ -148,7 +159,7 @@ def _fitting(
         arenas = read_ring(memory, main.address, state)
     except (InvalidHeap, MemoryGap):
         return None
-    rows = [layout for layout in table if layout.state is state]
+    rows = [layout for layout in table if layout.state == state]
     found = find_par(areas, list({row.par.name: row.par for row in rows}.values()), heap_spans)
     pars = {par.layout.name: par for par in found}
     fitting = tuple(
@@ -176,7 +187,10 @@ def _adds_up(memory: Memory, arena: ArenaState, is_main: bool, located: Located)
             return arena.system_bytes == sum(heap.size for heap in heaps)
         if abs(arena.top - arena.address) < PAGE:  # no memory yet: top is a bin of its own
             return arena.system_bytes == 0
-        top_size = int.from_bytes(memory.read(arena.top + WORD, WORD), "little") & ~CHUNK_FLAGS
+        top_size = memory.abi.word(
+            memory.read(arena.top, memory.abi.header_bytes), memory.abi.word_bytes
+        )
+        top_size &= ~CHUNK_FLAGS
     except (InvalidHeap, MemoryGap):
         return False
     if arena.noncontiguous or not par.sbrk_base:
@@ -188,7 +202,7 @@ def locate(
     memory: Memory,
     data_spans: Sequence[tuple[int, int]],
     heap_spans: Sequence[tuple[int, int]],
-    table: Sequence[Layout] = LAYOUTS,
+    table: Sequence[Layout] | None = None,
 ) -> Located | None:
     """The malloc whose data lies in ``data_spans`` (writable memory of one library or program), or
     None.
@@ -198,9 +212,11 @@ def locate(
     Where two layouts find an arena in the same place (they have the same bins), the one under which
     more arenas add up is taken."""
     areas = read_areas(memory, data_spans)
-    for candidates in (_candidates(areas, table), _untouched(areas, table)):
+    abi = memory.abi
+    rows = rows_of(abi) if table is None else table
+    for candidates in (_candidates(areas, rows, abi), _untouched(areas, rows, abi)):
         for _, group in itertools.groupby(candidates, key=lambda item: item[1].address):
-            fits = [_fitting(memory, areas, heap_spans, table, *candidate) for candidate in group]
+            fits = [_fitting(memory, areas, heap_spans, rows, *candidate) for candidate in group]
             found = [fit for fit in fits if fit is not None]
             if len(found) > 1:
                 return max(found, key=lambda fit: _agreeing(memory, *fit))[0]

@@ -14,13 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import WORD
 from allocscope.glibc.marks import Marks
 from allocscope.glibc.pieces import (
-    ALIGN,
     MAX_PIECES,
-    MIN_CHUNK,
-    PAGE,
     Piece,
     Surroundings,
     first_chunk,
@@ -45,12 +41,13 @@ def rows_of(
     extent = around.extent(base) if 0 < base < around.brk_end else None
     if extent is None or not extent[0] <= arena.top < extent[1]:
         return []
-    return [(round_up(base, ALIGN), _brk_limit(around, arena, extent))]
+    return [(around.abi.first_chunk(base), _brk_limit(around, arena, extent))]
 
 
 def _chunk_size(memory: Memory, chunk: int) -> int:
+    word = memory.abi.word_bytes
     try:
-        return int.from_bytes(memory.read(chunk + WORD, WORD), "little") & ~CHUNK_FLAGS
+        return memory.abi.word(memory.read(chunk + word, word)) & ~CHUNK_FLAGS
     except MemoryGap:
         return 0
 
@@ -79,7 +76,7 @@ def _brk_limit(around: Surroundings, arena: ArenaState, extent: tuple[int, int])
     """Where top ends. In a contiguous arena that is sbrk_base + system_mem, whatever an allocation
     under way wrote to top."""
     by_system = around.par.sbrk_base + arena.system_bytes
-    if not arena.noncontiguous and arena.top + MIN_CHUNK <= by_system <= extent[1]:
+    if not arena.noncontiguous and arena.top + around.abi.min_chunk_bytes <= by_system <= extent[1]:
         return by_system
     return min(arena.top + _chunk_size(around.memory, arena.top), extent[1])
 
@@ -92,7 +89,8 @@ def _mmapped_rows(
     pieces: list[Piece] = []
     outside = [a for a in marks.known if brk is None or not brk[0] <= a < brk[1]]
     if brk is None and around.par.sbrk_base:
-        outside = sorted({*outside, around.par.sbrk_base})  # where the first of them begins
+        begin = around.abi.first_chunk(around.par.sbrk_base)  # of the first of them
+        outside = sorted({*outside, begin})
     extents = sorted({e for e in (around.extent(a) for a in outside) if e is not None})
     for low, high in extents:
         targets = [a for a in outside if low <= a < high]
@@ -107,7 +105,7 @@ def _mmapped_rows(
             limit = top_end if start <= arena.top < top_end else high
             found = walk_rows(around, arena, marks, start, limit, foreign_between=False)
             pieces += found
-            at = round_up(found[-1].end, PAGE)
+            at = round_up(found[-1].end, around.abi.page_bytes)
             targets = [a for a in targets if a >= at]
     return pieces
 
@@ -115,11 +113,16 @@ def _mmapped_rows(
 def _first_row(around: Surroundings, at: int, high: int, targets: Sequence[int]) -> int | None:
     """The first page from which chunks lead to one of the ``targets``, or to a region's end, and
     whose first chunk looks as a region's does."""
-    for page in range(at, targets[0] + 1, PAGE):
-        begins = around.walker.row_start(page, page + ALIGN, high, targets) == page
-        if begins or page == targets[0]:
+    for page in range(at, targets[0] + 1, around.abi.page_bytes):
+        begins = _begins_row(around, page, high, targets)
+        if begins or around.abi.first_chunk(page) == targets[0]:
             return page
     return None
+
+
+def _begins_row(around: Surroundings, page: int, high: int, targets: Sequence[int]) -> bool:
+    chunk = around.abi.first_chunk(page)
+    return around.walker.row_start(chunk, chunk + around.abi.alignment, high, targets) == chunk
 
 
 def _full_rows(
@@ -133,11 +136,12 @@ def _full_rows(
         for page, end in _unowned_pages(around, known):
             if found and page < found[-1].end:
                 continue
-            if around.walker.row_start(page, page + ALIGN, end, ()) != page:
+            if not _begins_row(around, page, end, ()):
                 continue
             [piece] = walk_rows(around, arena, marks, page, end, foreign_between=False)
             whole = piece.tally.stop_reason in (STOP_FENCEPOST, STOP_LIMIT)
-            if whole and not piece.tally.damage_count and piece.end % PAGE == 0:
+            ends = piece.end % around.abi.page_bytes == 0
+            if whole and ends and not piece.tally.damage_count:
                 found.append(piece)
     return found if sum(piece.end - piece.start for piece in found) == missing else []
 
@@ -156,10 +160,11 @@ def _unowned_pages(around: Surroundings, known: Sequence[Piece]) -> Iterator[tup
                 continue
             if not any(low <= page < high for low, high in taken):
                 yield page, end
-            page += PAGE
+            page += around.abi.page_bytes
 
 
 def _in_thread_heap(around: Surroundings, address: int) -> bool:
     """Does the heap that would hold the address name one of the arenas as its own?"""
-    [data] = around.memory.read_each([heap_of(address, around.heap_max_bytes)], WORD)
-    return data is not None and int.from_bytes(data, "little") in around.arenas
+    start = heap_of(address, around.heap_max_bytes)
+    [data] = around.memory.read_each([start], around.abi.word_bytes)
+    return data is not None and around.abi.word(data) in around.arenas

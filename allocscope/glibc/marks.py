@@ -13,14 +13,13 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-from allocscope.glibc.layouts import WORD, StateLayout
+from allocscope.glibc.abi import Abi
+from allocscope.glibc.layouts import StateLayout
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
 from allocscope.glibc.threads import Tcache
 from allocscope.immutable import immutable
 
-HEADER_BYTES = 2 * WORD
-MIN_CHUNK_BYTES = 32
 SMALL_BINS = 64
 """A tcache's bins for one chunk size each (TCACHE_SMALL_BINS in malloc.c; 2.42 put larger ones
 behind them)."""
@@ -45,8 +44,9 @@ class Parked:
         """How many chunks each thread has parked, and their bytes. Chunks in one of the first
         SMALL_BINS are equally large; in the others each is asked."""
         asked = [chunks[:1] if i < SMALL_BINS else chunks for _, i, chunks in self.lists]
-        places = [chunk + WORD for chunks in asked for chunk in chunks]
-        words = iter(memory.read_each(places, WORD))
+        word = memory.abi.word_bytes
+        places = [chunk + word for chunks in asked for chunk in chunks]
+        words = iter(memory.read_each(places, word))
         sums: dict[int, tuple[int, int]] = {}
         for (tid, _, chunks), part in zip(self.lists, asked, strict=True):
             read = sum(int.from_bytes(next(words) or b"", "little") & ~CHUNK_FLAGS for _ in part)
@@ -72,10 +72,10 @@ class Marks:
         return Marks(*(part[bisect_left(part, start) : bisect_left(part, end)] for part in lists))
 
 
-def longest_list(arenas: Sequence[ArenaState]) -> int:
+def longest_list(arenas: Sequence[ArenaState], abi: Abi) -> int:
     """More chunks than this cannot be in one list: the largest arena, cut into the smallest chunks.
     A list that is changed while it is followed may lead in a circle, so this bound matters."""
-    return max((arena.system_bytes for arena in arenas), default=0) // MIN_CHUNK_BYTES + 1
+    return max((arena.system_bytes for arena in arenas), default=0) // abi.min_chunk_bytes + 1
 
 
 def detect_safe_linking(
@@ -89,7 +89,8 @@ def detect_safe_linking(
         for head, count in zip(t.heads, t.counts, strict=True)
         if head
     ]
-    samples += [(head, HEADER_BYTES, 0) for arena in arenas for head in arena.fastbins if head]
+    header = memory.abi.header_bytes
+    samples += [(head, header, 0) for arena in arenas for head in arena.fastbins if head]
     for head, link_offset, count in samples[:64]:
         verdicts = []
         for mangled in (False, True):
@@ -116,7 +117,7 @@ def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
     for (tcache, i), (found, whole) in zip(wanted, lists, strict=True):
         if not whole or len(found) != tcache.counts[i]:
             broken.append(f"tcache bin {i} of thread {tcache.tid}")
-        chunks = tuple(pointer - HEADER_BYTES for pointer in found)
+        chunks = tuple(pointer - memory.abi.header_bytes for pointer in found)
         parked += chunks
         by_bin.append((tcache.tid, i, chunks))
     structs = array("Q", sorted(t.chunk for t in tcaches))
@@ -130,7 +131,10 @@ def fast_chunks(
     and within ``limit`` elements."""
     heads = [head for head in arena.fastbins if head]
     lists = memory.chase(
-        heads, link_offset=HEADER_BYTES, mangled=mangled, limit=limit or longest_list([arena])
+        heads,
+        link_offset=memory.abi.header_bytes,
+        mangled=mangled,
+        limit=limit or longest_list([arena], memory.abi),
     )
     chunks = array("Q")
     for found, _ in lists:

@@ -12,36 +12,33 @@ A process may have 65,000 mappings, so headers are read ahead, many in one call.
 from __future__ import annotations
 
 import itertools
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from allocscope.glibc.layouts import WORD
+from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import CHUNK_FLAGS
 
 PAGE = 4096
-HEADER = 2 * WORD
 IS_MMAPPED = 2
 HUGETLB_BIT = 1
 SEARCH_PAGES = 1 << 18
 SEARCH_PLACES = 1 << 19
 OFFSET_PAGES = 512
 AHEAD = 1024
-IN_FIRST_PAGE = tuple((1 << power) - HEADER for power in range(5, 13))
-"""Where memalign puts the header for alignments of up to a page."""
-_WORDS = struct.Struct("<2Q")
 
 Span = tuple[int, int]
 
 
-def chunk_length(prev_size: int, size_word: int, offset: int, size_is_usable: bool) -> int:
+def chunk_length(
+    prev_size: int, size_word: int, offset: int, size_is_usable: bool, abi: Abi = WIDE
+) -> int:
     """Length of the mapping that a header at ``offset`` into it describes, 0 when it is no header
     of an mmapped chunk."""
     if size_word & CHUNK_FLAGS != IS_MMAPPED:
         return 0
     size = size_word & ~CHUNK_FLAGS
     if size_is_usable:
-        length = offset + size + HEADER if prev_size & ~HUGETLB_BIT == offset else 0
+        length = offset + size + abi.header_bytes if prev_size & ~HUGETLB_BIT == offset else 0
     else:
         length = offset + size if prev_size == offset else 0
     return length if length % PAGE == 0 and length >= PAGE else 0
@@ -50,33 +47,38 @@ def chunk_length(prev_size: int, size_word: int, offset: int, size_is_usable: bo
 def header_of(memory: Memory, start: int, end: int, size_is_usable: bool) -> tuple[int, bytes]:
     """Where the header of the chunk lies that has the mapping ``[start, end)``, and its bytes; none
     where it is no longer there."""
-    for offsets in ([0], _page_offsets(start, end)):
-        found = memory.read_each([start + offset for offset in offsets], HEADER)
+    abi = memory.abi
+    for offsets in ((abi.slack_bytes,), _page_offsets(start, end, abi)):
+        found = memory.read_each([start + offset for offset in offsets], abi.header_bytes)
         for offset, data in zip(offsets, found, strict=True):
             if data is None:
                 continue
-            prev_size, size_word = _WORDS.unpack(data)
-            if chunk_length(prev_size, size_word, offset, size_is_usable) == end - start:
+            prev_size, size_word = abi.words(data, 0, 2)
+            if chunk_length(prev_size, size_word, offset, size_is_usable, abi) == end - start:
                 return start + offset, data
     return start, b""
 
 
-def _aligned_offsets(start: int, end: int) -> tuple[int, ...]:
+def _aligned_offsets(start: int, end: int, abi: Abi) -> tuple[int, ...]:
     """Where the header of a chunk lies that memalign made: right before the first address behind
     the mapping's own header that is a multiple of the alignment, whatever that was."""
+    header = abi.header_bytes
+    in_first_page = tuple((1 << power) - header for power in range(5, 13))
     alignments = (1 << power for power in range(13, (end - start).bit_length()))
-    return IN_FIRST_PAGE + tuple(
-        dict.fromkeys(-(start + HEADER) % alignment for alignment in alignments)
+    return in_first_page + tuple(
+        dict.fromkeys(-(start + header) % alignment for alignment in alignments)
     )
 
 
-def _page_offsets(start: int, end: int) -> Sequence[int]:
+def _page_offsets(start: int, end: int, abi: Abi) -> Sequence[int]:
     """The same, also for a chunk that realloc moved since: the kernel aligns to pages only."""
     pages = range(2, min(OFFSET_PAGES + 1, (end - start) // PAGE))
-    return _aligned_offsets(start, end) + tuple(page * PAGE - HEADER for page in pages)
+    return _aligned_offsets(start, end, abi) + tuple(
+        page * PAGE - abi.header_bytes for page in pages
+    )
 
 
-def _nowhere(start: int, end: int) -> Sequence[int]:
+def _nowhere(start: int, end: int, abi: Abi) -> Sequence[int]:
     return ()
 
 
@@ -85,9 +87,14 @@ class _Headers:
     looked for, SEARCH_PLACES in all."""
 
     def __init__(
-        self, memory: Memory, size_is_usable: bool, offsets: Callable[[int, int], Sequence[int]]
+        self,
+        memory: Memory,
+        size_is_usable: bool,
+        offsets: Callable[[int, int, Abi], Sequence[int]],
     ) -> None:
         self._memory = memory
+        self._abi = memory.abi
+        self._at_once = (memory.abi.slack_bytes,)
         self._size_is_usable = size_is_usable
         self._offsets = offsets
         self._left = SEARCH_PLACES
@@ -96,12 +103,12 @@ class _Headers:
 
     def expect(self, spans: Sequence[Span]) -> None:
         """Looks ahead at what will be asked for these spans, in place of what it knew before."""
-        self._at_start = self._lengths(spans, [(0,)] * len(spans))
+        self._at_start = self._lengths(spans, [self._at_once] * len(spans))
         bare = [span for span in spans if not self._at_start[span]]
         self._further_on = self._lengths(bare, [self._elsewhere(span) for span in bare])
 
     def _elsewhere(self, span: Span) -> Sequence[int]:
-        offsets = self._offsets(*span)[: self._left]
+        offsets = self._offsets(*span, self._abi)[: self._left]
         self._left -= len(offsets)
         return offsets
 
@@ -110,19 +117,20 @@ class _Headers:
         offsets; 0 without any."""
         lengths = dict.fromkeys(spans, 0)
         places = [(span, o) for span, some in zip(spans, offsets, strict=True) for o in some]
-        found = self._memory.read_each([span[0] + o for span, o in places], HEADER)
+        abi = self._abi
+        found = self._memory.read_each([span[0] + o for span, o in places], abi.header_bytes)
         for (span, offset), data in zip(places, found, strict=True):
-            if data is None or data[WORD] & CHUNK_FLAGS != IS_MMAPPED or lengths[span]:
+            if data is None or data[abi.word_bytes] & CHUNK_FLAGS != IS_MMAPPED or lengths[span]:
                 continue
-            prev_size, size_word = _WORDS.unpack(data)
-            length = chunk_length(prev_size, size_word, offset, self._size_is_usable)
+            prev_size, size_word = abi.words(data, 0, 2)
+            length = chunk_length(prev_size, size_word, offset, self._size_is_usable, abi)
             if length <= span[1] - span[0]:
                 lengths[span] = length
         return lengths
 
     def _length_at_start(self, span: Span) -> int:
         if span not in self._at_start:
-            self._at_start.update(self._lengths([span], [(0,)]))
+            self._at_start.update(self._lengths([span], [self._at_once]))
         return self._at_start[span]
 
     def _length_further_on(self, span: Span) -> int:

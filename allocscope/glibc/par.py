@@ -17,7 +17,6 @@ from allocscope.glibc.layouts import ParLayout
 from allocscope.immutable import immutable
 
 DEFAULT_THRESHOLD = 0x20000
-DEFAULT_ARENA_TEST = 8
 DEFAULT_MMAP_MAX = 65536
 SMALL_TCACHE_BINS = 64
 MAX_TCACHE_BINS = 76
@@ -56,8 +55,10 @@ class ParValues:
 def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParValues:
     """``mp_`` from its bytes at ``data[at:]``."""
 
+    size = layout.abi.word_bytes
+
     def word(offset: int) -> int:
-        return int(struct.unpack_from("<Q", data, at + offset)[0])
+        return layout.abi.word(data, at + offset)
 
     def optional(offset: int | None) -> int | None:
         return None if offset is None else word(offset)
@@ -69,10 +70,10 @@ def parse_par(address: int, data: bytes, layout: ParLayout, at: int = 0) -> ParV
         address=address,
         layout=layout,
         trim_threshold=word(0),
-        top_pad=word(8),
-        mmap_threshold=word(16),
-        arena_test=word(24),
-        arena_max=word(32),
+        top_pad=word(size),
+        mmap_threshold=word(2 * size),
+        arena_test=word(3 * size),
+        arena_max=word(4 * size),
         thp_pagesize=optional(layout.thp_pagesize) or 0,
         hp_pagesize=optional(layout.hp_pagesize) or 0,
         n_mmaps=number(layout.n_mmaps),
@@ -104,7 +105,8 @@ def _counter_faults(par: ParValues, in_motion: int) -> Iterator[str]:
         yield "n_mmaps"
     if max(par.mmapped_mem, par.max_mmapped_mem) >= 1 << 47 or (
         (par.mmapped_mem > par.max_mmapped_mem and not in_motion)
-        or par.mmapped_mem % 16  # from 2.43 each realloc of a mapping adds 16 for ever
+        # from 2.43 each realloc of a mapping adds a header for ever
+        or par.mmapped_mem % par.layout.abi.header_bytes
         or par.mmapped_mem < (par.n_mmaps - in_motion) * 4096
     ):
         yield "mmapped_mem"
@@ -149,7 +151,7 @@ def defaults_held(par: ParValues) -> int:
         (par.trim_threshold == DEFAULT_THRESHOLD)
         + (par.top_pad == DEFAULT_THRESHOLD)
         + (par.mmap_threshold == DEFAULT_THRESHOLD)
-        + (par.arena_test == DEFAULT_ARENA_TEST)
+        + (par.arena_test == par.layout.abi.arenas_per_cpu)
         + (par.n_mmaps_max == DEFAULT_MMAP_MAX)
         + (par.tcache_bins == SMALL_TCACHE_BINS)
         + (par.tcache_bins is not None)
@@ -176,8 +178,10 @@ def _find(
 ) -> list[ParValues]:
     best: list[ParValues] = []
     best_score = 0
+    abi = layouts[0].abi
+    size = abi.word_bytes
     for start, data in areas:
-        words = memoryview(data)[: len(data) // 8 * 8].cast("Q")
+        words = abi.view(data)
         for index in range(len(words) - 5):
             # arena_test and arena_max are small numbers, the thresholds before them sizes: a quick
             # sieve
@@ -188,9 +192,9 @@ def _find(
             ):
                 continue
             for layout in layouts:
-                if index * 8 + layout.size > len(data):
+                if index * size + layout.size > len(data):
                     continue
-                par = parse_par(start + index * 8, data, layout, index * 8)
+                par = parse_par(start + index * size, data, layout, index * size)
                 if next(par_faults(par, heap_spans, in_motion), None):
                     continue
                 score = defaults_held(par)

@@ -14,12 +14,11 @@ seam, the row is walked again, in one.
 from __future__ import annotations
 
 import itertools
-import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import WORD
+from allocscope.glibc.abi import Abi
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS
 from allocscope.immutable import names_of, replace
@@ -38,9 +37,6 @@ from allocscope.model.walk import (
 SHORTEST_PART_BYTES = 64 << 20
 MOST_PARTS = 8
 SEARCHED_BYTES = 1 << 17
-PAGE = 4096
-FD = 2 * WORD
-MIN_CHUNK_BYTES = 4 * WORD
 PREV_INUSE = 1
 _MASK64 = (1 << 64) - 1
 _FIRST_OF = ("first_damage", "before_damage", "first_footer_mismatch")
@@ -61,12 +57,13 @@ def walk(memory: Memory, walker: Walker, region: Region) -> Tally:
     seams = [] if region.pins else _seams(memory, region)
     if not seams:
         return walker.walk(region)
-    parts = _cut(region, seams)
+    page = memory.abi.page_bytes
+    parts = _cut(region, seams, page)
     tallies = walker.each(parts, lambda _, own, part: own.walk(part))
     if not all(_arrived(tally) for tally in tallies[:-1]):
         return walker.walk(region)
-    shared = [memory.residency(seam // PAGE * PAGE, _page_up(seam)) for seam in seams]
-    return replace(joined(tallies, shared), cells=_cells(parts, tallies))
+    shared = [memory.residency(seam // page * page, _page_up(seam, page)) for seam in seams]
+    return replace(joined(tallies, shared), cells=_cells(parts, tallies, page))
 
 
 def _arrived(tally: Tally) -> bool:
@@ -74,8 +71,8 @@ def _arrived(tally: Tally) -> bool:
     return whole or tally.stop_reason == STOP_DEADLINE
 
 
-def _page_up(address: int) -> int:
-    return -(-address // PAGE) * PAGE
+def _page_up(address: int, page: int) -> int:
+    return -(-address // page) * page
 
 
 # ---- where to cut ----
@@ -101,34 +98,43 @@ def _seams(memory: Memory, region: Region) -> list[int]:
 def _free_chunks(memory: Memory, address: int) -> list[int]:
     """What looks like a free chunk in the memory behind ``address``: its size stands in its header
     and in the word behind it."""
-    start = address // PAGE * PAGE
+    abi = memory.abi
+    start = address // abi.page_bytes * abi.page_bytes
     try:
-        words = memoryview(memory.read(start, SEARCHED_BYTES)).cast("Q")
+        words = abi.view(memory.read(start, SEARCHED_BYTES))
     except MemoryGap:
         return []
     found = []
-    for at in range(0, len(words), 2):
+    first = (abi.first_chunk(start) - start) // abi.word_bytes
+    for at in range(first, len(words) - 1, abi.alignment // abi.word_bytes):
         word = words[at + 1]
         size = word & ~CHUNK_FLAGS
-        if word & PREV_INUSE and MIN_CHUNK_BYTES <= size < SEARCHED_BYTES:
-            behind = at + size // WORD
+        if word & PREV_INUSE and abi.min_chunk_bytes <= size < SEARCHED_BYTES:
+            behind = at + size // abi.word_bytes
             if behind + 1 < len(words) and words[behind] == size:
-                found.append(start + at * WORD)
+                found.append(start + at * abi.word_bytes)
     return found
 
 
 def _pairs(memory: Memory, addresses: Sequence[int]) -> list[tuple[int, int]]:
     """Two words at each address, zeros where they are not in memory."""
-    found = memory.read_each(addresses, 2 * WORD)
-    return [struct.unpack("<2Q", data or bytes(2 * WORD)) for data in found]
+    abi = memory.abi
+    found = memory.read_each(addresses, abi.header_bytes)
+    return [_pair(abi, data or bytes(abi.header_bytes)) for data in found]
+
+
+def _pair(abi: Abi, data: bytes) -> tuple[int, int]:
+    first, second = abi.words(data, 0, 2)
+    return first, second
 
 
 def _possible_seams(memory: Memory, region: Region, chunks: Sequence[int]) -> list[int]:
+    page, fd = memory.abi.page_bytes, memory.abi.header_bytes
     inside = [c for c in chunks if region.first < c < region.limit]
     sized = []
     for chunk, (_, word) in zip(inside, _pairs(memory, inside), strict=True):
         size = word & ~CHUNK_FLAGS
-        page_begins = _page_up(chunk) <= (chunk + size) // PAGE * PAGE
+        page_begins = _page_up(chunk, page) <= (chunk + size) // page * page
         if word & PREV_INUSE and page_begins and chunk + size < region.limit:
             sized.append((chunk, size))
     behind = _pairs(memory, [chunk + size for chunk, size in sized])
@@ -137,9 +143,9 @@ def _possible_seams(memory: Memory, region: Region, chunks: Sequence[int]) -> li
         for (chunk, size), (prev_size, word) in zip(sized, behind, strict=True)
         if prev_size == size and not word & PREV_INUSE
     ]
-    links = _pairs(memory, [chunk + FD for chunk in free])
-    forward = _pairs(memory, [fd + FD for fd, _ in links])
-    backward = _pairs(memory, [bk + FD for _, bk in links])
+    links = _pairs(memory, [chunk + fd for chunk in free])
+    forward = _pairs(memory, [following + fd for following, _ in links])
+    backward = _pairs(memory, [before + fd for _, before in links])
     listed = [
         chunk
         for chunk, (_, bk_of_fd), (fd_of_bk, _) in zip(free, forward, backward, strict=True)
@@ -156,7 +162,7 @@ def _follows_fast_chunk(memory: Memory, region: Region, chunk: int) -> bool:
     return region.fastbin[before] + (word & ~CHUNK_FLAGS) == chunk
 
 
-def _cut(region: Region, seams: Sequence[int]) -> list[Region]:
+def _cut(region: Region, seams: Sequence[int], page: int) -> list[Region]:
     edges = [region.first, *seams, region.limit]
     parts = []
     for first, limit in itertools.pairwise(edges):
@@ -164,10 +170,10 @@ def _cut(region: Region, seams: Sequence[int]) -> list[Region]:
         parts.append(
             replace(
                 region,
-                start=region.start if first == region.first else first // PAGE * PAGE,
+                start=region.start if first == region.first else first // page * page,
                 first=first,
                 limit=limit,
-                map_end=region.map_end if last else _page_up(limit),
+                map_end=region.map_end if last else _page_up(limit, page),
                 top=region.top if last else 0,
                 tcache=_within(region.tcache, first, limit),
                 fastbin=_within(region.fastbin, first, limit),
@@ -228,14 +234,14 @@ def _pages(parts: Sequence[Residency], shared: Sequence[Residency]) -> Residency
     )
 
 
-def _cells(parts: Sequence[Region], tallies: Sequence[Tally]) -> bytes | None:
+def _cells(parts: Sequence[Region], tallies: Sequence[Tally], page: int) -> bytes | None:
     """The pages of all parts. Of one that a seam divides, the part before it may know of held
     chunks, which count more; the part behind it knows of the free chunk that the seam is."""
     joint = bytearray()
     for part, tally in zip(parts, tallies, strict=True):
         if tally.cells is None:
             return None
-        at = part.start // PAGE - parts[0].start // PAGE
+        at = part.start // page - parts[0].start // page
         divided = joint[at:]
         joint[at:] = tally.cells
         joint[at : at + len(divided)] = map(max, divided, tally.cells)

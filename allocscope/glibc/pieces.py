@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from allocscope.glibc import parts
+from allocscope.glibc.abi import Abi
 from allocscope.glibc.layouts import Layout
 from allocscope.glibc.marks import Marks
 from allocscope.glibc.par import ParValues
@@ -19,9 +20,6 @@ from allocscope.glibc.states import ArenaState, HeapInfo, heap_of
 from allocscope.immutable import immutable, replace
 from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
 
-PAGE = 4096
-ALIGN = 16
-MIN_CHUNK = 32
 MAX_PIECES = 4096
 
 
@@ -85,9 +83,13 @@ class Surroundings:
         return any(start <= address < end for start, end in self.hugetlb_spans)
 
     @property
+    def abi(self) -> Abi:
+        return self.memory.abi
+
+    @property
     def trim_unit(self) -> int:
         """systrim works in huge pages where ``mp_.thp_pagesize`` is set (2.35 on)."""
-        return self.par.thp_pagesize or PAGE
+        return self.par.thp_pagesize or self.abi.page_bytes
 
     def extent(self, address: int) -> tuple[int, int] | None:
         """The run of neighbouring mappings around ``address``; one of hugetlb pages is alone."""
@@ -126,8 +128,9 @@ def _walk(
     trim_unit: int,
 ) -> Tally:
     inside = marks.within(first, limit)
+    page = around.abi.page_bytes
     region = Region(
-        start=start // PAGE * PAGE,
+        start=start // page * page,
         first=first,
         limit=limit,
         map_end=map_end,
@@ -159,7 +162,7 @@ def _header_bytes(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> in
 
 def first_chunk(around: Surroundings, arena: ArenaState, heap: HeapInfo) -> int:
     """Where a heap's row of chunks begins."""
-    return round_up(heap.start + _header_bytes(around, arena, heap), ALIGN)
+    return around.abi.first_chunk(heap.start + _header_bytes(around, arena, heap))
 
 
 def thread_pieces(
@@ -219,7 +222,7 @@ def walk_rows(
     pieces: list[Piece] = []
     foreign = 0
     while start < limit and len(pieces) < MAX_PIECES:
-        first = round_up(start, ALIGN)
+        first = around.abi.first_chunk(start)
         tally = _walk(
             around,
             marks,
@@ -250,20 +253,24 @@ def walk_rows(
         if not more or not foreign_between:
             break
         beyond = marks.within(end, limit).known
-        high = beyond[0] + ALIGN if beyond else limit  # a free chunk may itself begin the row
+        # a free chunk may itself begin the row
+        high = beyond[0] + around.abi.alignment if beyond else limit
         targets = [address for address in beyond if address > end]
         following = around.walker.row_start(end, high, limit, targets)
         if following is None:
             break
-        foreign = following - end
-        start = following
+        # where no chunk can begin at the start of a page, those first bytes are malloc's own
+        page_start = following - around.abi.slack_bytes
+        start = page_start if page_start % around.abi.page_bytes == 0 else following
+        foreign = start - end
     return pieces
 
 
 def _own_pages(around: Surroundings, before: Sequence[Piece], start: int, end: int) -> Residency:
     """Page states of a row that shares its break with others: each page counts for the first row
     that reaches into it."""
-    taken = max((round_up(piece.end, PAGE) for piece in before), default=0)
+    page = around.abi.page_bytes
+    taken = max((round_up(piece.end, page) for piece in before), default=0)
     if around.in_hugetlb(start):
         return Residency(0, 0, 0, 0)
-    return around.memory.residency(max(start // PAGE * PAGE, taken), round_up(end, PAGE))
+    return around.memory.residency(max(start // page * page, taken), round_up(end, page))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
+from allocscope.glibc.abi import Abi
 from allocscope.model.walk import Region, Residency, Tally
 
 Item = TypeVar("Item")
@@ -16,6 +17,9 @@ Result = TypeVar("Result")
 class Memory(Protocol):
     """Memory of one process, core or recording. Reading never changes the target: absent pages are
     left alone."""
+
+    abi: Abi
+    """How words and chunks lie in it: set by who finds out."""
 
     def read(self, address: int, size: int) -> bytes:
         """Exactly ``size`` bytes. MemoryGap where a page is absent, swapped out or unreadable."""

@@ -26,6 +26,7 @@ from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
 from allocscope.glibc.pieces import PLAIN_TRIM, Surroundings, Trim, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
+from allocscope.glibc.shapes import NOTHING, Shaped, find_by_shape
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
 from allocscope.glibc.threads import (
     Tcache,
@@ -34,6 +35,7 @@ from allocscope.glibc.threads import (
     ThreadState,
     find_slots,
     find_tcbs,
+    read_tcache,
     read_threads,
 )
 from allocscope.glibc.validate import ArenaReading, better, check, chunks_in_motion
@@ -71,7 +73,8 @@ class Subject:
 class HeapReading:
     """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
     fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
-    mappings of chunks that have one of their own."""
+    mappings of chunks that have one of their own. ``shaped_count``: tcaches that were found by
+    their shape, because no thread tells of its own."""
 
     layout: Layout
     also_fit: tuple[Layout, ...]
@@ -82,6 +85,7 @@ class HeapReading:
     parked: Parked
     mmapped: tuple[tuple[int, int], ...]
     rounds: int
+    shaped_count: int = 0
     tcaches_moved: bool = False
     """Did any tcache change while the last round was read?"""
 
@@ -129,11 +133,17 @@ class _Reader:
             self.memory,
             self.tcbs,
             {arena.address for arena in arenas},
-            in_spans(subject.spans),
+            in_spans(subject.spans, self.memory.abi.alignment),
             tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
-        rows = fitting_rows(subject.located, self.slots)
+        self.shaped = NOTHING
+        if not self.tcbs:
+            self.shaped = self.by_shape(arenas)
+            if self.shaped.layout is not None:
+                keyed = self.shaped.key_is_address
+                self.slots = ThreadSlots(self.shaped.layout, None, None, keyed)
+        rows = fitting_rows(subject.located, self.slots, seen=self.shaped.layout is not None)
         self.layout = next((row for row in rows if version in row.versions), rows[0])
         self.also_fit = () if version in self.layout.versions else tuple(rows[1:])
 
@@ -146,6 +156,32 @@ class _Reader:
             except (InvalidHeap, MemoryGap):
                 continue
         return read_ring(self.memory, located.main_arena, located.layout.state)
+
+    def by_shape(self, arenas: Sequence[ArenaState]) -> Shaped:
+        """The tcaches where no thread tells of its own."""
+        located, abi = self.subject.located, self.memory.abi
+        most = located.layout.heap_max_bytes(located.par.hp_pagesize)
+        heaps = [(a, heap) for a in arenas[1:] for heap in read_heaps(self.memory, a, most)]
+        spans = [(heap.start, heap.start + heap.size) for _, heap in heaps]
+        header = located.layout.heap_info_bytes + located.layout.state.size
+        firsts = {abi.first_chunk(h.start + header) for a, h in heaps if h.start < a.address}
+        base = located.par.sbrk_base
+        if base:
+            spans += [(low, high) for low, high in self.subject.spans if low <= base < high]
+            firsts.add(abi.first_chunk(base))
+        fill = located.par.tcache_count or 0
+        return find_by_shape(self.memory, spans, frozenset(firsts), tcache_layouts(located), fill)
+
+    def tcaches(self, threads: Sequence[ThreadState], par: ParValues) -> list[Tcache]:
+        """Those of the threads, or those found by their shape, under numbers that no thread has."""
+        if not self.shaped.addresses:
+            return [thread.tcache for thread in threads if thread.tcache is not None]
+        layout, fill = self.shaped.layout, par.tcache_count or 0
+        found = [
+            read_tcache(self.memory, -number, address, layout, fill)
+            for number, address in enumerate(self.shaped.addresses, 1)
+        ]
+        return [tcache for tcache in found if tcache is not None]
 
     def threads(self, arenas: Sequence[ArenaState], par: ParValues) -> list[ThreadState]:
         addresses = {arena.address for arena in arenas}
@@ -165,7 +201,7 @@ class _Reader:
         where, layout = subject.located.par.address, self.layout.par
         par = parse_par(where, memory.read(where, layout.size), layout)
         threads = self.threads(arenas, par)
-        tcaches = [thread.tcache for thread in threads if thread.tcache is not None]
+        tcaches = self.tcaches(threads, par)
         mangled = detect_safe_linking(memory, tcaches, arenas, subject.safe_linking_default)
         around = Surroundings(
             memory,
@@ -230,8 +266,9 @@ class _Reader:
         moved = None
         if not self.frozen:
             after = self.threads(now.arenas, now.around.par)
-            tcaches = [thread.tcache for thread in after if thread.tcache is not None]
-            moved = chunks_in_motion(now.tcaches, tcaches, now.parked)
+            tcaches = self.tcaches(after, now.around.par)
+            header = self.memory.abi.header_bytes
+            moved = chunks_in_motion(now.tcaches, tcaches, now.parked, header)
         self.moved = bool(moved)
         state = self.layout.state
         return [
@@ -294,15 +331,16 @@ def read_heap(
         parked=now.parked,
         mmapped=tuple(mmapped),
         rounds=rounds,
+        shaped_count=len(reader.shaped.addresses),
         tcaches_moved=reader.moved,
     )
 
 
-def fitting_rows(located: Located, slots: ThreadSlots) -> list[Layout]:
+def fitting_rows(located: Located, slots: ThreadSlots, seen: bool = False) -> list[Layout]:
     """Of the rows that fit the memory: those with the tcache and the keys that were seen. Where
     several are left, they differ in nothing that this process shows."""
     rows = list(located.layouts)
-    if slots.tcache_offset is not None and slots.layout is not None:
+    if (seen or slots.tcache_offset is not None) and slots.layout is not None:
         entries = slots.layout.entries
         rows = [row for row in rows if row.tcache and row.tcache.entries == entries] or rows
     if slots.key_is_address is not None:
@@ -315,9 +353,9 @@ def tcache_layouts(located: Located) -> list[TcacheLayout]:
     return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
-def in_spans(spans: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
+def in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int], bool]:
     low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-    return lambda address: low <= address < high and address % 16 == 0
+    return lambda address: low <= address < high and address % alignment == 0
 
 
 def _without(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from allocscope.errors import AllocscopeError, MemoryGap
-from allocscope.glibc.layouts import BIN_COUNT, HEAP_MAX_BYTES, WORD, StateLayout
+from allocscope.glibc.layouts import BIN_COUNT, StateLayout
 from allocscope.glibc.protocols import Memory
 from allocscope.immutable import immutable
 
@@ -55,13 +55,14 @@ class ArenaState:
 
     def bin_heads(self, layout: StateLayout) -> list[tuple[int, int, int]]:
         """``(address, fd, bk)`` of every non-empty bin; the address is that of the pretended chunk
-        (fd lies 16 into it)."""
-        base = self.address + layout.bins - 2 * WORD
+        (fd lies behind its header)."""
+        header = layout.abi.header_bytes
+        base = self.address + layout.bins - header
         heads: list[tuple[int, int, int]] = []
         if not self.initialised:
             return heads
         for i in range(BIN_COUNT):
-            here, fd, bk = base + 2 * WORD * i, self.bins[2 * i], self.bins[2 * i + 1]
+            here, fd, bk = base + header * i, self.bins[2 * i], self.bins[2 * i + 1]
             if fd != here or bk != here:
                 heads.append((here, fd, bk))
         return heads
@@ -82,25 +83,23 @@ class HeapInfo:
 def parse_state(address: int, data: bytes, layout: StateLayout) -> ArenaState:
     """One arena from its bytes (``layout.size`` of them)."""
 
-    def word(offset: int) -> int:
-        return int(struct.unpack_from("<Q", data, offset)[0])
-
+    abi = layout.abi
     lock, flags = struct.unpack_from("<Ii", data, 0)
     attached = layout.attached_threads
     fastbins: tuple[int, ...] = ()
     if layout.fastbins is not None:
-        fastbins = struct.unpack_from(f"<{layout.fastbin_count}Q", data, layout.fastbins)
+        fastbins = abi.words(data, layout.fastbins, layout.fastbin_count)
     return ArenaState(
         address=address,
         lock_word=lock,
         flags=flags,
         fastbins=fastbins,
-        top=word(layout.top),
-        bins=struct.unpack_from(f"<{2 * BIN_COUNT}Q", data, layout.bins),
-        next=word(layout.next),
-        attached_threads=None if attached is None else word(attached),
-        system_bytes=word(layout.system_mem),
-        max_system_bytes=word(layout.max_system_mem),
+        top=abi.word(data, layout.top),
+        bins=abi.words(data, layout.bins, 2 * BIN_COUNT),
+        next=abi.word(data, layout.next),
+        attached_threads=None if attached is None else abi.word(data, attached),
+        system_bytes=abi.word(data, layout.system_mem),
+        max_system_bytes=abi.word(data, layout.max_system_mem),
         raw=data[4 : layout.size],
     )
 
@@ -116,7 +115,7 @@ def read_ring(memory: Memory, main_arena: int, layout: StateLayout) -> list[Aren
     arenas = [read_state(memory, main_arena, layout)]
     seen = {main_arena}
     while (address := arenas[-1].next) != main_arena:
-        if address in seen or len(arenas) >= MAX_ARENAS or address % 16:
+        if address in seen or len(arenas) >= MAX_ARENAS or address % layout.abi.header_bytes:
             raise InvalidHeap(
                 f"the list of arenas does not close: {address:#x} after {len(arenas)}"
             )
@@ -128,20 +127,20 @@ def read_ring(memory: Memory, main_arena: int, layout: StateLayout) -> list[Aren
     return arenas
 
 
-def heap_of(address: int, heap_max_bytes: int = HEAP_MAX_BYTES) -> int:
+def heap_of(address: int, heap_max_bytes: int) -> int:
     """Start of the thread heap that would hold ``address`` (glibc's heap_for_ptr)."""
     return address & ~(heap_max_bytes - 1)
 
 
 def read_heap_info(memory: Memory, start: int) -> HeapInfo:
     """The header of one thread heap. MemoryGap when it is not there."""
-    arena, previous, size, mprotect_size = struct.unpack("<4Q", memory.read(start, 32))
+    arena, previous, size, mprotect_size = memory.abi.words(
+        memory.read(start, 4 * memory.abi.word_bytes), 0, 4
+    )
     return HeapInfo(start, arena, previous, size, mprotect_size)
 
 
-def read_heaps(
-    memory: Memory, arena: ArenaState, heap_max_bytes: int = HEAP_MAX_BYTES
-) -> list[HeapInfo]:
+def read_heaps(memory: Memory, arena: ArenaState, heap_max_bytes: int) -> list[HeapInfo]:
     """The heaps of a thread arena, oldest first (glibc links them from the newest, which holds top,
     backwards). ``heap_max_bytes``: their largest size and alignment.
 

@@ -1,9 +1,11 @@
 """Each thread's arena and tcache, found without symbols and without a stop.
 
 The kernel tells where a thread keeps its robust futex list; glibc keeps that list inside the
-thread's control block (TCB), whose first and third word point to itself. (A core tells the TCB's
-address at once: the thread's fs_base.) Below the TCB lies static
-TLS, and there, at the same offset in every thread, libc's variables ``thread_arena`` and
+thread's descriptor. On x86 the thread pointer points to that descriptor, whose first and third word
+point to itself (a core tells the thread pointer at once: the base of fs or gs); below it lies
+static TLS. On aarch64 the thread pointer points behind the descriptor, and TLS lies above it; the
+descriptor does not name itself, so there the robust list itself is what offsets are counted from.
+In static TLS, at the same offset in every thread, lie libc's variables ``thread_arena`` and
 ``tcache``. The offsets are found by what the words point to: an arena, and a chunk of the tcache's
 size whose contents fit.
 """
@@ -15,11 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from allocscope.glibc.layouts import WORD, TcacheLayout
+from allocscope.glibc.layouts import TcacheLayout
 from allocscope.glibc.protocols import Memory
 from allocscope.immutable import immutable
 
 TCB_SEARCH_BYTES = 0x500
+DESCRIPTOR_BYTES = 4096
+"""A thread's descriptor is smaller than this (struct pthread: less than 2400 bytes)."""
 STATIC_TLS_BYTES = 4096
 SAMPLE_THREADS = 64
 ENOUGH_VOTES = 4
@@ -40,18 +44,14 @@ class ThreadHead:
 @immutable
 class Tcache:
     """One thread's tcache. ``counts`` is what each bin holds, ``heads`` each bin's first element
-    (user pointers)."""
+    (user pointers). ``chunk``: the chunk that the struct itself lies in."""
 
     tid: int
     address: int
     counts: tuple[int, ...]
     heads: tuple[int, ...]
     raw: bytes
-
-    @property
-    def chunk(self) -> int:
-        """The chunk that the struct itself lies in."""
-        return self.address - 2 * WORD
+    chunk: int
 
 
 @immutable
@@ -82,20 +82,26 @@ def _places(thread: ThreadHead, distance: int | None) -> Iterable[int]:
         return [thread.thread_pointer]
     if not thread.robust_list:
         return []
-    guesses = range(0, TCB_SEARCH_BYTES, 16) if distance is None else [distance]
-    return (thread.robust_list - back for back in guesses)
+    if distance is not None:
+        return [thread.robust_list - distance]
+    nearest = thread.robust_list // 16 * 16
+    return range(nearest, nearest - TCB_SEARCH_BYTES, -16)
 
 
 def find_tcbs(memory: Memory, threads: Sequence[ThreadHead]) -> dict[int, int]:
-    """Thread pointer of every thread that has one: ``{tid: address}``."""
+    """Thread pointer of every thread that has one, or what stands for it: ``{tid: address}``."""
+    if memory.abi.tls_above:
+        anchors = {thread.tid: thread.thread_pointer or thread.robust_list for thread in threads}
+        return {tid: anchor for tid, anchor in anchors.items() if anchor}
     found: dict[int, int] = {}
+    word = memory.abi.word_bytes
     distance: int | None = None
     for thread in threads:
         for tcb in _places(thread, distance):
-            [data] = memory.read_each([tcb], 3 * WORD)
+            [data] = memory.read_each([tcb], 3 * word)
             if data is None:
                 break
-            first, _, third = struct.unpack("<3Q", data)
+            first, _, third = memory.abi.words(data, 0, 3)
             if first == tcb == third:
                 distance = thread.robust_list - tcb if thread.robust_list else None
                 found[thread.tid] = tcb
@@ -110,7 +116,8 @@ def parse_tcache(
     bin may hold."""
     counter = "B" if layout.counter_bytes == 1 else "H"
     numbers = struct.unpack_from(f"<{layout.slot_count}{counter}", data, 0)
-    heads = struct.unpack_from(f"<{layout.slot_count}Q", data, layout.entries)
+    abi = layout.abi
+    heads = abi.words(data, layout.entries, layout.slot_count)
     if layout.counts_free_slots:
         # a thread keeps the fill that was in force when it made its tcache
         most = max(*numbers, fill)
@@ -119,14 +126,28 @@ def parse_tcache(
     else:
         counts = numbers
     for count, head in zip(counts, heads, strict=True):
-        if (count > 0) != (head != 0) or head % 16 or count > MAX_DEFAULT_COUNT or head >> 47:
+        if (
+            (count > 0) != (head != 0)
+            or head % abi.alignment
+            or count > MAX_DEFAULT_COUNT
+            or head >> 48
+        ):
             return None
-    return Tcache(tid, address, counts, heads, data)
+    return Tcache(tid, address, counts, heads, data, address - abi.header_bytes)
 
 
 def _chunk_sizes(memory: Memory, pointers: Sequence[int]) -> list[int]:
-    words = memory.read_each([pointer - WORD for pointer in pointers], WORD)
-    return [0 if word is None else int.from_bytes(word, "little") & ~7 for word in words]
+    word = memory.abi.word_bytes
+    found = memory.read_each([pointer - word for pointer in pointers], word)
+    return [0 if data is None else memory.abi.word(data) & ~7 for data in found]
+
+
+def read_tcache(
+    memory: Memory, tid: int, pointer: int, layout: TcacheLayout | None, fill: int
+) -> Tcache | None:
+    """The tcache at ``pointer``, None where there is none of that layout."""
+    [tcache] = _read_tcaches(memory, [(tid, pointer)], layout, fill)
+    return tcache
 
 
 def _read_tcaches(
@@ -137,7 +158,7 @@ def _read_tcaches(
         return [None] * len(pointers)
     sizes = _chunk_sizes(memory, [pointer for _, pointer in pointers])
     there = [
-        pointer != 0 and pointer % 16 == 0 and size in layout.chunk_sizes
+        pointer != 0 and pointer % layout.abi.alignment == 0 and size in layout.chunk_sizes
         for (_, pointer), size in zip(pointers, sizes, strict=True)
     ]
     wanted = [pointer for (_, pointer), is_one in zip(pointers, there, strict=True) if is_one]
@@ -150,15 +171,19 @@ def _read_tcaches(
 
 
 def tls_words(memory: Memory, tcb: int) -> dict[int, int]:
-    """The words of static TLS below a thread pointer, by (negative) offset; shorter where a page is
-    absent."""
+    """The words of static TLS by their offset from a thread pointer, negative on x86; fewer where a
+    page is absent."""
+    abi = memory.abi
+    first, beyond = tcb - STATIC_TLS_BYTES, tcb
+    if abi.tls_above:
+        first, beyond = tcb, tcb + DESCRIPTOR_BYTES + STATIC_TLS_BYTES
     words: dict[int, int] = {}
-    for start, end in memory.runs(tcb - STATIC_TLS_BYTES, tcb):
-        low = max(start, tcb - STATIC_TLS_BYTES)
-        [data] = memory.read_each([low], min(end, tcb) - low)
+    for start, end in memory.runs(first, beyond):
+        low = max(start, first)
+        [data] = memory.read_each([low], min(end, beyond) - low)
         if data is not None:
-            for i, (word,) in enumerate(struct.iter_unpack("<Q", data[: len(data) // WORD * WORD])):
-                words[low + i * WORD - tcb] = word
+            for i, word in enumerate(abi.words(data, 0, len(data) // abi.word_bytes)):
+                words[low + i * abi.word_bytes - tcb] = word
     return words
 
 
@@ -188,7 +213,7 @@ def find_slots(
         for (offset, word), size in zip(inside.items(), sizes, strict=True):
             for layout in layouts:
                 if size in layout.chunk_sizes:
-                    [tcache] = _read_tcaches(memory, [(tid, word)], layout, fill)
+                    tcache = read_tcache(memory, tid, word, layout, fill)
                     if tcache is not None:
                         tcache_votes[layout.name, offset] += 1
                         parked.update((head, tcache.address) for head in tcache.heads if head)
@@ -198,15 +223,16 @@ def find_slots(
     if not tcache_votes:
         return ThreadSlots(layouts[0] if layouts else None, arena_offset, None)
     (name, tcache_offset), _ = tcache_votes.most_common(1)[0]
-    keyed = _key_is_address(memory, sorted(parked))
+    keyed = key_is_address(memory, sorted(parked))
     return ThreadSlots(by_name[name], arena_offset, tcache_offset, keyed)
 
 
-def _key_is_address(memory: Memory, parked: Sequence[tuple[int, int]]) -> bool | None:
+def key_is_address(memory: Memory, parked: Sequence[tuple[int, int]]) -> bool | None:
     """Is the second word of parked chunks the address of the tcache that holds them? Each a user
     pointer and that address. What is there may be the program's last words, so the majority counts;
     zeros show nothing (a recording has no such words)."""
-    keys = memory.read_each([head + WORD for head, _ in parked], WORD)
+    word = memory.abi.word_bytes
+    keys = memory.read_each([head + word for head, _ in parked], word)
     alike = [
         int.from_bytes(key, "little") == address
         for key, (_, address) in zip(keys, parked, strict=True)
@@ -229,8 +255,9 @@ def read_threads(
     def words(offset: int | None) -> list[int]:
         if offset is None:
             return [0] * len(known)
-        found = memory.read_each([tcbs[thread.tid] + offset for thread in known], WORD)
-        return [0 if data is None else int.from_bytes(data, "little") for data in found]
+        word = memory.abi.word_bytes
+        found = memory.read_each([tcbs[thread.tid] + offset for thread in known], word)
+        return [0 if data is None else memory.abi.word(data) for data in found]
 
     pointers = zip((thread.tid for thread in known), words(slots.tcache_offset), strict=True)
     tcaches = _read_tcaches(memory, list(pointers), slots.layout, fill)

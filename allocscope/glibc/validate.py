@@ -59,7 +59,7 @@ def lists_match(walker: Walker, reading: ArenaReading, layout: StateLayout) -> b
 
 
 def chunks_in_motion(
-    before: Sequence[Tcache], after: Iterable[Tcache], parked: Parked
+    before: Sequence[Tcache], after: Iterable[Tcache], parked: Parked, header_bytes: int
 ) -> frozenset[int]:
     """Chunks of the tcaches that changed during the walk, as they were before and as they are now,
     their own chunks included."""
@@ -75,7 +75,7 @@ def chunks_in_motion(
             now[old.tid] = new
     for new in now.values():
         moved.add(new.chunk)
-        moved.update(head - 16 for head in new.heads if head)
+        moved.update(head - header_bytes for head in new.heads if head)
     return frozenset(moved)
 
 

@@ -8,10 +8,9 @@ two such halves, or a multiple of 4096 below 64 GiB. Everything else is "other".
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from allocscope.glibc.layouts import WORD
+from allocscope.glibc.abi import Abi
 from allocscope.immutable import immutable, replace
 from allocscope.model.layout_report import Words
 
@@ -51,28 +50,29 @@ def classify(word: int, places: Sequence[Place]) -> Words:
 
 
 def described(
-    areas: Iterable[tuple[int, bytes]], places: Sequence[Place], base: int
+    areas: Iterable[tuple[int, bytes]], places: Sequence[Place], base: int, abi: Abi
 ) -> tuple[Words, ...]:
     """The words of ``areas`` (start address and bytes, ascending), those alike in one row;
     ``at`` counts from ``base``."""
-    return tuple(_folded(_each(areas, places, base)))
+    return tuple(_folded(_each(areas, places, base, abi)))
 
 
 def _each(
-    areas: Iterable[tuple[int, bytes]], places: Sequence[Place], base: int
+    areas: Iterable[tuple[int, bytes]], places: Sequence[Place], base: int, abi: Abi
 ) -> Iterator[Words]:
     beyond: int | None = None
+    size = abi.word_bytes
     for start, data in areas:
         if beyond is not None and start > beyond:
-            yield Words(beyond - base, (start - beyond) // WORD, "absent")
-        beyond = start + len(data) // WORD * WORD
-        words = struct.unpack_from(f"<{len(data) // WORD}Q", data)
+            yield Words(beyond - base, (start - beyond) // size, "absent")
+        words = abi.words(data, 0, len(data) // size)
+        beyond = start + len(words) * size
         skip = False
         for index, word in enumerate(words):
-            here = start + index * WORD
+            here = start + index * size
             if skip:
                 skip = False
-            elif words[index + 1 : index + 2] == (word,) and word == here - 2 * WORD:
+            elif words[index + 1 : index + 2] == (word,) and word == here - abi.header_bytes:
                 skip = True
                 yield Words(here - base, 2, "empty bin")
             else:

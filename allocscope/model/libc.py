@@ -5,6 +5,9 @@ from __future__ import annotations
 from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 
+X86_64, I386, AARCH64, OTHER = "x86-64", "i386", "aarch64", "other"
+"""What a program was compiled for, as far as allocscope knows such machines."""
+
 
 @immutable
 class Libc:
@@ -40,7 +43,7 @@ class LibcImage:
     file; None where its headers could not be read and the program is not relocatable. ``static``:
     part of the executable itself. ``bits``: 64 or 32. ``banner``: the packager's words.
     ``file_readable``: the very file that is mapped can be opened. ``evidence``: what made it
-    known.
+    known. ``machine``: one of the names above.
     """
 
     kind: str
@@ -54,6 +57,7 @@ class LibcImage:
     static: bool
     bits: int
     evidence: str
+    machine: str = X86_64
 
 
 @immutable

@@ -26,6 +26,7 @@ from allocscope.errors import (
     NoSuchProcess,
     PermissionRefused,
 )
+from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
 from allocscope.immutable import names_of
 from allocscope.model.heap import SizeClass
@@ -35,7 +36,6 @@ from allocscope.native import ffi, lib
 
 RUN_BATCH = 4096
 PRESENT = 1
-PAGE = 4096
 _MASK64 = (1 << 64) - 1
 
 
@@ -67,6 +67,18 @@ class NativeMemory(Closing):
         self.deadline_ns = 0
         self.keeps_words = False
         self.maps_pages = False
+        self._abi = WIDE
+
+    @property
+    def abi(self) -> Abi:
+        """How words and chunks lie in this memory: to be set as soon as that is known."""
+        return self._abi
+
+    @abi.setter
+    def abi(self, abi: Abi) -> None:
+        code = lib.as_source_shape(self._source, abi.word_bytes, abi.alignment, abi.page_bytes)
+        self._check(code, "setting its word size")
+        self._abi = abi
 
     @property
     def source(self) -> Any:
@@ -236,7 +248,8 @@ class NativeMemory(Closing):
         keep = [array("Q", part) for part in _marks_of(region)]
         native = ffi.new("as_region *")
         native.start, native.first, native.limit = region.start, region.first, region.limit
-        native.map_end, native.top, native.page_size = region.map_end, region.top, PAGE
+        native.map_end, native.top = region.map_end, region.top
+        native.page_size = self._abi.page_bytes
         native.trim_unit, native.trim_pad = region.trim_unit, region.trim_pad
         native.merge_fastbins, native.deadline_ns = region.merge_fastbins, self.deadline_ns
         native.hugetlb = region.hugetlb
@@ -246,7 +259,8 @@ class NativeMemory(Closing):
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
         native.locked, native.locked_count = views[4], len(keep[4])
-        pages = -(-region.map_end // PAGE) - region.start // PAGE
+        page = self._abi.page_bytes
+        pages = -(-region.map_end // page) - region.start // page
         cells = ffi.new("uint8_t[]", max(pages, 0)) if self.maps_pages else None
         native.cells = cells or ffi.NULL
         tally = ffi.new("as_tally *")
@@ -255,16 +269,16 @@ class NativeMemory(Closing):
             pins = ffi.new("as_pins *")
             code = lib.as_walk_pins(self._source, native, pins, tally, classes)
             self._check(code, "walking the heap")
-            return _tally(tally, classes, pins=_pins(pins))
+            return _tally(tally, classes, self._abi, pins=_pins(pins, self._abi))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             told = None if cells is None else bytes(ffi.buffer(cells))
-            return _tally(tally, classes, cells=told)
+            return _tally(tally, classes, self._abi, cells=told)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
             self._check(code, "walking the heap")
-            return _tally(tally, classes, _words(words))
+            return _tally(tally, classes, self._abi, _words(words))
         finally:
             lib.as_words_free(words)
 
@@ -309,11 +323,11 @@ def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
     return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
-def _pins(native: Any) -> Pins:
+def _pins(native: Any, abi: Abi) -> Pins:
     classes = [
         Pinning(
-            int(lib.as_class_min(index)),
-            int(lib.as_class_min(index + 1)) - 16,
+            _class_bounds(index)[0],
+            _class_bounds(index)[1] - abi.alignment,
             int(native.pinning_count[index]),
             int(native.pinned_bytes[index]),
         )
@@ -340,8 +354,8 @@ _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELD
 
 @functools.cache
 def _class_bounds(index: int) -> tuple[int, int]:
-    """The smallest and the largest chunk of a size class."""
-    return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1)) - 16
+    """The smallest size of a class, and of the next one."""
+    return int(lib.as_class_min(index)), int(lib.as_class_min(index + 1))
 
 
 def _largest(tally: Any) -> Iterator[FreeChunk]:
@@ -354,6 +368,7 @@ def _largest(tally: Any) -> Iterator[FreeChunk]:
 def _tally(
     tally: Any,
     classes: Any,
+    abi: Abi,
     words: Words | None = None,
     *,
     cells: bytes | None = None,
@@ -366,7 +381,8 @@ def _tally(
         if data[index * size : (index + 1) * size] != nothing:
             row = classes[index]
             figures = [getattr(row, name) for name in _CLASS_FIELDS]
-            rows.append(SizeClass(*_class_bounds(index), *figures))
+            low, beyond = _class_bounds(index)
+            rows.append(SizeClass(low, beyond - abi.alignment, *figures))
     pages = tally.pages
     return Tally(
         **{name: int(getattr(tally, name)) for name in _TALLY_FIELDS},

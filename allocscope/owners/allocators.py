@@ -68,7 +68,9 @@ def allocator_claims(
 def recognisers(
     memory: Memory, mappings: Sequence[Mapping], mapped: Sequence[MappedAllocator]
 ) -> list[Recogniser]:
-    """One for each allocator in the process whose structures are known."""
+    """One for each allocator in the process whose structures are known, in 64-bit programs only."""
+    if memory.abi.word_bytes != WORD:
+        return []
     kinds = {kind.name: kind for kind in (Jemalloc, Mimalloc)}
     return [
         kinds[found.name](memory, data_of(mappings, found.path))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from allocscope.glibc.pieces import PAGE, Piece
+from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
 from allocscope.model.owners import Claim
+
+PAGE = 4096
 
 
 def extents(pieces: Sequence[Piece]) -> list[tuple[int, int]]:

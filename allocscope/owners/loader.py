@@ -62,8 +62,11 @@ def _around(
 
 
 def link_maps(memory: Memory, auxv: AuxVector) -> list[int]:
-    """Addresses of the loader's ``struct link_map``, in its order; as far as they can be read."""
+    """Addresses of the loader's ``struct link_map``, in its order; as far as they can be read. Of a
+    32-bit program none are."""
     found: list[int] = []
+    if memory.abi.word_bytes != WORD:
+        return found
     try:
         debug = _debug_address(memory, auxv)
         at = _word(memory, debug + WORD) if debug else 0

@@ -12,17 +12,16 @@ Rules: the three words must fit the block's own address; one that does not fit i
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from allocscope.glibc.layouts import WORD
+from allocscope.glibc.abi import WIDE, Abi
 from allocscope.glibc.protocols import Memory
 from allocscope.immutable import immutable
 from allocscope.model.owners import Claim
 
 PAGE = 4096
-BLOCK_BYTES = 0x900
-"""Of struct pthread (2.17 to 2.44, 64-bit) at least that much lies behind the thread pointer."""
+BLOCK_WORDS = 0x120
+"""Of struct pthread (2.17 to 2.44) at least so many lie behind the thread pointer."""
 ALIGN = 64
 SEARCH_BYTES = 4 * PAGE
 EVIDENCE = "a thread control block at {tcb:#x} says so (stackblock, stackblock_size, guardsize)"
@@ -38,9 +37,9 @@ class Stack:
     tid: int | None
 
 
-def stack_of(tcb: int, block: bytes, tid: int | None) -> Stack | None:
+def stack_of(tcb: int, block: bytes, tid: int | None, abi: Abi = WIDE) -> Stack | None:
     """The stack that a control block describes, None where it is none (the main thread's)."""
-    words = struct.unpack(f"<{len(block) // WORD}Q", block[: len(block) // WORD * WORD])
+    words = abi.view(block)
     for start, size, guard in zip(words, words[1:], words[2:], strict=False):
         if not start or start % PAGE or size % PAGE or guard % PAGE:
             continue
@@ -50,9 +49,10 @@ def stack_of(tcb: int, block: bytes, tid: int | None) -> Stack | None:
 
 
 def _stacks_at(memory: Memory, places: Sequence[tuple[int, int | None]]) -> Iterator[Stack]:
-    blocks = memory.read_each([tcb for tcb, _ in places], BLOCK_BYTES)
+    size = BLOCK_WORDS * memory.abi.word_bytes
+    blocks = memory.read_each([tcb for tcb, _ in places], size)
     for (tcb, tid), block in zip(places, blocks, strict=True):
-        stack = stack_of(tcb, block, tid) if block is not None else None
+        stack = stack_of(tcb, block, tid, memory.abi) if block is not None else None
         if stack is not None:
             yield stack
 
@@ -79,12 +79,13 @@ def ended_stacks(
 def _in_span(memory: Memory, start: int, end: int) -> Iterator[Stack]:
     """A control block within the last pages of a span that describes a stack which ends there."""
     low = max(start, end - SEARCH_BYTES)
-    places = range(low // ALIGN * ALIGN, end - 3 * WORD, ALIGN)
-    heads = memory.read_each(list(places), 3 * WORD)
+    size = 3 * memory.abi.word_bytes
+    places = range(low // ALIGN * ALIGN, end - size, ALIGN)
+    heads = memory.read_each(list(places), size)
     for tcb, head in zip(places, heads, strict=True):
         if head is None:
             continue
-        first, _, third = struct.unpack("<3Q", head)
+        first, _, third = memory.abi.words(head, 0, 3)
         if first == tcb == third:
             for stack in _stacks_at(memory, [(tcb, None)]):
                 if stack.end == end:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 
 from allocscope.errors import BadInput
 from allocscope.immutable import immutable
+from allocscope.model.libc import AARCH64, I386, OTHER, X86_64
 
 Read = Callable[[int, int], bytes]
 """``read(position, size)``: up to ``size`` bytes, fewer or none where they cannot be had."""
@@ -29,6 +30,9 @@ ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_PHDR, PT_TLS = 1, 2, 3, 4, 6, 7
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_DEBUG = 1, 5, 10, 14, 21
+
+_MACHINES = {(3, 32): I386, (62, 64): X86_64, (183, 64): AARCH64}
+"""By e_machine (EM_386, EM_X86_64, EM_AARCH64) and bits."""
 
 _MOST_HEADERS = 256
 _MOST_NOTE_BYTES = 64 * 1024
@@ -57,6 +61,11 @@ class Header:
     machine: int
     entry: int
     segments: tuple[Segment, ...]
+
+    @property
+    def machine_name(self) -> str:
+        """One of the names of model.libc."""
+        return _MACHINES.get((self.machine, self.bits), OTHER)
 
     def of_kind(self, kind: int) -> tuple[Segment, ...]:
         return tuple(segment for segment in self.segments if segment.kind == kind)

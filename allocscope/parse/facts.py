@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from allocscope.errors import BadInput
-from allocscope.model.libc import Allocator, LibcImage
+from allocscope.model.libc import X86_64, Allocator, LibcImage
 from allocscope.model.process import Mapping, Process, SmapsEntry
 from allocscope.model.recording import Facts, RecordedThread
 from allocscope.parse import maps
@@ -106,6 +106,7 @@ def _image(image: _Fields) -> LibcImage:
         static=image.truth("static"),
         bits=image.number("bits"),
         evidence=image.text("evidence"),
+        machine=image.text("machine") if "machine" in image.names() else X86_64,
     )
 
 

@@ -19,14 +19,13 @@ from allocscope.parse.elf import Image
 
 _DT_HASH, _DT_SYMTAB, _DT_GNU_HASH = 4, 6, 0x6FFFFEF5
 _LONGEST_CHAIN = 10_000
-_SYMBOL_BYTES = 24
+_SYMBOLS = {64: struct.Struct("<IBBHQQ"), 32: struct.Struct("<IIIBBH")}
+"""By bits: st_name, st_info, st_other, st_shndx, st_value, st_size; in another order in 32 bits."""
 
 
 def exported(image: Image, name: bytes) -> int | None:
-    """The address, without load bias, at which a 64-bit ``image`` defines ``name`` for others;
-    None if it does not."""
-    if image.header.bits != 64:
-        return None
+    """The address, without load bias, at which ``image`` defines ``name`` for others; None if it
+    does not."""
     tags = {tag: elf.address_of(image, value) for tag, value in elf.dynamic(image)}
     symbols, strings = tags.get(_DT_SYMTAB), tags.get(elf.DT_STRTAB)
     if symbols is None or strings is None:
@@ -38,10 +37,14 @@ def exported(image: Image, name: bytes) -> int | None:
     else:
         return None
     for index in candidates:
-        data = image.read(symbols + index * _SYMBOL_BYTES, _SYMBOL_BYTES)
-        if len(data) < _SYMBOL_BYTES:
+        symbol = _SYMBOLS[image.header.bits]
+        data = image.read(symbols + index * symbol.size, symbol.size)
+        if len(data) < symbol.size:
             return None
-        at, _, _, section, value, _ = struct.unpack("<IBBHQQ", data)
+        if image.header.bits == 64:
+            at, _, _, section, value, _ = symbol.unpack(data)
+        else:
+            at, value, _, _, _, section = symbol.unpack(data)
         if section and image.read(strings + at, len(name) + 1) == name + b"\0":
             return int(value)
     return None
@@ -54,7 +57,7 @@ def _gnu_candidates(image: Image, table: int, name: bytes) -> list[int]:
         return []
     buckets, first, bloom_words, _ = struct.unpack("<IIII", head)
     wanted = _gnu_hash(name)
-    at_buckets = table + 16 + bloom_words * 8
+    at_buckets = table + 16 + bloom_words * image.header.bits // 8
     index = _word(image, at_buckets + wanted % buckets * 4) if buckets else None
     found: list[int] = []
     if index is None or index < first:

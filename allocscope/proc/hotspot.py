@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from allocscope.errors import BadInput, MemoryGap
+from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory
 from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping
@@ -90,8 +91,10 @@ class _Machine:
 
 
 def claims(pid: int, memory: Memory, mappings: Sequence[Mapping]) -> Iterator[Claim]:
-    """Claims for the Java heap and the code cache; none where there is no HotSpot in the process.
-    Raises NoSuchProcess, PermissionRefused."""
+    """Claims for the Java heap and the code cache; none where there is no HotSpot in the process,
+    or one for 32 bits. Raises NoSuchProcess, PermissionRefused."""
+    if memory.abi.word_bytes != WORD:
+        return
     first = next((m for m in mappings if not m.offset and LIBRARY.search(m.path)), None)
     file = None if first is None else open_mapped_file(pid, first)
     if first is None or file is None:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from allocscope.errors import BadInput, NoGlibcHeap
-from allocscope.model.libc import LibcImage
+from allocscope.model.libc import OTHER, X86_64, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.parse import banner, elf
 from allocscope.proc import refusal
@@ -78,14 +78,15 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
 
     Raises NoGlibcHeap, saying what is there instead.
     """
-    usable = tuple(image for image in images if image.kind == "glibc" and image.bits == 64)
+    usable = tuple(i for i in images if i.kind == "glibc" and i.machine != OTHER)
     if usable:
         return usable
     subject = f"process {process.pid} ({process.comm})"
     hint = "allocscope reads heaps of glibc malloc; this allocator may have tools of its own."
     kinds = {image.kind: image for image in images}
-    if any(image.bits == 32 for image in images):
-        message = f"{subject} is a 32-bit program, and only heaps of 64-bit programs can be read"
+    if any(image.kind == "glibc" for image in images):
+        message = f"{subject} is a program for a machine that allocscope does not know"
+        hint = "It reads heaps of x86-64, i386 and aarch64."
     elif "musl" in kinds:
         name = " ".join(filter(None, ("musl", kinds["musl"].version)))
         message = f"{subject} uses {name}, whose malloc has no arenas to read"
@@ -216,6 +217,7 @@ def _described(
         static=static,
         bits=64 if image is None else image.header.bits,
         evidence=evidence,
+        machine=X86_64 if image is None else image.header.machine_name,
     )
 
 

@@ -7,19 +7,30 @@ pinned (see as_peek in probes/). It needs ptrace *permission* (ptrace(2)), no at
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 
 from allocscope.glibc.protocols import Item, Memory, Result, Walker
+from allocscope.model.libc import I386
 from allocscope.native import ffi, lib
 from allocscope.native.memory import NativeMemory, failure
 
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
-def robust_list(tid: int) -> int:
-    """Where thread ``tid`` keeps its robust futex list, 0 when it has none or may not be asked
-    (get_robust_list(2))."""
-    head = ffi.new("uint64_t *")
-    return int(head[0]) if lib.as_robust_list(tid, head) == 0 else 0
+
+def robust_lists(tids: Sequence[int], machine: str) -> list[int]:
+    """Where each thread keeps its robust futex list, 0 when it has none or may not be asked
+    (get_robust_list(2)). ``machine``: what its program was compiled for."""
+    heads = ffi.new("uint64_t[]", len(tids))
+    if machine == I386:
+        if lib.as_robust_lists_32(list(tids), len(tids), heads):
+            return [0] * len(tids)
+        return list(heads)
+    for index, tid in enumerate(tids):
+        if lib.as_robust_list(tid, heads + index):
+            heads[index] = 0
+    return list(heads)
 
 
 class ProcessMemory(NativeMemory):
@@ -45,6 +56,7 @@ class ProcessMemory(NativeMemory):
         twin.deadline_ns = self.deadline_ns
         twin.keeps_words = self.keeps_words
         twin.maps_pages = self.maps_pages
+        twin.abi = self.abi
         return twin
 
     def each(

@@ -1,5 +1,5 @@
-/* Who points at given pieces of memory: one pass over the words of the writable memory, as a conservative garbage collector makes
- * it. A word that happens to have such a value is told too. */
+/* Who points at given pieces of memory: one pass over the words of the writable memory, as wide as the source's, as a conservative
+ * garbage collector makes it. A word that happens to have such a value is told too. */
 #ifndef ALLOCSCOPE_REFER_H
 #define ALLOCSCOPE_REFER_H
 

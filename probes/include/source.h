@@ -41,6 +41,9 @@ typedef struct as_list {
 
 typedef struct as_source as_source;
 
+/* How words and chunks lie in this memory: 8 and 16 on 64-bit machines, which is where a source begins; 4 and 16 or 8 on i386. Pages
+ * are those of the target. EINVAL for any other. */
+int as_source_shape(as_source *source, uint64_t word_bytes, uint64_t alignment, uint64_t page_bytes);
 /* Opens pid's pagemap. ENOENT or ESRCH: no such process; EACCES or EPERM: not allowed. */
 int as_source_process(int pid, as_source **out);
 /* Copies the descriptions, not the data: data must outlive the source. Spans and runs are sorted by start and do not overlap; pages

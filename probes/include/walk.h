@@ -1,7 +1,7 @@
 /* The chunk walk: one pass over a heap's memory in small windows, tallies out, no object per chunk.
  *
  * It classes every chunk, adds up bytes and resident bytes, and applies malloc_trim's rule (glibc malloc.c, mtrim and
- * systrim), which needs chunks and pages together. 64-bit little-endian heaps. */
+ * systrim), which needs chunks and pages together. Little-endian heaps. */
 #ifndef ALLOCSCOPE_WALK_H
 #define ALLOCSCOPE_WALK_H
 

@@ -45,7 +45,7 @@ static int page_there(batch *b, uint64_t address, int *there)
     uint64_t page = address / PAGE, number = page / BATCH_GROUP_PAGES;
     presence_group *group = &b->groups[number % BATCH_GROUPS];
     *there = 0;
-    if (address >> 47)
+    if (address >> 48)
         return 0;
     if (group->number != number + 1) {
         int error = load_group(b, group, number);

@@ -6,16 +6,35 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { PREV_INUSE = 1, FLAG_BITS = 7, MIN_SIZE = 32, FENCEPOST = 16, PAGE = 4096, BLOCK_BYTES = 1 << 16, RUNS_AT_ONCE = 64 };
+enum { PREV_INUSE = 1, FLAG_BITS = 7, BLOCK_BYTES = 1 << 16, RUNS_AT_ONCE = 64, MAX_HEADER = 16 };
+
+/* Can a chunk have this size? Only top, which is a known one or ends at the limit, need not be a multiple of the alignment. */
+static int plausible(as_shape s, uint64_t chunk, uint64_t size, uint64_t limit, int known)
+{
+    uint64_t room = limit - chunk, unit = known ? as_header(s) : s.alignment;
+    return size >= as_min_chunk(s) && size <= room && (size % unit == 0 || size == room);
+}
+
+/* The size word of the chunk at address, flags included. */
+static int read_size(as_source *source, uint64_t address, uint64_t *size)
+{
+    unsigned char header[MAX_HEADER];
+    int error = as_read(source, address, header, as_header(source->shape));
+    if (!error)
+        *size = as_word(source->shape, header, 1);
+    return error;
+}
 
 /* Two fenceposts, or three, of which the last ends a page. */
 static int at_fenceposts(as_source *source, uint64_t address)
 {
-    for (int i = 0; i < 3; i++, address += FENCEPOST) {
-        uint64_t words[2];
-        if (as_read(source, address, words, sizeof words) || (words[1] & ~(uint64_t)PREV_INUSE) != FENCEPOST)
+    const as_shape s = source->shape;
+    const uint64_t fencepost = as_header(s);
+    for (int i = 0; i < 3; i++, address += fencepost) {
+        uint64_t size;
+        if (read_size(source, address, &size) || (size & ~(uint64_t)PREV_INUSE) != fencepost)
             return 0;
-        if (i > 0 && (address + FENCEPOST) % PAGE == 0)
+        if (i > 0 && (address + fencepost + as_slack(s)) % s.page == 0)
             return 1;
     }
     return 0;
@@ -25,25 +44,27 @@ int as_chain_reaches(as_source *source, uint64_t address, uint64_t limit, const 
                      int *reaches)
 {
     enum { MAX_STEPS = 1000000 };
+    const as_shape s = source->shape;
     *reaches = 0;
     for (int i = 0; i < MAX_STEPS && address < limit; i++) {
-        uint64_t words[2];
-        if (as_read(source, address, words, sizeof words))
+        uint64_t size;
+        if (read_size(source, address, &size))
             return 0;
-        uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
-        if (i > 0 && size == FENCEPOST) {
+        size &= ~(uint64_t)FLAG_BITS;
+        if (i > 0 && size == as_header(s)) {
             *reaches = at_fenceposts(source, address);
             return 0;
         }
-        if (size < MIN_SIZE || size % 16 || size > limit - address)
+        int is_known = i > 0 && next_after(known, known_count, address - 1) == address;
+        if (!plausible(s, address, size, limit, is_known))
             return 0;
-        if (i > 0 && next_after(known, known_count, address - 1) == address) {
+        if (is_known) {
             *reaches = 1;
             return 0;
         }
         address += size;
     }
-    *reaches = address == limit;
+    *reaches = address + as_slack(s) == limit || address == limit; /* top goes to the end, other chunks leave the slack */
     return 0;
 }
 
@@ -52,19 +73,21 @@ typedef struct search {
     uint64_t limit;
     const uint64_t *known;
     size_t known_count;
-    uint64_t *block;
+    unsigned char *block;
 } search;
 
 /* The first row that begins in [start, end), pages that are there; 0 when there is none. */
 static uint64_t search_pages(const search *s, uint64_t start, uint64_t end)
 {
+    const as_shape shape = s->source->shape;
+    const uint64_t step = as_header(shape);
     for (uint64_t at = start; at < end;) {
         uint64_t size = end - at < BLOCK_BYTES ? end - at : BLOCK_BYTES;
-        size_t count = as_read_present(s->source, at, s->block, size) ? 0 : size / FENCEPOST;
+        size_t count = as_read_present(s->source, at, s->block, size) ? 0 : size / step;
         for (size_t i = 0; i < count; i++) {
-            uint64_t chunk = at + i * FENCEPOST, length = s->block[2 * i + 1] - PREV_INUSE;
+            uint64_t chunk = at + i * step, length = as_word(shape, s->block, 2 * i + 1) - PREV_INUSE;
             int reaches = 0;
-            if (length % 16 == 0 && length >= MIN_SIZE && length <= s->limit - chunk)
+            if (as_is_chunk(shape, chunk) && plausible(shape, chunk, length, s->limit, 0))
                 as_chain_reaches(s->source, chunk, s->limit, s->known, s->known_count, &reaches);
             if (reaches)
                 return chunk;
@@ -81,7 +104,7 @@ int as_row_start(as_source *source, uint64_t low, uint64_t high, uint64_t limit,
     search s = {source, limit, known, known_count, malloc(BLOCK_BYTES)};
     int error = s.block ? 0 : ENOMEM;
     *start = 0;
-    low = (low + FENCEPOST - 1) / FENCEPOST * FENCEPOST;
+    low = (low + as_header(source->shape) - 1) & ~(as_header(source->shape) - 1);
     high = high < limit ? high : limit;
     while (!error && !*start && low < high) {
         size_t count;

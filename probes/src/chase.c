@@ -39,7 +39,7 @@ typedef struct round_buffers {
 } round_buffers;
 
 /* Keeps the lists that go on; returns how many. */
-static size_t gather(const as_list *lists, follower *followers, uint8_t *broken, round_buffers *r, size_t active)
+static size_t gather(as_shape shape, const as_list *lists, follower *followers, uint8_t *broken, round_buffers *r, size_t active)
 {
     size_t going = 0;
     for (size_t k = 0; k < active; k++) {
@@ -49,7 +49,7 @@ static size_t gather(const as_list *lists, follower *followers, uint8_t *broken,
             continue;
         if (followers[i].count == lists[i].limit) {
             broken[i] = 2;
-        } else if (!at || at & 15 || link % 8 || at == followers[i].lap_start) {
+        } else if (!at || at % as_header(shape) || link % shape.word || at == followers[i].lap_start) {
             broken[i] = 1;
         } else {
             r->active[going] = i;
@@ -64,9 +64,10 @@ static int follow(batch *b, const as_list *lists, size_t list_count, follower *f
 {
     for (size_t i = 0; i < list_count; i++)
         r->active[i] = i;
+    const as_shape shape = b->source->shape;
     size_t active = list_count;
-    while ((active = gather(lists, followers, broken, r, active)) > 0) {
-        int error = batch_read(b, r->links, active, sizeof *r->values, r->values, r->ok);
+    while ((active = gather(shape, lists, followers, broken, r, active)) > 0) {
+        int error = batch_read(b, r->links, active, shape.word, r->values, r->ok);
         size_t going = 0;
         for (size_t k = 0; !error && k < active; k++) {
             size_t i = r->active[k];
@@ -75,7 +76,8 @@ static int follow(batch *b, const as_list *lists, size_t list_count, follower *f
                 continue;
             }
             error = keep(&followers[i]);
-            followers[i].at = lists[i].mangled ? r->values[k] ^ (r->links[k] >> 12) : r->values[k];
+            uint64_t value = as_word(shape, (const unsigned char *)r->values, k);
+            followers[i].at = lists[i].mangled ? value ^ (r->links[k] >> 12) : value;
             r->active[going++] = i;
         }
         if (error)

@@ -7,17 +7,17 @@
 
 #include <string.h>
 
-enum { SIZE_FLAGS = 7, LEAST_SIZE = 16 };
+enum { SIZE_FLAGS = 7 };
 
 /* The size of the chunk at an address that the window holds; 0: there is no sound header. */
 static uint64_t size_at(const window *win, uint64_t chunk, uint64_t limit)
 {
-    uint64_t offset = chunk - win->base, size;
-    if (!win->there[offset / WINDOW_PAGE] || offset % 16)
+    const as_shape shape = win->source->shape;
+    const uint64_t header = as_header(shape), offset = chunk - win->base;
+    if (!win->there[offset / WINDOW_PAGE] || offset % header)
         return 0;
-    memcpy(&size, win->bytes + offset + 8, sizeof size);
-    size &= ~(uint64_t)SIZE_FLAGS;
-    return size < LEAST_SIZE || size % 16 || size > limit - chunk ? 0 : size;
+    uint64_t size = as_word(shape, win->bytes + offset, 1) & ~(uint64_t)SIZE_FLAGS;
+    return size < header || size % header || size > limit - chunk ? 0 : size;
 }
 
 static int follow(window *win, uint64_t chunk, uint64_t limit, const uint64_t *addresses, size_t count,

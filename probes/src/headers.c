@@ -75,7 +75,7 @@ static int pass(struct header_table *t, header_row *row, window *win, uint64_t l
                 break;
         }
         int links_there;
-        const unsigned char *bytes = window_chunk(win, at, &links_there);
+        const unsigned char *bytes = window_chunk(win, AS_SHAPE_64, at, &links_there);
         if (!bytes && !window_holds(win, at))
             continue;
         if (!bytes)
@@ -92,6 +92,8 @@ static int pass(struct header_table *t, header_row *row, window *win, uint64_t l
 
 int as_keep_headers(as_source *s, uint64_t first, uint64_t limit, uint64_t top, uint64_t deadline_ns)
 {
+    if (s->shape.word != AS_SHAPE_64.word) /* a 32-bit heap is small: it does without */
+        return 0;
     if (!s->headers)
         s->headers = make_table();
     struct header_table *t = s->headers;

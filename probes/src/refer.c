@@ -39,13 +39,13 @@ static void note(search *s, uint64_t where, uint64_t value)
         s->out[(*s->count)++] = (as_reference){where, value, target};
 }
 
-static void scan_page(search *s, uint64_t address, const unsigned char *bytes)
+static void scan_page(search *s, as_shape shape, uint64_t address, const unsigned char *bytes)
 {
-    for (size_t at = 0; at < WINDOW_PAGE; at += sizeof(uint64_t)) {
-        uint64_t value;
-        memcpy(&value, bytes + at, sizeof value);
+    const size_t count = WINDOW_PAGE / shape.word;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t value = as_word(shape, bytes, i);
         if (value - s->low < s->span)
-            note(s, address + at, value);
+            note(s, address + i * shape.word, value);
     }
 }
 
@@ -61,7 +61,7 @@ static int scan(search *s, window *win, uint64_t start, uint64_t end, uint64_t d
         for (uint64_t page = 0; win->base + page * WINDOW_PAGE < win->end; page++) {
             if (!win->there[page])
                 continue;
-            scan_page(s, win->base + page * WINDOW_PAGE, win->bytes + page * WINDOW_PAGE);
+            scan_page(s, win->source->shape, win->base + page * WINDOW_PAGE, win->bytes + page * WINDOW_PAGE);
             *scanned_bytes += WINDOW_PAGE;
         }
     }

@@ -29,9 +29,13 @@ enum { PM_PRESENT = 8, PM_SWAPPED = 16, PM_ZERO = 32, PM_HUGE = 64, PM_GUARD = 2
 enum { SCAN_ENTRIES = 512, PAGEMAP_BATCH = 16384 };
 /* One scan holds the target's mmap lock: keep the pieces short. */
 static const uint64_t SCAN_PIECE = 64u << 20;
-static const uint64_t PAGE = 4096;
-/* Where user space ends on x86-64; asked about what lies beyond, the kernel answers EFAULT. */
+/* Where user space ends, on any machine and on this one; asked about what lies beyond, the kernel answers EFAULT. */
+static const uint64_t ANY_USER_END = 1ull << 48;
+#ifdef __x86_64__
 static const uint64_t USER_END = (1ull << 47) - 4096;
+#else
+static const uint64_t USER_END = 1ull << 48;
+#endif
 
 static int add_run(as_run *out, size_t cap, size_t *count, uint64_t start, uint64_t end, uint64_t flags)
 {
@@ -95,25 +99,26 @@ static int pagemap_runs(as_source *s, uint64_t start, uint64_t end, as_run *out,
                         uint64_t *resume)
 {
     static const uint64_t PRESENT = 1ull << 63, SWAPPED = 1ull << 62, GUARD = 1ull << 58;
+    const uint64_t page = s->state_page;
     uint64_t *entries = malloc(PAGEMAP_BATCH * sizeof *entries);
     if (!entries)
         return ENOMEM;
     int error = 0;
     uint64_t at = start;
     while (at < end) {
-        uint64_t pages = (end - at) / PAGE;
+        uint64_t pages = (end - at) / page;
         if (pages > PAGEMAP_BATCH)
             pages = PAGEMAP_BATCH;
-        ssize_t got = pread(s->pagemap, entries, pages * 8, (off_t)(at / PAGE * 8));
+        ssize_t got = pread(s->pagemap, entries, pages * 8, (off_t)(at / page * 8));
         if (got < 8) {
             error = got < 0 ? errno : 0;
             at = got < 0 ? at : end; /* beyond the address space there is nothing */
             break;
         }
-        for (ssize_t i = 0; i < got / 8; i++, at += PAGE) {
+        for (ssize_t i = 0; i < got / 8; i++, at += page) {
             uint64_t e = entries[i];
             uint64_t flags = e & GUARD ? AS_GUARD : e & PRESENT ? AS_PRESENT : e & SWAPPED ? AS_SWAPPED : 0;
-            if (flags && !add_run(out, cap, count, at, at + PAGE, flags)) {
+            if (flags && !add_run(out, cap, count, at, at + page, flags)) {
                 *resume = at;
                 free(entries);
                 return 0;
@@ -175,10 +180,11 @@ static int runs_below(as_source *s, uint64_t start, uint64_t end, as_run *out, s
 
 int as_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume)
 {
-    uint64_t stop = end < USER_END ? (end + PAGE - 1) & ~(PAGE - 1) : USER_END;
+    const uint64_t within = s->state_page - 1;
+    uint64_t beyond = s->pid < 0 ? ANY_USER_END : USER_END, stop = end < beyond ? (end + within) & ~within : beyond;
     *count = 0;
     *resume = start;
-    start &= ~(PAGE - 1);
+    start &= ~within;
     int error = start < stop ? runs_below(s, start, stop, out, cap, count, resume) : 0;
     if (!error && (start >= stop || *resume >= stop))
         *resume = end;
@@ -229,6 +235,8 @@ int as_source_process(int pid, as_source **out)
     if (!s)
         return ENOMEM;
     s->pid = pid;
+    s->shape = AS_SHAPE_64;
+    s->state_page = (uint64_t)sysconf(_SC_PAGESIZE);
     s->memory = -1;
     s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
     int error = s->pagemap < 0 ? errno : 0;
@@ -252,6 +260,8 @@ int as_source_spans(const as_span *spans, size_t span_count, const as_run *runs,
         return ENOMEM;
     s->pid = -1;
     s->file = s->pagemap = s->memory = -1;
+    s->shape = AS_SHAPE_64;
+    s->state_page = s->shape.page;
     s->spans = malloc(span_count * sizeof *spans + 1);
     s->runs = malloc(run_count * sizeof *runs + 1);
     if (!s->spans || !s->runs) {
@@ -290,6 +300,15 @@ void as_source_close(as_source *s)
     free(s->spans);
     free(s->runs);
     free(s);
+}
+
+int as_source_shape(as_source *s, uint64_t word_bytes, uint64_t alignment, uint64_t page_bytes)
+{
+    int wide = word_bytes == 8 && alignment == 16, narrow = word_bytes == 4 && (alignment == 8 || alignment == 16);
+    if ((!wide && !narrow) || page_bytes < 4096 || page_bytes & (page_bytes - 1))
+        return EINVAL;
+    s->shape = (as_shape){word_bytes, alignment, page_bytes};
+    return 0;
 }
 
 void as_source_without_scan(as_source *s)

@@ -4,7 +4,57 @@
 
 #include "source.h"
 
+#include <string.h>
 #include <sys/types.h>
+
+/* How words and chunks lie, in bytes: glibc's SIZE_SZ and MALLOC_ALIGNMENT, from which its CHUNK_HDR_SZ and MINSIZE
+ * follow. */
+typedef struct as_shape {
+    uint64_t word, alignment, page;
+} as_shape;
+
+static const as_shape AS_SHAPE_64 = {8, 16, 4096};
+
+static inline uint64_t as_word(as_shape s, const unsigned char *bytes, size_t index)
+{
+    uint64_t wide;
+    uint32_t narrow;
+    if (s.word == sizeof wide) {
+        memcpy(&wide, bytes + index * sizeof wide, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, bytes + index * sizeof narrow, sizeof narrow);
+    return narrow;
+}
+
+/* Of a chunk; two words. Also the size of a fencepost. */
+static inline uint64_t as_header(as_shape s)
+{
+    return 2 * s.word;
+}
+
+static inline uint64_t as_min_chunk(as_shape s)
+{
+    return 4 * s.word;
+}
+
+/* sizeof(struct malloc_chunk). */
+static inline uint64_t as_chunk_struct(as_shape s)
+{
+    return 6 * s.word;
+}
+
+/* What lies between the end of the last chunk that fits and the end of its page. */
+static inline uint64_t as_slack(as_shape s)
+{
+    return s.alignment > as_header(s) ? s.alignment - as_header(s) : 0;
+}
+
+/* Can a chunk begin here? */
+static inline int as_is_chunk(as_shape s, uint64_t address)
+{
+    return (address + as_header(s)) % s.alignment == 0;
+}
 
 struct as_source {
     int pid;  /* -1: spans in memory or in a file */
@@ -12,6 +62,8 @@ struct as_source {
     int pagemap;
     int memory; /* /proc/PID/mem */
     int no_scan, no_guard;
+    as_shape shape;
+    uint64_t state_page; /* what page states are told of: the pages of this machine */
     as_span *spans;
     as_run *runs;
     size_t span_count, run_count;

@@ -8,8 +8,6 @@
 #include "runs.h"
 #include "walk.h"
 
-enum { MIN_SIZE = 32, CHUNK_STRUCT = 48 };
-
 /* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident.
  * What fastbin chunks have of those pages is counted apart; tail: what they have behind pages_end, in a page that may
  * yet become whole. */
@@ -25,6 +23,7 @@ typedef struct free_row {
 /* The rule at work on one region. */
 typedef struct trimming {
     const as_region *region;
+    as_shape shape;
     as_tally *tally;
     const run_list *runs;
     size_t row_hint, fast_hint;
@@ -78,7 +77,7 @@ static inline void row_extend(trimming *t, uint64_t start, uint64_t end, int fas
     free_row *row = &t->row;
     uint64_t page = t->region->page_size;
     if (!row->start) {
-        uint64_t first = round_up(start + CHUNK_STRUCT, page);
+        uint64_t first = round_up(start + as_chunk_struct(t->shape), page);
         *row =
             (free_row){.start = start, .pages_start = first, .pages_end = first, .locked_from = next_locked(t, first)};
     }
@@ -117,7 +116,7 @@ static inline void row_meets_top(trimming *t, uint64_t top, uint64_t top_end)
 {
     const as_region *g = t->region;
     uint64_t start = t->row.start ? t->row.start : top, size = top_end - start;
-    uint64_t spare = size > MIN_SIZE ? size - MIN_SIZE - 1 : 0;
+    uint64_t keep = as_min_chunk(t->shape), spare = size > keep ? size - keep - 1 : 0;
     t->row.start = 0;
     if (!g->trim_unit || spare <= g->trim_pad)
         return;

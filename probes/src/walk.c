@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { PREV_INUSE = 1, FLAG_BITS = 7, FENCEPOST = 16 };
+enum { PREV_INUSE = 1, FLAG_BITS = 7 };
 
 /* A sorted list of addresses that the walk passes by. */
 typedef struct marks {
@@ -36,6 +36,7 @@ static inline int marked(marks *m, uint64_t address)
 
 typedef struct walker {
     const as_region *region;
+    as_shape shape;
     as_tally *tally;
     as_class *classes;
     run_list runs;
@@ -111,21 +112,16 @@ static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_
 /* Out of the way of the walk that keeps nothing. */
 #define SELDOM __attribute__((noinline, cold))
 
-SELDOM static void keep_header(as_words *kept, uint64_t chunk, const uint64_t *words)
+SELDOM static void keep_header(const walker *w, uint64_t chunk, uint64_t prev_size, uint64_t size_word)
 {
-    if (!(words[1] & PREV_INUSE))
-        as_words_add(kept, chunk, words[0]);
-    as_words_add(kept, chunk + 8, words[1]);
+    as_words_add_header(w->words, w->shape, chunk, size_word & PREV_INUSE ? NULL : &prev_size, size_word);
 }
 
 /* A parked chunk has one link, a binned one two; what follows is payload. */
 SELDOM static void keep_links(const walker *w, int count)
 {
-    if (!w->links_read)
-        return;
-    as_words_add(w->words, w->chunk + 16, w->fd);
-    if (count > 1)
-        as_words_add(w->words, w->chunk + 24, w->bk);
+    if (w->links_read)
+        as_words_add_links(w->words, w->shape, w->chunk, w->fd, count > 1 ? w->bk : 0, count);
 }
 
 SELDOM static void map_chunk(walker *w, uint64_t chunk, uint64_t size, int held)
@@ -174,7 +170,7 @@ static void settle(walker *w, int in_use)
     if (!size)
         return;
     w->size = 0;
-    if (size == FENCEPOST) {
+    if (size == as_header(w->shape)) {
         take_fencepost(w, chunk, size);
         row_close(&w->trim);
         return;
@@ -304,42 +300,46 @@ static void count_footer_mismatch(as_tally *t, uint64_t chunk)
         t->first_footer_mismatch = chunk;
 }
 
+/* Inlined once for each shape, so that 64-bit heaps cost what they would cost alone. */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* Takes the chunk at address; returns the next one's address, 0 at the end of the walk. */
-static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int link_there)
+static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const unsigned char *bytes, int link_there)
 {
     const as_region *g = w->region;
-    uint64_t words[4];
-    memcpy(words, bytes, link_there ? 32 : 16);
-    uint64_t size = words[1] & ~(uint64_t)FLAG_BITS;
-    int previous_in_use = words[1] & PREV_INUSE;
-    int after_fencepost = w->size == FENCEPOST;
+    const uint64_t min_size = as_min_chunk(s), fencepost = as_header(s), beyond_fencepost = fencepost + as_slack(s);
+    uint64_t prev_size = as_word(s, bytes, 0), size_word = as_word(s, bytes, 1);
+    uint64_t size = size_word & ~(uint64_t)FLAG_BITS;
+    int previous_in_use = size_word & PREV_INUSE;
+    int after_fencepost = w->size == fencepost;
 
     if (w->words)
-        keep_header(w->words, at, words);
-    if (!previous_in_use && w->size && words[0] != w->size)
+        keep_header(w, at, prev_size, size_word);
+    if (!previous_in_use && w->size && prev_size != w->size)
         count_footer_mismatch(w->tally, w->chunk);
     if (at == g->top) {
         settle(w, previous_in_use);
         meet_top(w, at, size);
         return 0;
     }
-    if (size == 0 && (after_fencepost || at + FENCEPOST == g->limit)) {
-        if (w->size == MIN_SIZE && previous_in_use) { /* a heap's old top was too small to be freed: it became part of the fencepost */
-            take_fencepost(w, w->chunk, MIN_SIZE);
+    if (size == 0 && (after_fencepost || at + beyond_fencepost == g->limit)) {
+        if (w->size == min_size && previous_in_use) { /* a heap's old top was too small to be freed: it became a part */
+            take_fencepost(w, w->chunk, min_size);
             w->size = 0;
         }
         settle(w, previous_in_use);
         row_close(&w->trim);
-        take_fencepost(w, at, FENCEPOST);
-        return stop(w, at + FENCEPOST, at + FENCEPOST == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+        take_fencepost(w, at, beyond_fencepost);
+        uint64_t reason = at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST;
+        return stop(w, at + beyond_fencepost, reason);
     }
-    int on_page_border = (at + FENCEPOST) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
-    if (size == FENCEPOST && after_fencepost && on_page_border) {
+    int on_page_border = (at + beyond_fencepost) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
+    if (size == fencepost && after_fencepost && on_page_border) {
         settle(w, previous_in_use);
-        take_fencepost(w, at, FENCEPOST);
-        return stop(w, at + FENCEPOST, at + FENCEPOST >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
+        take_fencepost(w, at, beyond_fencepost);
+        return stop(w, at + beyond_fencepost, at + beyond_fencepost >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
     }
-    if ((size < MIN_SIZE && size != FENCEPOST) || size % 16 || size > g->limit - at)
+    if ((size != fencepost && (size < min_size || size % s.alignment)) || size > g->limit - at)
         return skip_damage(w, at);
     if (at < g->top && size > g->top - at) {
         size = g->top - at;
@@ -348,8 +348,8 @@ static uint64_t step(walker *w, uint64_t at, const unsigned char *bytes, int lin
     settle(w, previous_in_use);
     w->chunk = at;
     w->size = size;
-    w->fd = link_there ? words[2] : 0;
-    w->bk = link_there ? words[3] : 0;
+    w->fd = link_there ? as_word(s, bytes, 2) : 0;
+    w->bk = link_there ? as_word(s, bytes, 3) : 0;
     w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
@@ -366,7 +366,7 @@ static void leave_at_deadline(walker *w, uint64_t at)
     stop(w, at, AS_STOP_DEADLINE);
 }
 
-static int walk_chunks(walker *w)
+static ALWAYS_INLINE int walk_shaped(walker *w, as_shape s)
 {
     const as_region *g = w->region;
     window *win = &w->window;
@@ -384,7 +384,7 @@ static int walk_chunks(walker *w)
         int links_there;
         const uint64_t *words = headers_take(&kept, at, &links_there);
         if (words) {
-            at = step(w, at, (const unsigned char *)words, links_there);
+            at = step(w, s, at, (const unsigned char *)words, links_there);
             continue;
         }
         if (!window_holds(win, at)) {
@@ -396,13 +396,19 @@ static int walk_chunks(walker *w)
             if (error)
                 return error;
         }
-        const unsigned char *bytes = window_chunk(win, at, &links_there);
+        int misplaced = !as_is_chunk(s, at) && w->size != as_header(s); /* behind a fencepost nothing is aligned */
+        const unsigned char *bytes = misplaced ? NULL : window_chunk(win, s, at, &links_there);
         if (bytes)
-            at = step(w, at, bytes, links_there);
+            at = step(w, s, at, bytes, links_there);
         else if (window_holds(win, at))
             at = skip_damage(w, at);
     }
     return 0;
+}
+
+static int walk_chunks(walker *w)
+{
+    return w->shape.word == 8 ? walk_shaped(w, AS_SHAPE_64) : walk_shaped(w, w->shape);
 }
 
 static marks marks_of(const uint64_t *list, size_t count)
@@ -434,11 +440,11 @@ static uint64_t never_met(const marks *m, uint64_t stopped_at)
 static int walk(as_source *source, const as_region *region, as_words *words, as_pins *pins, as_tally *tally,
                 as_class *classes)
 {
-    walker w = {.region = region, .tally = tally, .classes = classes, .words = words};
+    walker w = {.region = region, .shape = source->shape, .tally = tally, .classes = classes, .words = words};
     memset(tally, 0, sizeof *tally);
     for (size_t i = 0; i < AS_CLASSES; i++)
         classes[i].last_page = 0;
-    w.trim = (trimming){.region = region, .tally = tally, .runs = &w.runs, .locked = region->locked};
+    w.trim = (trimming){.region = region, .shape = w.shape, .tally = tally, .runs = &w.runs, .locked = region->locked};
     w.trim.locked_end = region->locked + region->locked_count / 2 * 2;
     pins_open(&w.pins, pins, &w.runs, region->page_size);
     w.tcache = marks_of(region->tcache, region->tcache_count);

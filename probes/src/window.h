@@ -28,13 +28,13 @@ static inline int window_holds(const window *w, uint64_t address)
 
 /* The chunk at an address that the window holds, and whether its links (the third and fourth word) are there too. NULL: it is not there;
  * or, when the window no longer holds the address, its links lie in the next block, and the window is to be moved. */
-static inline const unsigned char *window_chunk(window *w, uint64_t address, int *links_there)
+static inline const unsigned char *window_chunk(window *w, as_shape s, uint64_t address, int *links_there)
 {
-    uint64_t offset = address - w->base, page = offset / WINDOW_PAGE;
-    if (!w->there[page] || offset % 16)
+    uint64_t offset = address - w->base, page = offset / WINDOW_PAGE, size = as_min_chunk(s);
+    if (!w->there[page] || offset % as_header(s))
         return NULL;
-    *links_there = offset + 32 <= (page + 1) * WINDOW_PAGE || w->there[page + 1];
-    if (!*links_there && address + 32 < w->limit && page + 1 == WINDOW_PAGES) {
+    *links_there = offset + size <= (page + 1) * WINDOW_PAGE || w->there[page + 1];
+    if (!*links_there && address + size < w->limit && page + 1 == WINDOW_PAGES) {
         w->end = address;
         return NULL;
     }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum { PAGE_BYTES = 4096, PAGE_WORDS = PAGE_BYTES / 8 };
-static const uint64_t USER_END = 1ull << 47;
+static const uint64_t USER_END = 1ull << 48;
 
 typedef struct entry {
     uint64_t start;

@@ -70,6 +70,29 @@ void as_words_add(as_words *w, uint64_t address, uint64_t value)
     *group |= one;
 }
 
+void as_words_add_header(as_words *w, as_shape shape, uint64_t chunk, const uint64_t *prev_size, uint64_t size_word)
+{
+    if (shape.word == 4) {
+        as_words_add(w, chunk, (prev_size ? *prev_size : 0) | size_word << 32);
+        return;
+    }
+    if (prev_size)
+        as_words_add(w, chunk, *prev_size);
+    as_words_add(w, chunk + shape.word, size_word);
+}
+
+void as_words_add_links(as_words *w, as_shape shape, uint64_t chunk, uint64_t fd, uint64_t bk, int count)
+{
+    uint64_t at = chunk + as_header(shape);
+    if (shape.word == 4) {
+        as_words_add(w, at, count > 1 ? fd | bk << 32 : fd);
+        return;
+    }
+    as_words_add(w, at, fd);
+    if (count > 1)
+        as_words_add(w, at + shape.word, bk);
+}
+
 void as_words_free(as_words *w)
 {
     free(w->pages);

@@ -10,6 +10,7 @@ from unit import rows
 from unit.heaps import PAGE, PRESENT, Image, figures
 
 from allocscope.errors import AllocscopeError
+from allocscope.glibc.abi import NARROW, NARROW_TO_2_25, WIDE, Abi
 from allocscope.model.walk import Region
 
 AT = 0x7F3300000000
@@ -26,6 +27,8 @@ WORDS = st.one_of(
 )
 PLACES = st.one_of(st.integers(0, PAGES * PAGE // 16).map(lambda n: AT + 16 * n), WORDS)
 MARKS = st.lists(PLACES, max_size=6).map(sorted)
+
+ABIS = st.sampled_from([WIDE, NARROW, NARROW_TO_2_25])
 
 
 @st.composite
@@ -64,12 +67,14 @@ def regions(draw: st.DrawFn) -> Region:
 
 
 @settings(FUZZ)
-@given(images(), regions())
-def test_walking_anything(image: Image, region: Region) -> None:
+@given(images(), regions(), ABIS)
+def test_walking_anything(image: Image, region: Region, abi: Abi) -> None:
     with image.memory() as memory:
+        memory.abi = abi
         tally = memory.walk(region)
-        with memory.keeping([(region.first, region.limit)], region.top):
-            assert memory.walk(region) == tally
+        if region.limit <= region.map_end:  # else what is kept is more than what is walked
+            with memory.keeping([(region.first, region.limit)], region.top):
+                assert memory.walk(region) == tally
     length = max(region.limit - region.first, 0)
     counted = tally.live_bytes + tally.tcache_bytes + tally.fastbin_bytes + tally.bin_bytes
     counted += tally.top_bytes + tally.fencepost_bytes + tally.tcache_struct_bytes
@@ -97,6 +102,7 @@ def test_damaged_rows_are_walked_as_the_oracle_walks_them(made: rows.Made) -> No
     st.sampled_from([0, 8, 16, 4, -16, -1]),
     st.booleans(),
     st.sampled_from([0, 1, 7, 10_000, (1 << 64) - 1]),
+    ABIS,
 )
 def test_following_anything(
     image: Image,
@@ -104,6 +110,7 @@ def test_following_anything(
     link_offset: int,
     mangled: bool,
     limit: int,
+    abi: Abi,
 ) -> None:
     def ask() -> list[tuple[list[int], bool]]:
         found = memory.chase(
@@ -116,25 +123,29 @@ def test_following_anything(
         return [(list(elements), whole) for elements, whole in found]
 
     with image.memory() as memory:
+        memory.abi = abi
         answer = ask()
         with memory.keeping([(AT, END)], 0):
             assert ask() == answer
     for elements, _ in answer:
-        assert len(elements) <= min(limit, 6 * PAGES * PAGE // 8)
-        assert all(element % 16 == 0 for element in elements)
+        assert len(elements) <= min(limit, 6 * PAGES * PAGE // abi.word_bytes)
+        assert all(element % abi.header_bytes == 0 for element in elements)
 
 
 @settings(FUZZ)
-@given(images(), PLACES, PLACES, MARKS)
-def test_chains_anywhere(image: Image, address: int, limit: int, known: list[int]) -> None:
+@given(images(), PLACES, PLACES, MARKS, ABIS)
+def test_chains_anywhere(
+    image: Image, address: int, limit: int, known: list[int], abi: Abi
+) -> None:
     with image.memory() as memory:
+        memory.abi = abi
         reached = memory.chain_reaches(address, limit, known)
         if address > limit or (address < limit and not AT <= address < END):
             assert not reached
         start = memory.row_start(AT, END, limit, known)
         if start is not None:
             assert AT <= start < min(END, limit)
-            assert start % 16 == 0
+            assert abi.is_chunk(start)
             assert memory.chain_reaches(start, limit, known)
 
 

@@ -11,7 +11,7 @@
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* mallinfo: mallinfo2 came with 2.33 */
 
-enum { COUNT = 300, BYTES = 2000, HEADER = 8 };
+enum { COUNT = 300, BYTES = 2000, HEADER = sizeof(size_t) };
 
 int main(int argc, char **argv)
 {

@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUITES = ("bullseye", "bookworm", "trixie", "forky", "experimental")
@@ -26,18 +26,30 @@ SUITES = ("bullseye", "bookworm", "trixie", "forky", "experimental")
 """
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-LOADER = "ld-linux-x86-64.so.2"
+LOADERS = {
+    "amd64": "ld-linux-x86-64.so.2",
+    "i386": "ld-linux.so.2",
+    "arm64": "ld-linux-aarch64.so.1",
+}
+NATIVE = ("amd64", "i386")
+"""Machines whose programs this one runs by itself."""
 SECONDS = 120
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
-    """An unpacked libc6. ``libraries`` is the directory that holds libc.so.6 and its loader."""
+    """An unpacked libc6. ``libraries`` is the directory that holds libc.so.6 and its loader;
+    ``machine``: Debian's name for it."""
 
     suite: str
     package_version: str
     root: Path
     libraries: Path
+    machine: str = "amd64"
+
+    @property
+    def loader(self) -> Path:
+        return self.libraries / LOADERS[self.machine]
 
     @property
     def version(self) -> str:
@@ -51,6 +63,7 @@ class NotFetched:
 
     suite: str
     reason: str
+    machine: str = "amd64"
 
 
 class FetchError(Exception):
@@ -89,14 +102,14 @@ def archive() -> str:
     raise FetchError("the system's apt sources name no archive")
 
 
-def private_state(directory: Path, suite: str) -> list[str]:
+def private_state(directory: Path, suite: str, machine: str) -> list[str]:
     """Options that make apt work in ``directory`` alone, on one suite and one architecture."""
     for name in ("state/lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True)
     (directory / "status").touch()
     sources = directory / "sources.list"
     signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
-    sources.write_text(f"deb [arch=amd64{signed}] {archive()} {suite} main\n")
+    sources.write_text(f"deb [arch={machine}{signed}] {archive()} {suite} main\n")
     settings = {
         "Dir::State": directory / "state",
         "Dir::State::status": directory / "status",
@@ -105,8 +118,8 @@ def private_state(directory: Path, suite: str) -> list[str]:
         "Dir::Etc::sourceparts": "-",
         "Dir::Etc::preferences": "-",
         "Dir::Etc::preferencesparts": "-",
-        "APT::Architecture": "amd64",
-        "APT::Architectures": "amd64",
+        "APT::Architecture": machine,
+        "APT::Architectures": machine,
         "APT::Sandbox::User": "root",
         "APT::Update::Error-Mode": "any",
         "Acquire::Languages": "none",
@@ -126,27 +139,29 @@ def mend_links(root: Path) -> None:
             path.symlink_to(os.path.relpath(inside, path.parent))
 
 
-def unpacked(suite: str, directory: Path) -> Tree:
+def unpacked(suite: str, directory: Path, machine: str) -> Tree:
     """The tree in ``directory``, looked at afresh."""
     root = directory / "root"
-    loaders = [path for path in sorted(root.rglob(LOADER)) if (path.parent / "libc.so.6").exists()]
+    name = LOADERS[machine]
+    loaders = [path for path in sorted(root.rglob(name)) if (path.parent / "libc.so.6").exists()]
     if not loaders:
-        raise FetchError(f"{root} holds no libc.so.6 beside {LOADER}")
-    return Tree(suite, (directory / "version").read_text().strip(), root, loaders[0].parent)
+        raise FetchError(f"{root} holds no libc.so.6 beside {name}")
+    version = (directory / "version").read_text().strip()
+    return Tree(suite, version, root, loaders[0].parent, machine)
 
 
-def fetch(suite: str, directory: Path) -> None:
+def fetch(suite: str, directory: Path, machine: str) -> None:
     """Fills ``directory`` (which must not exist) with the suite's libc6; all of it or nothing."""
     scratch = directory.with_name(f".{directory.name}.{os.getpid()}")
     try:
-        options = private_state(scratch / "apt", suite)
+        options = private_state(scratch / "apt", suite, machine)
         run("apt-get", *options, "-qq", "update")
         run("apt-get", *options, "-qq", "download", "libc6", cwd=scratch)
         package = next(scratch.glob("libc6_*.deb"))
         (scratch / "version").write_text(run("dpkg-deb", "--field", package, "Version"))
         run("dpkg-deb", "--extract", package, scratch / "root")
         mend_links(scratch / "root")
-        unpacked(suite, scratch)
+        unpacked(suite, scratch, machine)
         package.unlink()
         shutil.rmtree(scratch / "apt")
         scratch.rename(directory)
@@ -154,35 +169,39 @@ def fetch(suite: str, directory: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def tree(suite: str, refresh: bool = False) -> Tree | NotFetched:
+def tree(suite: str, refresh: bool = False, machine: str = "amd64") -> Tree | NotFetched:
     """The suite's C library, from the cache or from the archive."""
-    directory = cache() / suite
+    directory = cache() / (suite if machine == "amd64" else f"{suite}-{machine}")
     try:
         if refresh:
             shutil.rmtree(directory, ignore_errors=True)
         if not directory.exists():
             directory.parent.mkdir(parents=True, exist_ok=True)
-            fetch(suite, directory)
-        return unpacked(suite, directory)
+            fetch(suite, directory, machine)
+        return unpacked(suite, directory, machine)
     except FetchError as error:
-        return NotFetched(suite, str(error))
+        return NotFetched(suite, str(error), machine)
 
 
-def trees(refresh: bool = False) -> Iterator[Tree | NotFetched]:
-    for suite in SUITES:
-        yield tree(suite, refresh)
+def trees(
+    refresh: bool = False, machines: Iterable[str] = ("amd64",)
+) -> Iterator[Tree | NotFetched]:
+    for machine in machines:
+        for suite in SUITES:
+            yield tree(suite, refresh, machine)
 
 
 def main() -> int:
     """Exit status 1 when a suite could not be had."""
     failed = False
-    for found in trees(refresh="--refresh" in sys.argv[1:]):
+    for found in trees("--refresh" in sys.argv[1:], LOADERS):
         match found:
             case Tree():
-                print(f"{found.suite:14} {found.package_version:20} {found.libraries}")
+                version = found.package_version
+                print(f"{found.suite:14} {found.machine:6} {version:20} {found.libraries}")
             case NotFetched():
                 failed = True
-                print(f"{found.suite:14} not tested: {found.reason}")
+                print(f"{found.suite:14} {found.machine:6} not tested: {found.reason}")
     return 1 if failed else 0
 
 

@@ -19,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
 from allocscope.lab import fixture
-from glibcs.fetch import LOADER, Tree
+from glibcs.fetch import Tree
 
 HERE = Path(__file__).resolve().parent
 OLDEST = (2, 31)
@@ -31,9 +31,22 @@ class TooNew(Exception):
     """The program needs symbols that the oldest glibc does not have."""
 
 
-def build(sources: Sequence[Path], program: Path, *flags: str) -> Path:
+def flags_for(machine: str) -> list[str]:
+    """What makes gcc compile for ``machine`` (Debian's name). A compiler with 32-bit libraries
+    finds the kernel's headers only where its own machine has them."""
+    if machine != "i386":
+        return []
+    own = subprocess.run(["gcc", "-print-multiarch"], capture_output=True, text=True, check=True)
+    return ["-m32", "-idirafter", f"/usr/include/{own.stdout.strip()}"]
+
+
+def build(
+    sources: Sequence[Path], program: Path, *further_flags: str, machine: str = "amd64"
+) -> Path:
     """Compiles and links ``program``. :class:`TooNew` when the oldest glibc would not run it."""
-    command = ["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
+    flags = [*flags_for(machine), *further_flags]
+    compiler = "aarch64-linux-gnu-gcc" if machine == "arm64" else "gcc"
+    command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", *flags]
     command += ["-no-pie", "-Wl,--defsym=mallinfo2=0"]  # 2.33: weak references find nothing
     command += ["-nostartfiles", "-include", str(HERE / "old_symbols.h"), str(HERE / "start.c")]
     subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)
@@ -64,7 +77,7 @@ def versions_needed(program: Path) -> set[tuple[int, ...]]:
 
 def loader_of(tree: Tree) -> list[str]:
     """A command prefix: what follows it runs with the tree's loader and libraries, not ours."""
-    command = [str(tree.libraries / LOADER), "--library-path", str(tree.libraries)]
+    command = [str(tree.loader), "--library-path", str(tree.libraries)]
     if (tree.libraries / "libpthread.so.0").exists():  # threads live in it below 2.34
         command += ["--preload", str(tree.libraries / "libpthread.so.0")]
     return command

@@ -12,7 +12,7 @@
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* mallinfo: mallinfo2 came with 2.33 */
 
-enum { COUNT = 8, WORD = 8, PAGE_BYTES = 4096, ALIGNMENT = 65536 };
+enum { COUNT = 8, WORD = sizeof(size_t), PAGE_BYTES = 4096, ALIGNMENT = 65536 };
 
 static size_t mapping_bytes(const char *pointer)
 {

@@ -18,7 +18,7 @@
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* mallinfo: mallinfo2 came with 2.33 */
 
-enum { SLOTS = 6000, MAX_THREADS = 64, STACK_BYTES = 256 * 1024, HEADER_BYTES = 8, MMAPPED_BIT = 2, PAGE_BYTES = 4096 };
+enum { SLOTS = 6000, MAX_THREADS = 64, STACK_BYTES = 256 * 1024, HEADER_BYTES = sizeof(size_t), MMAPPED_BIT = 2, PAGE_BYTES = 4096 };
 
 static _Atomic(void *) slots[SLOTS];
 static pthread_barrier_t created, worked;

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from allocscope.account.settings import Surroundings, arena_limit, settings, version_number
-from allocscope.glibc.layouts import PAR_4
+from allocscope.glibc.abi import WIDE
+from allocscope.glibc.layouts import PAR_4, par_layout
 from allocscope.glibc.par import ParValues
 from allocscope.model.heap import Settings
 
@@ -34,7 +35,9 @@ DEFAULTS: dict[str, int] = {
 
 
 def par(**changes: int) -> ParValues:
-    return ParValues(address=0x7F00_0000_0360, layout=PAR_4, **{**DEFAULTS, **changes})
+    return ParValues(
+        address=0x7F00_0000_0360, layout=par_layout(PAR_4, WIDE), **{**DEFAULTS, **changes}
+    )
 
 
 def surroundings(environ: dict[str, str] | None = None, **changes: Any) -> Surroundings:

@@ -262,7 +262,7 @@ HEAVY = {
 }  # fmt: skip
 """What costs milliseconds to load, and reading a process has no use for."""
 NO_BUSINESS = {"act", "files", "lab", "causes"}
-MOST_MODULES = 70
+MOST_MODULES = 72
 """Of ours, in the plainest call. Each is a quarter of a millisecond; who needs more raises this."""
 
 

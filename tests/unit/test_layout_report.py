@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocscope.glibc.abi import WIDE
 from allocscope.glibc.words import Place, classify, described
 from allocscope.model.layout_report import Words
 
@@ -54,7 +55,7 @@ def test_words_that_are_alike_share_a_row() -> None:
     words = [7, 0, 0, *bins, 0x5555_0000_0010, 0x4142434445464748]
     data = struct.pack("<9Q", *words)
     far = at + 0x100
-    assert described([(at, data), (far, bytes(16))], PLACES, BASE) == (
+    assert described([(at, data), (far, bytes(16))], PLACES, BASE, WIDE) == (
         Words(0x1000, 1, "number", (7,)),
         Words(0x1008, 2, "zero"),
         Words(0x1018, 4, "empty bin"),

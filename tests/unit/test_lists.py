@@ -61,10 +61,10 @@ def test_a_bin_at_rest() -> None:
 def test_a_chunk_half_unlinked_counts_in_one_direction() -> None:
     """unlink_chunk writes fd->bk, then bk->fd."""
     malloc, (first, middle, last) = with_three_free_chunks()
-    malloc.image.words(last + BK, first)
+    malloc.image.words(last + 8 * BK, first)
     assert counts(malloc) == (3, 2)
     assert followed(malloc, closed) is True
-    malloc.image.words(first + FD, last)
+    malloc.image.words(first + 8 * FD, last)
     assert counts(malloc) == (2, 2)
     assert middle not in (first, last)
 
@@ -73,11 +73,11 @@ def test_a_chunk_half_unlinked_counts_in_one_direction() -> None:
 @pytest.mark.parametrize("stale", [0, UNTOUCHED, BRK + 0x408], ids=["null", "absent", "unaligned"])
 def test_a_chunk_whose_own_link_is_not_yet_written_is_a_dead_end(link: int, stale: int) -> None:
     malloc, (_, middle, _) = with_three_free_chunks()
-    malloc.image.words(middle + link, stale)
+    malloc.image.words(middle + 8 * link, stale)
     assert followed(malloc, closed) is False
 
 
 def test_a_stale_link_that_leads_round_in_a_circle() -> None:
     malloc, (first, middle, _) = with_three_free_chunks()
-    malloc.image.words(middle + FD, first)
+    malloc.image.words(middle + 8 * FD, first)
     assert followed(malloc, closed) is False

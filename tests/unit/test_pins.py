@@ -12,6 +12,7 @@ from unit.heaps import PAGE, Image
 from unit.rows import Made, sound
 
 from allocscope.account.kinds import kind_of, readable
+from allocscope.glibc.abi import WIDE
 from allocscope.model.walk import HELD_FASTBIN, HELD_LIVE, HELD_NOTHING, HELD_STRUCT, HELD_TCACHE
 
 AT = 0x7F9A00000000
@@ -149,7 +150,7 @@ def nowhere(_address: int) -> str:
     ],
 )
 def test_kinds_by_shape(first: bytes, kind: str) -> None:
-    assert kind_of(first, nowhere, hex).type == kind
+    assert kind_of(first, WIDE, nowhere, hex).type == kind
 
 
 def test_pointers_and_vtables() -> None:
@@ -160,8 +161,8 @@ def test_pointers_and_vtables() -> None:
         return "libshop.so!_ZTVN4shop5OrderE+0x10" if address >> 32 == 1 else hex(address)
 
     pointers = struct.pack("<4Q", 2 << 32, (2 << 32) + 64, 0, 5)
-    assert kind_of(pointers, place, name).type == "pointer-array"
-    made = kind_of(struct.pack("<2Q", (1 << 32) + 16, 7), place, name)
+    assert kind_of(pointers, WIDE, place, name).type == "pointer-array"
+    made = kind_of(struct.pack("<2Q", (1 << 32) + 16, 7), WIDE, place, name)
     assert (made.type, made.name) == ("vtable", "shop::Order")
 
 

@@ -6,6 +6,7 @@ import pytest
 from unit.mallocs import LIBC_RODATA, PAGE, RELEASES, STACKS, Malloc, Thread
 
 from allocscope.files.spans import SpanMemory
+from allocscope.glibc.abi import WIDE
 from allocscope.glibc.layouts import (
     TCACHE_1,
     TCACHE_2,
@@ -13,6 +14,7 @@ from allocscope.glibc.layouts import (
     TCACHE_4,
     TCACHE_5,
     TCACHE_6,
+    tcache_layout,
 )
 from allocscope.glibc.threads import (
     ThreadHead,
@@ -24,7 +26,11 @@ from allocscope.glibc.threads import (
     read_threads,
 )
 
-LAYOUTS = [TCACHE_1, TCACHE_2, TCACHE_3, TCACHE_4, TCACHE_5, TCACHE_6]
+LAYOUTS = [
+    tcache_layout(struct, WIDE)
+    for struct in (TCACHE_1, TCACHE_2, TCACHE_3, TCACHE_4, TCACHE_5, TCACHE_6)
+]
+T4, T6 = LAYOUTS[3], LAYOUTS[5]
 
 
 def heads(malloc: Malloc) -> list[ThreadHead]:
@@ -181,7 +187,7 @@ def struct_of(
 
 def test_counters_that_count_what_is_held() -> None:
     data = struct_of({0: 3, 63: 7}, {0: 0x5010, 63: 0x6010}, free_slots=None)
-    found = parse_tcache(1, 0x1010, data, TCACHE_4, 7)
+    found = parse_tcache(1, 0x1010, data, T4, 7)
     assert found is not None
     assert (found.counts[0], found.counts[1], found.counts[63]) == (3, 0, 7)
     assert (found.heads[0], found.heads[63]) == (0x5010, 0x6010)
@@ -189,14 +195,14 @@ def test_counters_that_count_what_is_held() -> None:
 
 def test_counters_that_count_what_is_free() -> None:
     data = struct_of({0: 13, 75: 0}, {0: 0x5010, 75: 0x6010}, free_slots=16)
-    found = parse_tcache(1, 0x1010, data, TCACHE_6, 16)
+    found = parse_tcache(1, 0x1010, data, T6, 16)
     assert found is not None
     assert (found.counts[0], found.counts[1], found.counts[75]) == (3, 0, 16)
 
 
 def test_a_thread_keeps_the_fill_that_was_in_force_when_it_made_its_tcache() -> None:
     data = struct_of({0: 13}, {0: 0x5010}, free_slots=16)
-    found = parse_tcache(1, 0x1010, data, TCACHE_6, 7)
+    found = parse_tcache(1, 0x1010, data, T6, 7)
     assert found is not None
     assert found.counts[0] == 3
 
@@ -207,14 +213,14 @@ def test_a_thread_keeps_the_fill_that_was_in_force_when_it_made_its_tcache() -> 
         ({0: 1}, {}),
         ({}, {0: 0x5010}),
         ({0: 1}, {0: 0x5018}),
-        ({0: 1}, {0: 1 << 47}),
+        ({0: 1}, {0: 1 << 48}),
         ({5: 1}, {6: 0x5010}),
     ],
     ids=["no chunk", "no count", "unaligned", "no address", "another bin"],
 )
 def test_bytes_that_are_no_tcache(numbers: dict[int, int], pointers: dict[int, int]) -> None:
     data = struct_of(numbers, pointers, free_slots=None)
-    assert parse_tcache(1, 0x1010, data, TCACHE_4, 7) is None
+    assert parse_tcache(1, 0x1010, data, T4, 7) is None
 
 
 # ---- before there was a tcache, and when nothing lies in it ----
