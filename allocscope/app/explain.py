@@ -16,6 +16,7 @@ from allocscope.app.arenas import allocator_of
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.ownership import holdings
+from allocscope.app.page_map import page_map
 from allocscope.app.target import Target, look
 from allocscope.causes import explanation
 from allocscope.errors import MissingPart
@@ -37,9 +38,11 @@ MOST_ROUNDS = 3
 
 @immutable
 class ExplainOptions:
-    """``deadline_s``: seconds after which nothing more is started."""
+    """``deadline_s``: seconds after which nothing more is started. ``pages``: whether to tell what
+    each page of the heaps is used for."""
 
     deadline_s: float = 30.0
+    pages: bool = False
 
 
 @immutable
@@ -58,8 +61,13 @@ def explain(pid: int, options: ExplainOptions) -> Report[Explanation]:
     """Why ``pid`` holds what it holds.
 
     Raises NoSuchProcess (3), PermissionRefused (4), NoGlibcHeap (5)."""
+    return portrait(pid, options)[0]
+
+
+def portrait(pid: int, options: ExplainOptions) -> tuple[Report[Explanation], Situation]:
+    """The same, and what it rests on."""
     found = survey(pid, options)
-    return Report(
+    report = Report(
         process=found.process,
         libc=found.libc,
         allocator=found.allocator,
@@ -67,6 +75,7 @@ def explain(pid: int, options: ExplainOptions) -> Report[Explanation]:
         data=explanation.explain(found.data),
         caveats=found.caveats,
     )
+    return report, found.data
 
 
 def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
@@ -76,10 +85,12 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
     target = look(pid)
     before = procfs.stillness(pid)
     with ProcessMemory(pid) as memory:
+        memory.maps_pages = options.pages
         best = _best_round(memory, target, deadline_ns)
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas)
         of_owners = owner_caveats(memory)
+        pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
@@ -103,6 +114,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         environ=target.environ,
         pressure=cgroups.pressure(pid),
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
+        pages=pages,
     )
     consistency = best.answer.consistency
     if consistency == heap.VALIDATED and before == after and before.all_sleeping:

@@ -16,11 +16,19 @@ SCHEMA = "explain"
 
 @click.command("explain", short_help="Where the memory of a process is, why, and what to do.")
 @click.argument("target", metavar="PID")
+@click.option(
+    "--html",
+    "html_file",
+    type=options.FilePath(dir_okay=False),
+    metavar="FILE",
+    help="Write it there too as one page for a browser, with a map of the heaps' pages.",
+)
 @options.deadline_option
 @options.table_options
 @options.output_options
 def command(
     target: str,
+    html_file: Path | None,
     deadline_s: float,
     no_color: bool,
     exact_bytes: bool,
@@ -32,11 +40,17 @@ def command(
 
     Reads only: the process is not stopped. `allocscope PID` is the same.
     """
-    from allocscope.app.explain import ExplainOptions, explain
+    from allocscope.app.explain import ExplainOptions, portrait
 
     pid = options.pid_of(target)
     now = time.time()
-    report = explain(pid, ExplainOptions(deadline_s=deadline_s))
+    asked = ExplainOptions(deadline_s=deadline_s, pages=html_file is not None)
+    report, found = portrait(pid, asked)
+    if html_file is not None:
+        from allocscope.cli.html_file import page_files, write_privately
+        from allocscope.render.html import page
+
+        write_privately(page(report, found, page_files(), now), html_file)
     if as_json:
         from allocscope.render import json
 

@@ -37,6 +37,7 @@ VERBS = (
     "repro",
     "trim",
     "tune",
+    "watch",
 )
 DEBUG = "ALLOCSCOPE_DEBUG"
 REPORT = (

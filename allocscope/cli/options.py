@@ -67,14 +67,16 @@ def debug_option(function: F) -> F:
 
 def output_options(function: F) -> F:
     """--json, --output, --debug."""
-    function = debug_option(function)
-    function = click.option(
+    return json_option(output_option(debug_option(function)))
+
+
+def output_option(function: F) -> F:
+    return click.option(
         "--output",
         type=FilePath(dir_okay=False),
         metavar="FILE",
         help="Write the answer there instead of to stdout.",
     )(function)
-    return json_option(function)
 
 
 def table_options(function: F) -> F:

@@ -34,6 +34,11 @@ def deliver_bytes(answer: bytes, output: Path | None) -> None:
                 f"{output} cannot be written: {error.strerror}", "Give another file."
             ) from error
         return
+    deliver_part(answer)
+
+
+def deliver_part(answer: bytes) -> bool:
+    """Writes a part of what goes to stdout. False: nobody reads it any more."""
     try:
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
@@ -42,6 +47,8 @@ def deliver_bytes(answer: bytes, output: Path | None) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+        return False
+    return True
 
 
 def _encoding(output: Path | None) -> str:

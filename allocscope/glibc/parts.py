@@ -49,7 +49,7 @@ _OWN = {
     "before_resident_bytes",
     "beyond_resident_bytes",
 }
-_OWN |= {"pages", "classes", "largest", "words", "pins"}
+_OWN |= {"pages", "classes", "largest", "words", "cells", "pins"}
 
 
 def walk(memory: Memory, walker: Walker, region: Region) -> Tally:
@@ -63,7 +63,7 @@ def walk(memory: Memory, walker: Walker, region: Region) -> Tally:
     if not all(_arrived(tally) for tally in tallies[:-1]):
         return walker.walk(region)
     shared = [memory.residency(seam // page * page, _page_up(seam, page)) for seam in seams]
-    return joined(tallies, shared)
+    return replace(joined(tallies, shared), cells=_cells(parts, tallies, page))
 
 
 def _arrived(tally: Tally) -> bool:
@@ -220,6 +220,7 @@ def joined(tallies: Sequence[Tally], shared: Sequence[Residency]) -> Tally:
         classes=add_classes(tallies),
         largest=_largest(tallies),
         words=_words(tallies),
+        cells=None,
         pins=None,
     )
 
@@ -231,6 +232,20 @@ def _pages(parts: Sequence[Residency], shared: Sequence[Residency]) -> Residency
             for name in names_of(Residency)
         )
     )
+
+
+def _cells(parts: Sequence[Region], tallies: Sequence[Tally], page: int) -> bytes | None:
+    """The pages of all parts. Of one that a seam divides, the part before it may know of held
+    chunks, which count more; the part behind it knows of the free chunk that the seam is."""
+    joint = bytearray()
+    for part, tally in zip(parts, tallies, strict=True):
+        if tally.cells is None:
+            return None
+        at = part.start // page - parts[0].start // page
+        divided = joint[at:]
+        joint[at:] = tally.cells
+        joint[at : at + len(divided)] = map(max, divided, tally.cells)
+    return bytes(joint)
 
 
 def _largest(tallies: Sequence[Tally]) -> tuple[FreeChunk, ...]:

@@ -8,6 +8,7 @@ from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Ledger, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
+from allocscope.model.page_map import PageMap
 from allocscope.model.process import (
     CgroupLimits,
     Pressure,
@@ -66,7 +67,7 @@ class Contention:
 class Situation:
     """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
     nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
-    environment; ``heap`` is what ``arenas`` says."""
+    environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for."""
 
     process: Process
     allocator: Allocator | None
@@ -82,6 +83,7 @@ class Situation:
     pressure: Pressure | None
     contention: Contention | None
     environ: dict[str, str] | None
+    pages: PageMap | None = None
 
     @property
     def rss_bytes(self) -> int:

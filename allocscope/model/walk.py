@@ -100,8 +100,8 @@ class Pins:
 @immutable
 class Tally:
     """The sums over one region; the meaning of each field is in probes/include/walk.h. ``largest``:
-    free chunks by falling size. ``words``: what the walk looked at, where it was asked to keep
-    that."""
+    free chunks by falling size. ``words``: what the walk looked at, and ``cells``: what each page
+    of [start, map_end) is used for (model/page_map.py), both only where they were asked for."""
 
     live_bytes: int
     live_count: int
@@ -151,6 +151,7 @@ class Tally:
     classes: tuple[SizeClass, ...]
     largest: tuple[FreeChunk, ...] = ()
     words: Words | None = field(default=None, compare=False, repr=False)
+    cells: bytes | None = field(default=None, compare=False, repr=False)
     pins: Pins | None = field(default=None, compare=False, repr=False)
 
     @property

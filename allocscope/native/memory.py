@@ -57,7 +57,7 @@ class NativeMemory(Closing):
     """Memory and Walker over one native source. A context manager; also closed by :meth:`close`.
 
     ``deadline_ns`` (CLOCK_MONOTONIC, 0: none) bounds a walk. ``keeps_words``: a walk keeps what it
-    looks at, in its tally."""
+    looks at, in its tally. ``maps_pages``: it tells there what each page is used for."""
 
     def __init__(self, source: Any, label: str) -> None:
         """``source``: an open as_source, closed with this object; ``label`` names it in errors
@@ -66,6 +66,7 @@ class NativeMemory(Closing):
         self.label = label
         self.deadline_ns = 0
         self.keeps_words = False
+        self.maps_pages = False
         self._abi = WIDE
 
     @property
@@ -258,6 +259,10 @@ class NativeMemory(Closing):
         native.tcache_struct, native.tcache_struct_count = views[2], len(keep[2])
         native.known, native.known_count = views[3], len(keep[3])
         native.locked, native.locked_count = views[4], len(keep[4])
+        page = self._abi.page_bytes
+        pages = -(-region.map_end // page) - region.start // page
+        cells = ffi.new("uint8_t[]", max(pages, 0)) if self.maps_pages else None
+        native.cells = cells or ffi.NULL
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if region.pins:
@@ -267,7 +272,8 @@ class NativeMemory(Closing):
             return _tally(tally, classes, self._abi, pins=_pins(pins, self._abi))
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
-            return _tally(tally, classes, self._abi)
+            told = None if cells is None else bytes(ffi.buffer(cells))
+            return _tally(tally, classes, self._abi, cells=told)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
@@ -341,7 +347,7 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "pins"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells", "pins"})
 _FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
@@ -360,7 +366,13 @@ def _largest(tally: Any) -> Iterator[FreeChunk]:
 
 
 def _tally(
-    tally: Any, classes: Any, abi: Abi, words: Words | None = None, pins: Pins | None = None
+    tally: Any,
+    classes: Any,
+    abi: Abi,
+    words: Words | None = None,
+    *,
+    cells: bytes | None = None,
+    pins: Pins | None = None,
 ) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
@@ -383,5 +395,6 @@ def _tally(
         classes=tuple(rows),
         largest=tuple(_largest(tally)),
         words=words,
+        cells=cells,
         pins=pins,
     )

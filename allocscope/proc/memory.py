@@ -55,6 +55,7 @@ class ProcessMemory(NativeMemory):
         twin = ProcessMemory(self._pid, use_pagemap_scan=self._use_pagemap_scan)
         twin.deadline_ns = self.deadline_ns
         twin.keeps_words = self.keeps_words
+        twin.maps_pages = self.maps_pages
         twin.abi = self.abi
         return twin
 

@@ -102,7 +102,7 @@ def _ledger(page: Page, data: Explanation) -> None:
             tuple(unit.cell(row.resident_bytes) for row in rows),
             unit.cell(sum(row.resident_bytes for row in rows)),
         ),
-        Column("of RSS", tuple(_share(row.resident_bytes, data.rss_bytes) for row in rows)),
+        Column("of RSS", tuple(share(row.resident_bytes, data.rss_bytes) for row in rows)),
     ]
     if any(row.swapped_bytes for row in rows):
         columns.append(Column("swapped", tuple(unit.cell(row.swapped_bytes) for row in rows)))
@@ -115,7 +115,8 @@ def _ledger(page: Page, data: Explanation) -> None:
     page.table(fit(columns, page.look.width))
 
 
-def _share(part: int, whole: int) -> str:
+def share(part: int, whole: int) -> str:
+    """``part`` in percent of ``whole``; "" where there is no whole."""
     if not whole:
         return ""
     ratio = 100 * part / whole
@@ -172,7 +173,7 @@ def _causes(page: Page, data: Explanation) -> None:
     """The causes that matter at length, the others in a line each."""
     page.blank()
     page.heading("Causes")
-    told = [cause for cause in data.causes if _matters(cause, data.rss_bytes)]
+    told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
     for number, cause in enumerate(told, start=1):
         tell_cause(page, number, cause)
     smaller = [cause for cause in data.causes if cause not in told]
@@ -182,7 +183,8 @@ def _causes(page: Page, data: Explanation) -> None:
         page.line(f"   - {_head(cause, page.look.exact_bytes)}", hanging=5)
 
 
-def _matters(cause: Cause, rss_bytes: int) -> bool:
+def matters(cause: Cause, rss_bytes: int) -> bool:
+    """Is it worth a remedy, or something that has no bytes?"""
     if not cause.bytes:
         return True
     return cause.exclusive_bytes > healthy_bytes(rss_bytes)

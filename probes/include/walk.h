@@ -25,7 +25,13 @@ typedef struct as_region {
     const uint64_t *fastbin;     size_t fastbin_count;   /* chunks in fastbins */
     const uint64_t *tcache_struct; size_t tcache_struct_count; /* the tcaches' own chunks */
     const uint64_t *known;       size_t known_count;     /* chunks known from bins, to go on at after damage */
+    uint8_t *cells;          /* one for each page of [start, map_end), to be filled in: an AS_CELL_; NULL: not wanted */
 } as_region;
+
+/* What a page is used for. AS_CELL_OTHER: none of the walked chunks lies on it. AS_CELL_FREE: only free ones, and yet malloc_trim would
+ * not release it. From AS_CELL_HELD on: something is held there, less than a sixteenth of the page, and so on to the whole page. */
+enum { AS_CELL_ABSENT = 0, AS_CELL_SWAPPED = 1, AS_CELL_OTHER = 2, AS_CELL_FREE = 3, AS_CELL_TRIMMABLE = 4, AS_CELL_LAZY = 5 };
+enum { AS_CELL_HELD = 16, AS_CELL_SHARES = 16 };
 
 enum {
     AS_STOP_LIMIT = 0,     /* arrived at limit */

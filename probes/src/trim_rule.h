@@ -4,6 +4,7 @@
 #ifndef ALLOCSCOPE_TRIM_RULE_H
 #define ALLOCSCOPE_TRIM_RULE_H
 
+#include "page_map.h"
 #include "runs.h"
 #include "walk.h"
 
@@ -105,6 +106,7 @@ static inline void row_close(trimming *t)
         t->tally->locked_trim_bytes += row->locked_bytes;
         t->tally->pinned_bytes -= row->resident_bytes + row->locked_bytes;
         t->tally->trim_range_count++;
+        page_map_trimmable(t->region, row->pages_start, clamp(row->locked_from, row->pages_start, row->pages_end));
     }
     row->start = 0;
 }
@@ -130,6 +132,7 @@ static inline void row_meets_top(trimming *t, uint64_t top, uint64_t top_end)
     t->tally->trim_break_bytes = extra;
     t->tally->trim_range_count++;
     t->tally->pinned_bytes -= of_row;
+    page_map_trimmable(g, released, top_end);
 }
 
 #endif

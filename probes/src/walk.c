@@ -4,6 +4,7 @@
 #include "walk.h"
 #include "deadline.h"
 #include "headers.h"
+#include "page_map.h"
 #include "pins_private.h"
 #include "sorted.h"
 #include "trim_rule.h"
@@ -44,6 +45,7 @@ typedef struct walker {
     marks tcache, fastbin, structs;
     trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
+    page_map pages;  /* filled in where region->cells is there */
     pin_watch pins;
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
@@ -122,6 +124,14 @@ SELDOM static void keep_links(const walker *w, int count)
         as_words_add_links(w->words, w->shape, w->chunk, w->fd, count > 1 ? w->bk : 0, count);
 }
 
+SELDOM static void map_chunk(walker *w, uint64_t chunk, uint64_t size, int held)
+{
+    if (held)
+        page_map_held(&w->pages, chunk, chunk + size);
+    else
+        page_map_free(&w->pages, chunk, chunk + size);
+}
+
 static uint64_t resident(walker *w, uint64_t start, uint64_t end)
 {
     return runs_resident(&w->runs, &w->chunk_hint, start, end);
@@ -170,6 +180,8 @@ static void settle(walker *w, int in_use)
     int parked = marked(&w->tcache, chunk);
     int fast = marked(&w->fastbin, chunk);
     int structure = marked(&w->structs, chunk);
+    if (w->region->cells)
+        map_chunk(w, chunk, size, in_use && !parked && !fast);
     if (w->pins.pins)
         tell_pins(w, chunk, size, kind_of(w, in_use, parked, fast, structure));
     if (in_use && !parked && !fast) {
@@ -276,6 +288,8 @@ static void meet_top(walker *w, uint64_t at, uint64_t size)
     row_meets_top(&w->trim, at, g->limit);
     w->tally->top_bytes = g->limit - at;
     w->tally->top_resident_bytes = resident(w, at, g->limit);
+    if (g->cells)
+        page_map_free(&w->pages, at, g->limit);
     note_free(w->tally, at, w->tally->top_bytes, w->tally->top_resident_bytes);
     stop(w, g->limit, at + size == g->limit ? AS_STOP_TOP : AS_STOP_BROKEN_TOP);
 }
@@ -439,6 +453,7 @@ static int walk(as_source *source, const as_region *region, as_words *words, as_
     int error = runs_load(source, region->start, region->map_end, &w.runs);
     if (error)
         return error;
+    page_map_open(&w.pages, region);
     for (size_t i = 0; region->hugetlb && i < w.runs.count; i++)
         w.runs.runs[i].flags |= AS_HUGETLB;
     as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
@@ -450,6 +465,8 @@ static int walk(as_source *source, const as_region *region, as_words *words, as_
     count_sides(&w);
     tally->missed_mark_count = never_met(&w.tcache, tally->stopped_at) + never_met(&w.fastbin, tally->stopped_at) +
                                never_met(&w.structs, tally->stopped_at);
+    if (region->cells)
+        page_map_close(&w.pages, &w.runs);
     window_close(&w.window);
     runs_free(&w.runs);
     return !error && words ? words->error : error;

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "crowd",
     "mapping",
     "core",
+    "watch",
 )
 
 

@@ -133,11 +133,7 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         return sum(pages.resident(chunk.address, chunk.end) for chunk in of[kind])
 
     advised, lowered = trim_calls(chunks, rules)
-    gone, locked = [], []
-    for start, end in advised:
-        stays = min([max(low, start) for low, high in rules.locked if high > start] + [end])
-        gone.append((start, min(stays, end)))
-        locked.append((min(stays, end), end))
+    gone, locked = _split_at_locked(advised, rules)
 
     def within(ranges: Ranges, owners: Sequence[Chunk]) -> Ranges:
         parts = [
@@ -187,6 +183,46 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
             for chunk in sorted(of["bin"] + of["top"], key=lambda c: (-c.size, c.address))[:10]
         ],
     }
+
+
+def cells(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> bytes:
+    """What each page of ``[start, map_end)`` is used for (as_region's cells)."""
+    advised, lowered = trim_calls(chunks, rules)
+    going = _split_at_locked(advised, rules)[0] + lowered
+
+    gone = {n for start, end in going for n in range(-(-start // PAGE), end // PAGE)}
+    held: dict[int, int] = {}
+    free: set[int] = set()
+    for chunk in chunks:
+        for number in range(chunk.address // PAGE, -(-chunk.end // PAGE)):
+            low, high = max(number * PAGE, chunk.address), min((number + 1) * PAGE, chunk.end)
+            if chunk.kind in ("live", "tcache_struct"):
+                held[number] = held.get(number, 0) + high - low
+            elif chunk.kind != "fencepost":
+                free.add(number)
+
+    def cell(number: int) -> int:
+        flags = pages.flags.get(number, 0)
+        if not flags & PRESENT or flags & ZERO:
+            return 1 if flags & SWAPPED and not flags & PRESENT else 0
+        if number in gone:
+            return 4
+        if number in held:
+            return 15 + min(-(-held[number] * 16 // PAGE), 16)
+        return 3 if number in free else 2
+
+    return bytes(cell(n) for n in range(rules.start // PAGE, -(-rules.map_end // PAGE)))
+
+
+def _split_at_locked(advised: Ranges, rules: Rules) -> tuple[Ranges, Ranges]:
+    """What madvise releases of these ranges, and what it does not: it ends at the first mlocked
+    page."""
+    gone, locked = [], []
+    for start, end in advised:
+        stays = min([max(low, start) for low, high in rules.locked if high > start] + [end])
+        gone.append((start, min(stays, end)))
+        locked.append((min(stays, end), end))
+    return gone, locked
 
 
 def sides(walked: Walked, pages: Pages, rules: Rules, first: int, limit: int) -> dict[str, int]:

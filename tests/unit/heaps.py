@@ -21,7 +21,19 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from oracle.rows import HUGE, PRESENT, SWAPPED, ZERO, Chunk, Pages, Rules, Walked, sides, sums
+from oracle.rows import (
+    HUGE,
+    PRESENT,
+    SWAPPED,
+    ZERO,
+    Chunk,
+    Pages,
+    Rules,
+    Walked,
+    cells,
+    sides,
+    sums,
+)
 
 from allocscope.files.spans import SpanMemory
 from allocscope.model.walk import Region, Tally
@@ -87,7 +99,9 @@ class Image:
         return {number * PAGE: bytes(page) for number, page in self.pages.items()}
 
     def memory(self) -> SpanMemory:
-        return SpanMemory(self.spans(), self.runs(), "a made-up heap")
+        memory = SpanMemory(self.spans(), self.runs(), "a made-up heap")
+        memory.maps_pages = True
+        return memory
 
 
 class Row:
@@ -245,7 +259,8 @@ def _all_figures(
     del counted["chunks"], counted["unread"]
     pages = Pages(image.runs())
     around = sides(walked, pages, rules, region.first, region.limit)
-    return sums(chunks, pages, rules) | around | counted
+    mapped = {"cells": cells(chunks, pages, rules)}
+    return sums(chunks, pages, rules) | around | counted | mapped
 
 
 def figures(tally: Tally) -> dict[str, Any]:

@@ -294,6 +294,7 @@ def test_the_plainest_call_does_without_click():
     assert len(heavy(loaded, "allocscope")) <= MOST_MODULES
 
 
+@pytest.mark.own_malloc
 def test_every_value_class_on_the_way_is_made_cheaply():
     """One that the standard library's decorator made costs half a millisecond at each start."""
     loaded = loaded_by(

@@ -34,7 +34,9 @@ def row_with_lists(length: int, seed: int) -> tuple[Row, list[int]]:
 def running(image: Image) -> tuple[dict[int, bytearray], SpanMemory]:
     """Memory whose bytes a test can change, and that sees the changes."""
     pages = {start: bytearray(data) for start, data in image.spans().items()}
-    return pages, SpanMemory(pages, image.runs())
+    memory = SpanMemory(pages, image.runs())
+    memory.maps_pages = True  # as Image.memory does
+    return pages, memory
 
 
 def wipe(pages: dict[int, bytearray]) -> None:

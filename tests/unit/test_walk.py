@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from unit.heaps import HUGE, PAGE, PRESENT, SWAPPED, ZERO, Image, Row, expected, figures
 
+from allocscope.model import page_map
 from allocscope.model.walk import STOP_LIMIT, Region, Tally
 from allocscope.native import lib
 
@@ -307,3 +308,48 @@ def test_a_region_longer_than_can_be_held_with_few_pages() -> None:
     assert walk(image, region, held=True) == tally
     assert tally.bin_bytes == (96 << 20) + 0x2000
     assert tally.pages.resident_bytes < 0x20000
+
+
+# ---- the map of pages ----
+
+
+def test_each_page_says_what_it_is_used_for() -> None:
+    """One page of each kind; that the map is right everywhere is part of :func:`check`."""
+    row = Row(BASE)
+    row.live(0x100)  # a sixteenth of page 0
+    row.free(0x2F00)  # ends page 2
+    row.live(0x1800)  # page 3 and half of page 4
+    row.cached(0x2000)  # up to half of page 6
+    row.live_up_to(BASE + 10 * PAGE)
+    row.top(0x1000)
+    away = [(7 * PAGE, 8 * PAGE, SWAPPED), (8 * PAGE, 9 * PAGE, PRESENT | ZERO)]
+    tally = check(row, away, trim_unit=0)
+    held, all_of_it = page_map.HELD, page_map.HELD + page_map.SHARES - 1
+    assert tally.cells is not None
+    assert list(tally.cells) == [
+        held,
+        page_map.TRIMMABLE,
+        page_map.TRIMMABLE,
+        all_of_it,
+        held + 7,
+        page_map.FREE,
+        held + 7,
+        page_map.SWAPPED,
+        page_map.ABSENT,
+        all_of_it,
+        page_map.FREE,
+    ]
+
+
+def test_pages_are_called_the_same_in_c_and_in_python() -> None:
+    names = ("ABSENT", "SWAPPED", "OTHER", "FREE", "TRIMMABLE", "LAZY", "HELD", "SHARES")
+    for name in names:
+        assert getattr(page_map, name) == getattr(lib, f"AS_CELL_{name}")
+
+
+def test_pages_are_mapped_only_when_asked_for() -> None:
+    row = Row(BASE)
+    row.live(0x1000)
+    with row.image().memory() as memory:
+        memory.maps_pages = False
+        assert memory.walk(row.region()).cells is None
