@@ -12,7 +12,6 @@ import zlib
 
 from allocscope.app.target import find_malloc, look
 from allocscope.errors import MemoryGap
-from allocscope.glibc.layouts import WORD
 from allocscope.glibc.par import parse_par
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, InvalidHeap, read_ring
 from allocscope.model.report import Caveat
@@ -34,6 +33,7 @@ class Glances:
         target = look(self._pid)
         with ProcessMemory(self._pid) as memory:
             located, image = find_malloc(memory, target)
+            self._abi = memory.abi
         rows = located.layouts
         self._main_arena, self._par = located.main_arena, located.par.address
         self._layout = next((row for row in rows if image.version in row.versions), rows[0])
@@ -60,10 +60,11 @@ class Glances:
         return glance, notes
 
     def _malloc(self, memory: ProcessMemory) -> MallocGlance:
-        layout = self._layout
+        layout, memory.abi = self._layout, self._abi
+        word = self._abi.word_bytes
         ring = read_ring(memory, self._main_arena, layout.state)
         par = parse_par(self._par, memory.read(self._par, layout.par.size), layout.par)
-        heads = memory.read_each([state.top + WORD for state in ring], WORD)
+        heads = memory.read_each([state.top + word for state in ring], word)
         arenas = tuple(
             ArenaGlance(
                 index=index,
