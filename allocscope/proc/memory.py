@@ -1,8 +1,8 @@
 """A live process's memory and page states, read from /proc/PID/mem and pagemap, and with
 PAGEMAP_SCAN.
 
-Rules: nothing here stops or changes the target; a page that is not there is not read, and none is
-pinned (see as_peek in probes/). It needs ptrace *permission* (ptrace(2)), no attach.
+Rules: nothing here stops or changes the target; a page that is not there is not read, and none that
+it shares is pinned (see as_peek in probes/). It needs ptrace *permission* (ptrace(2)), no attach.
 """
 
 from __future__ import annotations

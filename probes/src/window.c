@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 int window_open(window *w, as_source *source, const run_list *runs, uint64_t limit)
 {
@@ -27,17 +28,37 @@ static void mark(unsigned char *there, uint64_t base, uint64_t start, uint64_t e
     memset(there + (start - base) / WINDOW_PAGE, 1, (end - start) / WINDOW_PAGE);
 }
 
+/* Has the target every page of the pieces to itself? Then they can be pinned, which is quicker, and nothing changes (see as_peek).
+ * Bit 56 of a pagemap entry (Linux 4.2; before, it is 0). */
+static int exclusive(as_source *s, const struct iovec *pieces, size_t count)
+{
+    const uint64_t alone = 1ull << 56;
+    uint64_t entries[WINDOW_PAGES], all = alone;
+    for (size_t i = 0; i < count && all; i++) {
+        size_t pages = pieces[i].iov_len / WINDOW_PAGE;
+        ssize_t size = (ssize_t)(pages * sizeof *entries);
+        off_t at = (off_t)((uint64_t)(uintptr_t)pieces[i].iov_base / WINDOW_PAGE * sizeof *entries);
+        if (pread(s->pagemap, entries, (size_t)size, at) != size)
+            return 0;
+        for (size_t page = 0; page < pages; page++)
+            all &= entries[page];
+    }
+    return all != 0;
+}
+
 /* Reads every piece to its place in the block, and marks its pages as there; a piece that went away meanwhile is left out. */
 static int read_pieces(as_source *s, const struct iovec *pieces, size_t count, uint64_t base, unsigned char *bytes,
                        unsigned char *there)
 {
     struct iovec local[WINDOW_PAGES];
+    int pin = exclusive(s, pieces, count);
     for (size_t done = 0; done < count;) {
         size_t batch = count - done < WINDOW_PAGES ? count - done : WINDOW_PAGES;
         for (size_t i = 0; i < batch; i++)
             local[i] = (struct iovec){bytes + ((uint64_t)(uintptr_t)pieces[done + i].iov_base - base),
                                       pieces[done + i].iov_len};
-        ssize_t got = as_peek(s, local, pieces + done, batch);
+        ssize_t got = pin ? process_vm_readv(s->pid, local, batch, pieces + done, batch, 0)
+                          : as_peek(s, local, pieces + done, batch);
         if (got < 0 && errno != EFAULT)
             return errno;
         size_t whole = 0;

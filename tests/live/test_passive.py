@@ -193,7 +193,6 @@ def intrusions(calls: list[str]) -> list[str]:
 
 def test_nothing_is_stopped_signalled_or_written(quiet: Quiet, tmp_path: Path) -> None:
     calls = system_calls("arenas", str(quiet.pid), "--exact", to=tmp_path / "passive")
-    assert not any("process_vm_readv(" in call for call in calls)
     assert any(f'"/proc/{quiet.pid}/mem"' in call for call in calls)
     assert any(f'"/proc/{quiet.pid}/pagemap"' in call for call in calls)
     assert intrusions(calls) == []
