@@ -7,18 +7,23 @@ passed over: the next one may do. It ends when the process does.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterator
 
 from allocscope.app.trim import TrimOptions
 from allocscope.app.trim_apply import apply
-from allocscope.errors import NoSuchProcess, Unsafe
+from allocscope.errors import NoSuchProcess, PermissionRefused, Unsafe
 from allocscope.immutable import immutable
 from allocscope.model.failure import Failure
 from allocscope.model.report import Report
 from allocscope.model.trim import TrimData
+from allocscope.proc import life, procfs
 
 Outcome = Report[TrimData] | Failure
+
+ENDING_S = 5.0
+"""A process that ends refuses for a moment what it allowed before, and is gone well before this."""
 
 
 @immutable
@@ -73,6 +78,22 @@ def repeat(
             if start_ticks is None:
                 raise
             return
+        except PermissionRefused:
+            if start_ticks is None or not _is_ending(pid, start_ticks):
+                raise
+            return
         else:
             start_ticks = report.process.start_ticks
             yield now, report
+
+
+def _is_ending(pid: int, start_ticks: int) -> bool:
+    """Is a process that suddenly refuses on its way out? Waits for its end."""
+    with life.end_of(pid) as descriptor:
+        if descriptor is not None:
+            select.select([descriptor], [], [], ENDING_S)
+    try:
+        found = procfs.stat(pid)
+    except NoSuchProcess:
+        return True
+    return found.dead or found.start_ticks != start_ticks

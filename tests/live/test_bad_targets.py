@@ -190,7 +190,7 @@ def test_existence_needs_no_permission(waits):
 def test_a_32_bit_program(tmp_path):
     program = targets.program_32(tmp_path / "small")
     with targets.running([program], ends_at_eof=False) as target:
-        refused(target.pid, NoGlibcHeap, "32-bit")
+        refused(target.pid, NoGlibcHeap, "static program without a trace")
         assert target.process.poll() is None
 
 

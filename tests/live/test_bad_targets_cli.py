@@ -186,7 +186,11 @@ def test_no_snapshot_of_itself() -> None:
         ("waiter", ["musl-gcc", "-static"], "static program without a trace of glibc's malloc"),
         ("bare", ["gcc", "-nostdlib", "-static"], "static program without a trace of glibc"),
         ("bare", ["gcc", "-nostdlib", "-static", "-DGO"], "is a Go program"),
-        ("bare", ["gcc", "-nostdlib", "-static", "-m32"], "is a 32-bit program"),
+        (
+            "bare",
+            ["gcc", "-nostdlib", "-static", "-m32"],
+            "static program without a trace of glibc",
+        ),
     ],
     ids=["musl", "static musl", "no libc", "go", "32 bits"],
 )
