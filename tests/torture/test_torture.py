@@ -32,8 +32,11 @@ def test_snapshots_and_trims(kind: str, suite: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(("kind", "action", "killed"), kills.STEPS)
 def test_killed_at_requests(kind: str, action: str, killed: str) -> None:
+    """How many requests a run makes depends on how often it must wait for a moment at which a
+    thread is fit: a later one than this run needed kills nobody, and the first always does."""
     row = kills.steps(kind, tree("bookworm"), action, killed, limit=REQUESTS)
-    assert row.killed >= REQUESTS - 1
+    assert row.runs == REQUESTS
+    assert row.killed >= 1
 
 
 @pytest.mark.parametrize("action", ["snapshot", "trim"])
