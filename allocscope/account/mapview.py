@@ -49,15 +49,20 @@ class Piece:
 
 def map_data(holdings: Sequence[Holding], rss_bytes: int, *, raw: bool) -> MapData:
     """All rows. ``raw``: with every part by itself."""
-    rows = [row for group in _groups(pieces(holdings)) for row in _rows(group)]
-    rows.sort(key=lambda row: (ORDER.index(row.key), -row.sizes.resident_bytes, row.start))
     return MapData(
         rss_bytes=rss_bytes,
         mapping_count=len({holding.mapping_index for holding in holdings}),
-        rows=tuple(rows),
+        rows=tuple(map_rows(holdings)),
         totals=sizes_of(holdings),
         parts=tuple(holdings) if raw else (),
     )
+
+
+def map_rows(holdings: Sequence[Holding]) -> list[MapRow]:
+    """By category, then by falling resident bytes. ``holdings`` ascending."""
+    rows = [row for group in _groups(pieces(holdings)) for row in _rows(group)]
+    rows.sort(key=lambda row: (ORDER.index(row.key), -row.sizes.resident_bytes, row.start))
+    return rows
 
 
 def pieces(holdings: Iterable[Holding]) -> list[Piece]:
@@ -149,7 +154,7 @@ def fill_of(run: Sequence[Piece]) -> Fill:
     return Fill(tuple(ratios), full)
 
 
-def sizes_of(parts: Iterable[Holding]) -> Sizes:
+def sizes_of(parts: Iterable[Holding | Sizes]) -> Sizes:
     """Their sums; what is unknown of one part is unknown of all."""
     rows = list(parts)
 

@@ -90,9 +90,7 @@ def arenas(pid: int, options: ArenasOptions) -> Report[ArenasData]:
     after = procfs.stillness(pid)
     procfs.same(target.process)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
-    consistency = answer.consistency
-    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
-        consistency = "quiescent"
+    consistency = answer.consistency_between(before, after)
     return Report(
         process=target.process,
         libc=answer.libc,

@@ -38,13 +38,12 @@ def ask(
     deadline_ns = started_ns + int(deadline_s * 1e9)
     target = look(pid)
     vet.refuse_machine(pid)
-    if what == "runtime":
-        _speakers(target)
+    others = _speakers(target) if what == "runtime" else ()
     with Gdb(deadline_ns) as gdb:
         if live:
             answer, libc, caveats = _ask_live(gdb, target, what, max_pause_ns, deadline_ns)
         else:
-            answer, libc, caveats = _ask_copy(gdb, target, what, max_pause_ns, deadline_ns)
+            answer, libc, caveats = _ask_copy(gdb, target, what, others, max_pause_ns, deadline_ns)
     procfs.same(target.process)
     elapsed_ns = time.monotonic_ns() - started_ns
     return Report(
@@ -60,7 +59,15 @@ def ask(
 _Asked = tuple[Answer, Libc, tuple[Caveat, ...]]
 
 
-def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_ns: int) -> _Asked:
+def _ask_copy(
+    gdb: Gdb,
+    target: Target,
+    what: What,
+    others: tuple[Speaker, ...],
+    max_pause_ns: int,
+    deadline_ns: int,
+) -> _Asked:
+    """``others``: who is asked instead of glibc, if anybody."""
     pid = target.process.pid
     pause_ns = 0
     for _ in range(frozen_heap.MOST_SNAPSHOTS):
@@ -70,8 +77,8 @@ def _ask_copy(gdb: Gdb, target: Target, what: What, max_pause_ns: int, deadline_
             if torn:
                 continue
             where = symbols.resolve(pid, image, glibc_says.COPY_SYMBOLS)
-            if what == "runtime":
-                said = glibc_says.ask_others(gdb, snapshot, where, arenas, _speakers(target))
+            if others:
+                said = glibc_says.ask_others(gdb, snapshot, where, arenas, others)
             else:
                 said = glibc_says.ask(gdb, snapshot, where, arenas, what)
         answer = dataclasses.replace(said, pause_ns=pause_ns)

@@ -116,9 +116,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
         pages=pages,
     )
-    consistency = best.answer.consistency
-    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
-        consistency = "quiescent"
+    consistency = best.answer.consistency_between(before, after)
     return Report(
         process=target.process,
         libc=best.answer.libc,

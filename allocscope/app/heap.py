@@ -18,7 +18,7 @@ from allocscope.immutable import immutable, replace
 from allocscope.model.damage import Damage
 from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.libc import Libc, LibcImage
-from allocscope.model.process import SmapsEntry
+from allocscope.model.process import SmapsEntry, Stillness
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
 
@@ -54,9 +54,19 @@ class HeapAnswer:
         broken = any(item.problems for item in self.reading.arenas)
         return "partial" if broken and self.sort != FROZEN else self.sort
 
+    def consistency_between(self, before: Stillness, after: Stillness) -> str:
+        """The same, made stronger where no thread of the process ran during the whole reading."""
+        return quiescent_or(self.consistency, before, after)
+
     @property
     def libc(self) -> Libc:
         return libc_of(self.image, self.reading.layout.name, self.reading.safe_linking)
+
+
+def quiescent_or(consistency: str, before: Stillness, after: Stillness) -> str:
+    """``consistency``, or quiescent where all is sound and nothing ran in between."""
+    still = before == after and before.all_sleeping
+    return "quiescent" if consistency == VALIDATED and still else consistency
 
 
 def _safe_linking_by_version(version: str | None) -> bool:

@@ -41,9 +41,8 @@ def map_process(pid: int, *, raw: bool, deadline_s: float) -> Report[MapData]:
     if answer is not None:
         allocator, more = allocator_of(pid, target.mappings, answer.image)
         caveats += more
-    consistency = "validated" if answer is None else answer.consistency
-    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
-        consistency = "quiescent"
+    sound = heap.VALIDATED if answer is None else answer.consistency
+    consistency = heap.quiescent_or(sound, before, after)
     rss = sum(entry.rss_bytes for entry in entries)
     return Report(
         process=target.process,

@@ -68,9 +68,7 @@ def pins(pid: int, options: PinsOptions) -> Report[PinsData]:
     procfs.same(target.process)
     rss = sum(entry.rss_bytes for entry in entries)
     shown = heap.present(answer, target, rss_bytes=rss, smaps=entries)
-    consistency = answer.consistency
-    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
-        consistency = "quiescent"
+    consistency = answer.consistency_between(before, after)
     if time.monotonic_ns() > deadline_ns:
         text = "the deadline came before all memory was searched; raise --deadline."
         caveats += (Caveat("deadline", text, partial=True),)

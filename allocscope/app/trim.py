@@ -73,9 +73,7 @@ def trim(pid: int, options: TrimOptions) -> Report[TrimData]:
     allocator, caveats = served_by(target, foretold.answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
-    consistency = foretold.answer.consistency
-    if consistency == heap.VALIDATED and before == after and before.all_sleeping:
-        consistency = "quiescent"
+    consistency = foretold.answer.consistency_between(before, after)
     return Report(
         process=target.process,
         libc=foretold.answer.libc,

@@ -3,7 +3,7 @@ a program, that only grows."""
 
 from __future__ import annotations
 
-from allocscope.account.mapview import map_data
+from allocscope.account.mapview import map_rows
 from allocscope.causes.finding import Finding, of_row
 from allocscope.causes.remedies import advice
 from allocscope.model.ledger import LedgerKey
@@ -19,8 +19,8 @@ FULL_RATIO = 0.95
 
 def slab_growth(situation: Situation) -> Finding | None:
     """Many slabs of equal size of which the older half is full."""
-    data = map_data(situation.holdings, situation.rss_bytes, raw=False)
-    runs = [row for row in data.rows if row.key in ROWS and _grows(row)]
+    possible = [holding for holding in situation.holdings if holding.row in ROWS]
+    runs = [row for row in map_rows(possible) if _grows(row)]
     if not runs:
         return None
     runs.sort(key=lambda row: -row.sizes.resident_bytes)

@@ -17,11 +17,12 @@ Source: elf(5); the System V ABI, chapters 4 and 5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from allocscope.errors import BadInput
 from allocscope.immutable import immutable
 from allocscope.model.libc import AARCH64, I386, OTHER, X86_64
+from allocscope.model.process import Mapping
 
 Read = Callable[[int, int], bytes]
 """``read(position, size)``: up to ``size`` bytes, fewer or none where they cannot be had."""
@@ -38,6 +39,7 @@ _MOST_HEADERS = 256
 _MOST_NOTE_BYTES = 64 * 1024
 _MOST_DYNAMIC_BYTES = 16 * 1024
 _LONGEST_NAME = 4096
+_PAGE_BYTES = 4096
 
 
 @immutable
@@ -110,6 +112,17 @@ def header(read: Read) -> Header:
     unpack = _segment_64 if bits == 64 else _segment_32
     segments = tuple(unpack(entries, at) for at in range(0, size * count, size))
     return Header(bits, kind, machine, entry, segments)
+
+
+def load_bias(header: Header, mappings: Iterable[Mapping]) -> int | None:
+    """What the loader added to the addresses of a file: told by the first of its mappings that a
+    loadable segment accounts for. None: none does."""
+    for mapping in mappings:
+        for load in header.of_kind(PT_LOAD):
+            begins = load.offset // _PAGE_BYTES * _PAGE_BYTES == mapping.offset
+            if begins or load.offset <= mapping.offset < load.offset + max(load.file_bytes, 1):
+                return mapping.start - mapping.offset + load.offset - load.address
+    return None
 
 
 def from_file(read: Read) -> Image:

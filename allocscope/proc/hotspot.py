@@ -43,11 +43,13 @@ _TYPES = {name.partition("::")[0] for name in _SOUGHT}
 class _Machine:
     """One libjvm.so in a process, with the fields of its table that are sought."""
 
-    def __init__(self, memory: Memory, file: MappedFile, base: int) -> None:
+    def __init__(self, memory: Memory, file: MappedFile, first: Mapping) -> None:
         self.memory = memory
         self.image = elf.from_file(file.read)
-        loads = self.image.header.of_kind(elf.PT_LOAD)
-        self.bias = base - min(load.address - load.offset for load in loads)
+        bias = elf.load_bias(self.image.header, [first])
+        if bias is None:
+            raise BadInput("no segment of libjvm.so is mapped where it begins")
+        self.bias = bias
         self._texts: dict[int, str] = {}
         self.fields = dict(self._fields())
 
@@ -100,7 +102,7 @@ def claims(pid: int, memory: Memory, mappings: Sequence[Mapping]) -> Iterator[Cl
     if first is None or file is None:
         return
     with file, contextlib.suppress(BadInput, MemoryGap):
-        machine = _Machine(memory, file, first.start)
+        machine = _Machine(memory, file, first)
         ranges = (
             (machine.heap(), "Java heap", "CollectedHeap::_reserved"),
             (machine.code(), "Java code cache", "CodeCache::_low_bound"),

@@ -204,7 +204,7 @@ def _described(
     static: bool,
 ) -> LibcImage:
     version, text = _version(kind, image)
-    bias = None if image is None else _bias(group, image)
+    bias = None if image is None else elf.load_bias(image.header, group[:1])
     return LibcImage(
         kind=kind,
         path=group[0].path,
@@ -229,14 +229,6 @@ def _version(kind: str, image: elf.Image | None) -> tuple[str | None, str | None
             if kind == "musl" and (version := banner.musl_version(block)):
                 return version, f"musl libc {version}"
     return None, None
-
-
-def _bias(group: tuple[Mapping, ...], image: elf.Image) -> int | None:
-    first = group[0]
-    for load in image.header.of_kind(elf.PT_LOAD):
-        if load.offset // _PAGE_BYTES * _PAGE_BYTES == first.offset:
-            return first.start - load.address // _PAGE_BYTES * _PAGE_BYTES
-    return None
 
 
 def _behind(

@@ -80,7 +80,7 @@ class Names:
                 header = elf.header(file.read)
             except BadInput:
                 return None
-            bias = load_bias(header, mappings)
+            bias = elf.load_bias(header, mappings)
             if bias is None:
                 return None
             symbols = _symbols(file)
@@ -93,18 +93,6 @@ def _last_below(found: _Object, offset: int) -> _Symbol | None:
         return None
     symbol = found.symbols[at]
     return symbol if offset < symbol.start + max(symbol.size, 1) else None
-
-
-def load_bias(header: elf.Header, mappings: Sequence[Mapping]) -> int | None:
-    """What the loader added to the addresses in a file: told by the first of its mappings that a
-    loadable segment accounts for. None: none does."""
-    for mapping in mappings:
-        for load in header.of_kind(elf.PT_LOAD):
-            if load.offset <= mapping.offset < load.offset + max(load.file_bytes, 1) or (
-                load.offset & ~4095 == mapping.offset
-            ):
-                return mapping.start - mapping.offset + load.offset - load.address
-    return None
 
 
 def _symbols(file: MappedFile) -> tuple[_Symbol, ...]:

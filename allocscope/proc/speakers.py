@@ -16,7 +16,6 @@ from allocscope.model.fields import HEX
 from allocscope.model.process import Mapping
 from allocscope.parse import elf, symbols
 from allocscope.proc.mapped import open_mapped_file
-from allocscope.proc.names import load_bias
 
 STREAM = "stream"
 """An argument that stands for the stream to print on: glibc's stderr."""
@@ -57,7 +56,7 @@ def _of_file(pid: int, mappings: Sequence[Mapping]) -> Iterator[Speaker]:
         return
     with file, contextlib.suppress(BadInput):
         image = elf.from_file(file.read)
-        bias = load_bias(image.header, mappings)
+        bias = elf.load_bias(image.header, mappings)
         if bias is None:
             return
         for name, mark, other, prototype, arguments in _KNOWN:

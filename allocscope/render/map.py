@@ -81,19 +81,8 @@ def _by_key(rows: Iterable[MapRow]) -> list[tuple[OwnerKey, list[MapRow]]]:
     return [(key, group) for key, group in groups.items() if group]
 
 
-def _sum(rows: Sequence[MapRow]) -> Sizes:
-    def known(name: str) -> int | None:
-        values = [getattr(row.sizes, name) for row in rows]
-        return None if None in values else sum(values)
-
-    return Sizes(
-        virtual_bytes=sum(row.sizes.virtual_bytes for row in rows),
-        resident_bytes=sum(row.sizes.resident_bytes for row in rows),
-        private_dirty_bytes=known("private_dirty_bytes"),
-        lazyfree_bytes=known("lazyfree_bytes"),
-        swapped_bytes=known("swapped_bytes"),
-        huge_bytes=known("huge_bytes"),
-    )
+def _sum(rows: Iterable[MapRow]) -> Sizes:
+    return sizes_of(row.sizes for row in rows)
 
 
 # ---- by owner ----

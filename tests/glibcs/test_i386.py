@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from live.pages import kernel_says
 from live.programs import READY_SECONDS
-from live.test_pins import kernel_says
 
 from allocscope import observe
 from allocscope.app.explain import ExplainOptions, explain

@@ -3,12 +3,12 @@ the first cause is what the fixture was built to be."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from live.pages import kernel_says
 from live.programs import READY_SECONDS
 
 from allocscope.app.explain import ExplainOptions, explain, survey
@@ -33,12 +33,6 @@ FIRST_CAUSE = {
 }
 OWN_AREA = {"lazyfree": 32 << 20}
 """Memory that a fixture maps for itself: nothing in it says whose it is."""
-
-
-def kernel_says(pid: int, figure: str) -> int:
-    """The sum of one figure over smaps, in bytes."""
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    return 1024 * sum(int(kib) for kib in re.findall(rf"^{figure}: +(\d+) kB$", text, re.MULTILINE))
 
 
 def explained(pid: int) -> Report[Explanation]:

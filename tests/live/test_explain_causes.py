@@ -9,13 +9,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from live.pages import kernel_says
 from live.programs import READY_SECONDS, speaking
-from live.test_explain import (
-    assert_the_ledger_closes,
-    explained,
-    kernel_says,
-    resident,
-)
+from live.test_explain import assert_the_ledger_closes, explained, resident
 
 from allocscope.app.explain import ExplainOptions, survey
 from allocscope.lab.child import child

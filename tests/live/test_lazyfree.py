@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ import pytest
 from live import pages
 from live.bad_targets import preloadable
 from live.cli import assert_refused, command, unharmed
+from live.pages import kernel_says
 from live.swap import swap
 from live.targets import become_nobody, compile_c, in_fork, need_root, wait_until
 from live.test_contract import answer
@@ -62,11 +62,6 @@ def wrong_bytes(target: Child) -> int:
     return int(json.loads(target.line(60))["wrong_bytes"])
 
 
-def smaps_sum(pid: int, name: str) -> int:
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    return sum(int(kib) for kib in re.findall(rf"^{name}: +(\d+) kB$", text, re.MULTILINE)) * 1024
-
-
 def need_frames() -> None:
     frames = FrameFlags.open_if_allowed()
     if frames is None:
@@ -85,7 +80,7 @@ def test_the_fixture_knows_how_much(running: Callable[..., RunningFixture]) -> N
     fixture = running("lazyfree")
     report = lazyfree(fixture.pid)
     assert report.data.lazyfree_bytes == fixture.truth["lazyfree_bytes"]
-    assert report.data.rss_bytes == smaps_sum(fixture.pid, "Rss")
+    assert report.data.rss_bytes == kernel_says(fixture.pid, "Rss")
     assert report.data.exact
     assert report.data.rewritten_bytes == 0
     assert [m.owner.name for m in report.data.mappings] == ["unknown"]
@@ -123,8 +118,8 @@ def test_a_rewritten_page_is_seen_page_by_page(program: Path) -> None:
 def test_reclaim_takes_them_all_and_nothing_else(program: Path, kind: str) -> None:
     need_reclaim()
     with lazy(program, kind) as (target, truth):
-        rss, huge = smaps_sum(target.pid, "Rss"), smaps_sum(target.pid, "AnonHugePages")
-        held = smaps_sum(target.pid, "LazyFree")
+        rss, huge = kernel_says(target.pid, "Rss"), kernel_says(target.pid, "AnonHugePages")
+        held = kernel_says(target.pid, "LazyFree")
         assert held == truth["marked_bytes"] - truth["rewritten_bytes"]
         report = reclaim(target.pid)
         done = report.data.reclaimed
@@ -133,9 +128,9 @@ def test_reclaim_takes_them_all_and_nothing_else(program: Path, kind: str) -> No
         assert done.advised_bytes == truth["marked_bytes"]
         assert (done.rss_before_bytes, done.rss_after_bytes) == (rss, rss - held)
         assert (done.lazyfree_before_bytes, done.lazyfree_after_bytes) == (held, 0)
-        assert smaps_sum(target.pid, "Rss") == rss - held
+        assert kernel_says(target.pid, "Rss") == rss - held
         if huge:  # the live ones are whole
-            assert smaps_sum(target.pid, "AnonHugePages") == huge - held
+            assert kernel_says(target.pid, "AnonHugePages") == huge - held
         assert wrong_bytes(target) == 0
         again = reclaim(target.pid).data
         assert again.reclaimed is not None
@@ -189,13 +184,13 @@ def test_the_owner_is_known_by_its_structures(
         def given_back() -> bool:
             target.send(b"\n")
             assert target.line(60) == "done"
-            held = smaps_sum(target.pid, "LazyFree")
+            held = kernel_says(target.pid, "LazyFree")
             return held >= FREED_BY_ALLOCATORS - MIB - LAGGING_PAGES * PAGE
 
         wait_until(given_back)
-        before = smaps_sum(target.pid, "LazyFree")
+        before = kernel_says(target.pid, "LazyFree")
         data = lazyfree(target.pid).data
-        assert before <= data.lazyfree_bytes <= smaps_sum(target.pid, "LazyFree")
+        assert before <= data.lazyfree_bytes <= kernel_says(target.pid, "LazyFree")
         own = sum(m.lazyfree_bytes for m in data.mappings if m.owner.name == owner)
         assert own == data.lazyfree_bytes
         assert all(m.owner.evidence for m in data.mappings)
@@ -241,7 +236,7 @@ def test_a_missing_capability_is_named(program: Path) -> None:
             done = command("lazyfree", str(target.pid), "--reclaim", wrapper=wrapper)
             assert_refused(done, 4, f"CAP_{capability.upper()}", "root")
         held = truth["marked_bytes"] - truth["rewritten_bytes"]
-        assert smaps_sum(target.pid, "LazyFree") == held
+        assert kernel_says(target.pid, "LazyFree") == held
 
 
 def test_processes_that_are_not_there_or_hold_nothing() -> None:
@@ -284,7 +279,7 @@ def test_where_there_is_swap_nothing_that_is_in_use_goes_there(program: Path, ki
         done = reclaim(target.pid).data.reclaimed
         assert done is not None
         assert done.released_bytes == truth["marked_bytes"] - truth["rewritten_bytes"]
-        assert smaps_sum(target.pid, "Swap") == 0
+        assert kernel_says(target.pid, "Swap") == 0
         assert wrong_bytes(target) == 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from live import targets
 from live.cli import command
+from live.pages import kernel_says
 from live.programs import READY_SECONDS
 from live.test_contract import answer
 
@@ -23,11 +24,6 @@ from allocscope.lab.fixture import RunningFixture
 from allocscope.model.mapview import MapData
 
 DEADLINE_S = 30.0
-
-
-def kernel_says(pid: int, figure: str) -> int:
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    return 1024 * sum(int(kib) for kib in re.findall(rf"^{figure}: +(\d+) kB$", text, re.MULTILINE))
 
 
 def read(pid: int, raw: bool = False) -> MapData:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from live import targets
 from live.cli import command
+from live.pages import kernel_says
 from live.programs import READY_SECONDS
 from live.test_contract import answer
 
@@ -19,11 +20,6 @@ from allocscope.lab.child import Child, child
 from allocscope.lab.fixture import RunningFixture
 
 PAGE = 4096
-
-
-def kernel_says(pid: int, figure: str) -> int:
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    return 1024 * sum(int(kib) for kib in re.findall(rf"^{figure}: +(\d+) kB$", text, re.MULTILINE))
 
 
 @pytest.fixture

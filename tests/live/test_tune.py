@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from live.cli import unharmed
+from live.pages import kernel_says
 from live.test_contract import answer, command
-from live.test_explain import kernel_says
 from live.test_explain_causes import rss_with
 from live.test_explain_causes import running as program
 

@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 from live import targets
 from live.cli import assert_refused, command, unharmed
+from live.pages import kernel_says
 from live.terminal import Terminal, terminal
 
 from allocscope.app.watch import WatchOptions, watch
@@ -48,12 +49,6 @@ def target(breathes: Path) -> Iterator[Child]:
 def tell(target: Child, order: str, answer: str = "done") -> None:
     target.send(order.encode() + b"\n")
     assert target.line(SECONDS) == answer
-
-
-def kernel_says(pid: int, figure: str) -> int:
-    """The sum of one figure over smaps, in bytes."""
-    text = Path(f"/proc/{pid}/smaps").read_text()
-    return 1024 * sum(int(kib) for kib in re.findall(rf"^{figure}: +(\d+) kB$", text, re.MULTILINE))
 
 
 def lag_bytes() -> int:

@@ -32,8 +32,7 @@ def test_snapshots_and_trims(kind: str, suite: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(("kind", "action", "killed"), kills.STEPS)
 def test_killed_at_requests(kind: str, action: str, killed: str) -> None:
-    """How many requests a run makes depends on how often it must wait for a moment at which a
-    thread is fit: a later one than this run needed kills nobody, and the first always does."""
+    """A request that was made and killed nobody fails in there; the first is always made."""
     row = kills.steps(kind, tree("bookworm"), action, killed, limit=REQUESTS)
     assert row.runs == REQUESTS
     assert row.killed >= 1
