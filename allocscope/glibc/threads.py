@@ -191,6 +191,12 @@ def _most(votes: Counter[Any]) -> int:
     return max(votes.values(), default=0)
 
 
+def _elected(votes: Counter[Any], offset_of: Callable[[Any], int]) -> Any:
+    """The choice with the most votes. A thread's stack ends where its static TLS begins, and what
+    calls left there is alike in threads that do the same: of equals, the nearest one counts."""
+    return max(votes, key=lambda choice: (votes[choice], -abs(offset_of(choice))))
+
+
 def find_slots(
     memory: Memory,
     tcbs: dict[int, int],
@@ -219,10 +225,10 @@ def find_slots(
                         parked.update((head, tcache.address) for head in tcache.heads if head)
         if _most(arena_votes) >= ENOUGH_VOTES and _most(tcache_votes) >= ENOUGH_VOTES:
             break
-    arena_offset = arena_votes.most_common(1)[0][0] if arena_votes else None
+    arena_offset = _elected(arena_votes, lambda offset: offset) if arena_votes else None
     if not tcache_votes:
         return ThreadSlots(layouts[0] if layouts else None, arena_offset, None)
-    (name, tcache_offset), _ = tcache_votes.most_common(1)[0]
+    name, tcache_offset = _elected(tcache_votes, lambda choice: choice[1])
     keyed = key_is_address(memory, sorted(parked))
     return ThreadSlots(by_name[name], arena_offset, tcache_offset, keyed)
 

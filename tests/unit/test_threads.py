@@ -120,6 +120,16 @@ def test_the_offsets_are_those_that_most_threads_show(version: str) -> None:
         assert sum(state.tcache.counts) == 2
 
 
+def test_what_every_threads_stack_holds_alike_is_not_mistaken_for_the_variables() -> None:
+    malloc = a_malloc(threads=8).write()
+    for thread in malloc.threads:
+        malloc.image.words(thread.tcb - 0x9F8, thread.tcache, thread.arena.address)
+    with malloc.memory() as memory:
+        slots, states = read(malloc, memory)
+    assert (slots.arena_offset, slots.tcache_offset) == (-56, -72)
+    assert all(state.tcache is not None for state in states)
+
+
 def test_the_tcaches_chunk_may_be_16_bytes_larger() -> None:
     for version, size in (("2.36", 0x2A0), ("2.42", 0x310), ("2.43", 0x320)):
         malloc = Malloc(version)
