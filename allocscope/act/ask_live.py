@@ -7,7 +7,8 @@ another moment is tried, until the deadline.
 
 Rules: the process is let go on every path. It is never stopped as long as the first look, which
 stops nothing, says no: a lock that is held for good costs the target nothing. What attempts in vain
-may cost it is bounded.
+may cost it is bounded. An attempt that began before the deadline has a second of its own, so that
+the last look counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from allocscope.act import guard as guarding
 from allocscope.act import live_calls
-from allocscope.act.gdb import Gdb
+from allocscope.act.gdb import ATTACH_NS, Gdb, Late
 from allocscope.act.guard import Guard
 from allocscope.act.moments import moments
 from allocscope.errors import Unsafe
@@ -30,6 +31,8 @@ SYMBOLS = tuple({*guarding.SYMBOLS, *live_calls.SYMBOLS})
 """What ``symbols`` must hold."""
 
 _LONGEST_PAUSE_S = 0.1
+_LEAST_NS = 1_000_000_000
+"""What an attempt has that is begun just before the deadline."""
 
 SNAPSHOT_INSTEAD = (
     "Ask without --live: glibc then answers in a snapshot, which needs no such moment."
@@ -71,10 +74,12 @@ def ask(
             reasons = guard.reasons(stopped=False)
             if reasons:
                 continue
-            gdb.rehearse()
+            gdb.grant(_LEAST_NS)
+            _rehearse(gdb, pid)
             began_ns = time.monotonic_ns()
             try:
-                gdb.attach(pid)
+                _attach(gdb, pid)
+                gdb.grant(_LEAST_NS)
                 reasons = guard.reasons(stopped=True)
                 answer = None if reasons else live_calls.make(gdb, pid, symbols, guard.arenas, what)
             finally:
@@ -89,6 +94,30 @@ def ask(
         f"glibc cannot be asked in process {pid} itself: {_listed(reasons)}{cost}",
         SNAPSHOT_INSTEAD,
     )
+
+
+def _rehearse(gdb: Gdb, pid: int) -> None:
+    try:
+        gdb.rehearse()
+    except Late as error:
+        raise Unsafe(
+            f"gdb itself was not ready before the deadline, and process {pid} was not stopped",
+            "Give it more time with --deadline.",
+        ) from error
+
+
+def _attach(gdb: Gdb, pid: int) -> None:
+    """Errors as :meth:`Gdb.attach`; Unsafe, with what may be the matter, where that took too
+    long."""
+    try:
+        gdb.attach(pid)
+    except Late as error:
+        raise Unsafe(
+            f"gdb could not stop all threads of process {pid} within {ATTACH_NS // 10**9} s and was "
+            "ended: one of them waits uninterruptibly, perhaps for a vfork child, or the machine "
+            "is very busy; the process goes on as before",
+            SNAPSHOT_INSTEAD,
+        ) from error
 
 
 def _refuse_unsuitable(pid: int) -> None:

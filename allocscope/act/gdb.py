@@ -36,6 +36,10 @@ from allocscope.proc import procfs, refusal
 GRACE_NS = 5_000_000_000
 """How long letting a process go may take, after the deadline if need be."""
 
+ATTACH_NS = 1_000_000_000
+"""How long gdb may take to stop a live process. A thread in vfork stops when its child goes on, and
+gdb waits for it while the others stand still."""
+
 _LOOK_AGAIN_NS = 10_000_000
 
 NOWHERE = "/nonexistent"
@@ -59,6 +63,10 @@ INSTALL = (
 
 class CallRefused(Unsafe):
     """gdb could not make a call, or it was broken off; the process is as it was before the call."""
+
+
+class Late(Unsafe):
+    """gdb did not answer in time."""
 
 
 class Gdb(Closing):
@@ -125,25 +133,36 @@ class Gdb(Closing):
         """Stops all threads of ``pid``. ``disposable``: a copy that was made to be thrown away.
 
         Raises NoSuchProcess, PermissionRefused or Unsafe (somebody else traces it), whichever is
-        the reason.
+        the reason. A live process that does not stop within ``ATTACH_NS`` is let go by ending gdb,
+        which then is of no more use (Late).
         """
+        if disposable:
+            self._attach(pid, disposable, self._deadline_ns)
+            return
+        try:
+            self._attach(pid, disposable, time.monotonic_ns() + ATTACH_NS)
+        except Late:
+            self._end()
+            raise
+
+    def _attach(self, pid: int, disposable: bool, deadline_ns: int) -> None:
         # A copy is handed over with a SIGSTOP pending, which would break off every call. Anywhere
         # else SIGSTOP is what breaks a call off (break_off), and is kept from the process.
         action = "nostop noprint" if disposable else "stop print"
         handling = f'-interpreter-exec console "handle SIGSTOP {action} nopass"'
-        self.result(self.submit(handling))
+        self._answer(self.submit(handling), deadline_ns)
         stops = self._stop_count
         self._attached, self._disposable = pid, disposable
         token = self.submit(f"-target-attach {pid}")
         try:
-            self.result(token)
+            self._answer(token, deadline_ns)
         except CallRefused as error:
             self._attached = None
             raise _why_not_attached(pid, error) from error
         while self._stop_count == stops:
-            self._pump(self._deadline_ns)
+            self._pump(deadline_ns)
         # A call is made by one thread alone, the leader; break_off relies on it, too.
-        self.result(self.submit("-gdb-set scheduler-locking on"))
+        self._answer(self.submit("-gdb-set scheduler-locking on"), deadline_ns)
 
     def submit_call(self, address: int, prototype: str, arguments: tuple[int, ...] = ()) -> int:
         """Sends a call of the function at ``address``, such as ``"int(int, void *)"``.
@@ -203,9 +222,10 @@ class Gdb(Closing):
         """Does the thread that makes calls stand in a stop that gdb sees?"""
         return procfs.stat(pid).state in "tZX"
 
-    def grant_grace(self) -> None:
-        """Moves the deadline to ``GRACE_NS`` from now, for what must be undone after it passed."""
-        self._deadline_ns = max(self._deadline_ns, time.monotonic_ns() + GRACE_NS)
+    def grant(self, least_ns: int = GRACE_NS) -> None:
+        """Moves the deadline to ``least_ns`` from now, unless it is later: for what must be undone
+        after it passed, or was begun just before."""
+        self._deadline_ns = max(self._deadline_ns, time.monotonic_ns() + least_ns)
 
     def release(self) -> None:
         """Lets the process go on, as it was, if one is attached; waits at most ``GRACE_NS``."""
@@ -259,7 +279,7 @@ class Gdb(Closing):
         if not events and wait_ns < left_ns:
             return
         if not events:
-            raise Unsafe(
+            raise Late(
                 "gdb did not answer before the deadline",
                 "Give it more time with --deadline.",
             )

@@ -124,7 +124,7 @@ class _Calls(Closing):
         try:
             return self._gdb.call(self._symbols[name], prototype, arguments)
         except BaseException:
-            self._gdb.grant_grace()
+            self._gdb.grant()
             self._gdb.break_off()
             raise
 

@@ -141,6 +141,21 @@ def test_live_is_refused_where_a_stop_or_a_call_would_harm(
         target.finish()
 
 
+def test_a_stop_that_does_not_come_is_given_up(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread enters vfork just after the first look, and its child does not go on: gdb stops the
+    other threads and waits. Ending gdb lets them go."""
+    monkeypatch.setattr(Guard, "reasons", lambda self, stopped: ())
+    with ask_targets.started(program, "vfork") as target:
+        before = traces(target)
+        with pytest.raises(Unsafe, match="could not stop all threads") as refusal:
+            live(target)
+        assert "without --live" in refusal.value.hint
+        assert traces(target) == before
+        target.finish()
+
+
 def test_signal_handlers_wait_until_the_calls_are_made(program: Path) -> None:
     """The handler uses malloc, in a process without locks: on top of malloc_info it would crash or
     change what is being counted."""

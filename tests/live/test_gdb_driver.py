@@ -103,7 +103,7 @@ def test_a_call_that_never_returns_ends_with_the_deadline(target: Target) -> Non
         with pytest.raises(Unsafe, match="deadline"):
             gdb.call(target.symbols["syscall"], SYSCALL, (PAUSE,))
         gdb.break_off()
-        gdb.grant_grace()
+        gdb.grant()
         assert gdb.call(target.symbols["syscall"], SYSCALL, (GETPID,)) == target.pid
 
 
