@@ -113,9 +113,9 @@ def _attach(gdb: Gdb, pid: int) -> None:
         gdb.attach(pid)
     except Late as error:
         raise Unsafe(
-            f"gdb could not stop all threads of process {pid} within {ATTACH_NS // 10**9} s and was "
-            "ended: one of them waits uninterruptibly, perhaps for a vfork child, or the machine "
-            "is very busy; the process goes on as before",
+            f"gdb could not stop all threads of process {pid} within {ATTACH_NS // 10**9} s and "
+            "was ended: one of them waits uninterruptibly, perhaps for a vfork child, or the "
+            "machine is very busy; the process goes on as before",
             SNAPSHOT_INSTEAD,
         ) from error
 

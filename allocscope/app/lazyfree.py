@@ -2,7 +2,8 @@
 
 Strategy: smaps says how many pages each mapping has; where frames can be seen, their flags say
 which. A page that was written to again still carries the flags, so what is more than smaps counts
-was rewritten. Rules: nothing is stopped or changed; smaps is read whatever the size, because
+was rewritten. Whose a mapping is, the recognisers of `map` and `explain` say (app.ownership).
+Rules: nothing is stopped or changed; smaps is read whatever the size, because
 nothing else tells (about 10 ms per resident GiB, during which the target cannot map memory).
 """
 
@@ -12,16 +13,23 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 
-from allocscope.app.target import find_malloc, look
+from allocscope.app import ownership
+from allocscope.app.target import Target, find_malloc, look
 from allocscope.errors import AllocscopeError
+from allocscope.glibc.abi import of_machine
+from allocscope.glibc.locate import Located
+from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.states import read_heaps, read_ring
 from allocscope.immutable import immutable
 from allocscope.model.lazyfree import LazyfreeData, LazyMapping, LazyOwner, Owner
+from allocscope.model.libc import X86_64
+from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping, Process, SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.owners import allocators as owners
-from allocscope.proc import allocators, procfs
-from allocscope.proc.memory import ProcessMemory
+from allocscope.owners.allocators import UNKNOWN, name_of
+from allocscope.owners.divide import disjoint
+from allocscope.proc import procfs
+from allocscope.proc.memory import PAGE_BYTES, ProcessMemory
 from allocscope.proc.pages import FrameFlags
 
 NOT_EXACT = Caveat(
@@ -74,22 +82,23 @@ def read(memory: ProcessMemory, process: Process) -> Reading:
     """smaps first, then the frames of the mappings that it names."""
     entries = procfs.smaps(process.pid)
     holding = [entry for entry in entries if entry.lazyfree_bytes]
-    whose = _Owners(memory, process) if holding else None
+    claims = _claims(memory, process.pid, entries, holding) if holding else []
     frames = FrameFlags.open_if_allowed()
     with contextlib.closing(frames) if frames else contextlib.nullcontext():
-        marked = [_marked_bytes(memory, entry, frames) for entry in holding]
+        marked = [_marked(memory, e.mapping.start, e.mapping.end, frames) for e in holding]
+        whose = [_owner(memory, entry.mapping, claims, frames) for entry in holding]
     found = tuple(
         LazyMapping(
             start=entry.mapping.start,
             end=entry.mapping.end,
             path=entry.mapping.path,
-            owner=whose.of(entry.mapping) if whose else owners.UNKNOWN,
+            owner=owner,
             resident_bytes=entry.rss_bytes,
             lazyfree_bytes=entry.lazyfree_bytes,
             rewritten_bytes=None if size is None else max(0, size - entry.lazyfree_bytes),
             locked=bool(entry.locked_bytes),
         )
-        for entry, size in zip(holding, marked, strict=True)
+        for entry, size, owner in zip(holding, marked, whose, strict=True)
     )
     rewritten = [mapping.rewritten_bytes or 0 for mapping in found]
     data = LazyfreeData(
@@ -105,14 +114,12 @@ def read(memory: ProcessMemory, process: Process) -> Reading:
     return Reading(data, any(m is not None and m < entry.lazyfree_bytes for entry, m in pairs))
 
 
-def _marked_bytes(
-    memory: ProcessMemory, entry: SmapsEntry, frames: FrameFlags | None
-) -> int | None:
-    """Pages whose frames bear the marks; None where frames cannot be seen."""
+def _marked(memory: ProcessMemory, start: int, end: int, frames: FrameFlags | None) -> int | None:
+    """Bytes of pages whose frames bear the marks; None where frames cannot be seen."""
     if frames is None:
         return None
-    batches = frames.lazy_runs(memory, entry.mapping.start, entry.mapping.end)
-    return sum(end - start for batch in batches for start, end in batch)
+    batches = frames.lazy_runs(memory, start, end)
+    return sum(high - low for batch in batches for low, high in batch)
 
 
 def _by_owner(mappings: Sequence[LazyMapping]) -> tuple[LazyOwner, ...]:
@@ -127,36 +134,77 @@ def _by_owner(mappings: Sequence[LazyMapping]) -> tuple[LazyOwner, ...]:
     return tuple(sorted(rows, key=lambda row: -row.lazyfree_bytes))
 
 
-class _Owners:
-    """Whose a mapping is: glibc's, where one of its heaps lies there, or another allocator's."""
+def _owner(
+    memory: ProcessMemory, mapping: Mapping, claims: Sequence[Claim], frames: FrameFlags | None
+) -> Owner:
+    """Who has most of the mapping's marked pages; of the mapping, where frames cannot be seen."""
+    name = name_of(mapping)
+    inside = [c for c in claims if c.start < mapping.end and mapping.start < c.end]
+    if name != UNKNOWN or not inside:
+        return name
+    first = inside[0]
+    if len(inside) == 1 and first.start <= mapping.start and mapping.end <= first.end:
+        return Owner(first.owner, first.evidence)
+    left = _held(memory, mapping.start, mapping.end, frames)
+    sizes: dict[str, int] = {}
+    for claim in inside:
+        start, end = max(claim.start, mapping.start), min(claim.end, mapping.end)
+        held = _held(memory, start // PAGE_BYTES * PAGE_BYTES, end, frames)
+        sizes[claim.owner] = sizes.get(claim.owner, 0) + held
+        left -= held
+    most = max(sizes, key=lambda owner: sizes[owner])
+    if sizes[most] <= left:
+        return UNKNOWN
+    return next(Owner(most, claim.evidence) for claim in inside if claim.owner == most)
 
-    def __init__(self, memory: ProcessMemory, process: Process) -> None:
-        self._memory = memory
-        try:
-            self._heaps = list(_glibc_heaps(memory, process.pid))
-        except AllocscopeError:
-            self._heaps = []  # no glibc, or none that can be read: nothing is known to be its own
-        mappings = procfs.mappings(process.pid)
-        mapped = allocators.mapped_allocators(process.pid, mappings)
-        self._others = owners.recognisers(memory, mappings, mapped)
 
-    def of(self, mapping: Mapping) -> Owner:
-        for start, end, evidence in self._heaps:
-            if start < mapping.end and mapping.start < end:
-                return Owner("glibc", evidence)
-        return owners.owner_of(self._memory, mapping, self._others)
+def _held(memory: ProcessMemory, start: int, end: int, frames: FrameFlags | None) -> int:
+    marked = _marked(memory, start, end, frames)
+    return end - start if marked is None else marked
 
 
-def _glibc_heaps(memory: ProcessMemory, pid: int) -> Iterator[tuple[int, int, str]]:
-    """Every heap of every arena: start, end, and why it is one."""
-    target = look(pid)
+def _claims(
+    memory: ProcessMemory, pid: int, entries: Sequence[SmapsEntry], holding: Sequence[SmapsEntry]
+) -> list[Claim]:
+    """Who claims what of the mappings that hold such pages, ascending."""
+    target = look(pid, without_glibc=True)
+    try:
+        heaps = list(_glibc_claims(memory, target))
+    except AllocscopeError:
+        heaps = []  # no glibc, or none that can be read: nothing is known to be its own
+        machine = target.images[0].machine if target.images else X86_64
+        memory.abi = of_machine(machine, PAGE_BYTES) or memory.abi
+    mappings = [entry.mapping for entry in entries]
+    wanted = [entry.mapping for entry in holding]
+    return disjoint(ownership.claims_of(pid, memory, target, heaps, mappings, wanted))
+
+
+def _glibc_claims(memory: ProcessMemory, target: Target) -> Iterator[Claim]:
+    """What glibc's malloc holds: every heap of every arena, by the arenas' own words, and the
+    mappings of large chunks. Chunks in heaps are not looked at."""
     located, _ = find_malloc(memory, target)
+    heaps = list(_heaps(memory, target, located))
+    yield from heaps
+    for start, end in find_mmapped(
+        memory,
+        ownership.unclaimed(target.anonymous_spans, heaps),
+        located.layout.mmap_size_is_usable,
+        located.par.n_mmaps,
+        located.par.mmapped_mem,
+    ):
+        why = f"the header of a large chunk, whose size is that of the mapping at {start:#x}"
+        yield Claim(start, end, "glibc-mmapped", "glibc", why)
+
+
+def _heaps(memory: ProcessMemory, target: Target, located: Located) -> Iterator[Claim]:
     ring = read_ring(memory, located.main_arena, located.layout.state)
     top, most = ring[0].top, located.layout.heap_max_bytes(located.par.hp_pagesize)
     for start, end in target.brk_spans:
         if ring[0].system_bytes and start <= top < end:
-            yield start, end, f"the main arena's top chunk, {top:#x}, lies in it"
+            why = f"the main arena's top chunk, {top:#x}, lies in it"
+            yield Claim(start, end, "glibc-main-heap", "glibc", why)
     for arena in ring[1:]:
         for heap in read_heaps(memory, arena, most):
             why = f"the heap at {heap.start:#x} of the arena at {arena.address:#x} lies in it"
-            yield heap.start, heap.start + heap.size, why
+            end = heap.start + heap.size
+            yield Claim(heap.start, end, "glibc-thread-heap", "glibc", why)

@@ -25,7 +25,7 @@ from allocscope.owners.loader import loader_claims
 from allocscope.owners.mapped import files_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
-from allocscope.proc import allocators, hotspot, mounts, procfs
+from allocscope.proc import allocators, go, hotspot, mounts, procfs
 from allocscope.proc.segments import bss_claims
 
 Span = tuple[int, int]
@@ -41,7 +41,8 @@ def holdings(
     """Every mapping of ``entries``, divided among its owners. ``reading``: None where no glibc
     malloc could be read."""
     mappings = [entry.mapping for entry in entries]
-    claims = _claims(pid, memory, target, reading, mappings)
+    heaps = () if reading is None else heap_claims(reading)
+    claims = claims_of(pid, memory, target, heaps, mappings, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -58,16 +59,19 @@ def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
     return (Caveat("owners-of-32-bit", text),)
 
 
-def _claims(
+def claims_of(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    reading: HeapReading | None,
+    heaps: Iterable[Claim],
     mappings: Sequence[Mapping],
+    wanted: Sequence[Mapping],
 ) -> list[Claim]:
-    spans = [(m.start, m.end) for m in mappings if m.anonymous and m.writable and m.readable]
+    """Claims for the anonymous memory of ``wanted``, which are some of all ``mappings``. ``heaps``:
+    glibc's own, which are believed first; ``memory`` knows the word size."""
+    spans = [(m.start, m.end) for m in wanted if m.anonymous and m.writable and m.readable]
     guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
-    claims = [] if reading is None else list(heap_claims(reading))
+    claims = list(heaps)
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))
@@ -75,10 +79,10 @@ def _claims(
     left = unclaimed(spans, claims)
     claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
     mapped = allocators.mapped_allocators(pid, tuple(mappings))
-    known = recognisers(memory, mappings, mapped)
+    known = recognisers(memory, mappings, mapped, go.program(pid, mappings))
     claims += allocator_claims(memory, mappings, unclaimed(spans, claims), known)
     claims += hotspot.claims(pid, memory, mappings)
-    readable = [(m.start, m.end) for m in mappings if m.anonymous and m.readable]
+    readable = [(m.start, m.end) for m in wanted if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
     return claims
 

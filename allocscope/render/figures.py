@@ -60,16 +60,22 @@ def unit_of(cut: Cut[Any], exact: bool) -> Unit:
     return unit_for(max((value for value in sums if isinstance(value, int)), default=0), exact)
 
 
+def parted(cut: Cut[T], limit: int | None) -> tuple[list[T], list[T]]:
+    """The things with a row of their own, as they stand, and those that one row sums up."""
+    heaviest = sorted(cut.things, key=cut.weight, reverse=True)
+    folds = limit is not None and len(heaviest) > limit + 1
+    own, rest = (heaviest[:limit], heaviest[limit:]) if folds else (heaviest, [])
+    if cut.order is not None:
+        own.sort(key=cut.order)
+    return own, rest
+
+
 def columns(cut: Cut[Any], unit: Unit, limit: int | None) -> list[Column]:
     """The columns of a table of the heaviest ``limit`` (None: all) things, the rest in one row,
     and the sum of all.
     """
     things, figures = cut.things, cut.figures
-    heaviest = sorted(things, key=cut.weight, reverse=True)
-    folds = limit is not None and len(heaviest) > limit + 1
-    own, rest = (heaviest[:limit], heaviest[limit:]) if folds else (heaviest, [])
-    if cut.order is not None:
-        own.sort(key=cut.order)
+    own, rest = parted(cut, limit)
 
     def column(figure: Figure[Any]) -> Column | None:
         values = [figure.of(thing) for thing in things]

@@ -6,15 +6,17 @@ from allocscope.model.lazyfree import LazyfreeData, LazyMapping, Reclaimed
 from allocscope.model.report import Report
 from allocscope.render import sentences
 from allocscope.render.columns import fit
-from allocscope.render.figures import Cut, Figure, columns, unit_of
+from allocscope.render.figures import Cut, Figure, columns, parted, unit_of
 from allocscope.render.page import Look, Page
 from allocscope.render.text import clean, clean_path, duration, plural, size
 
 _PATH_MOST = 40
+_OWNER_MOST = 24
+_OWNERS_NAMED = 3
 
 _FIGURES: tuple[Figure[LazyMapping], ...] = (
     Figure("mapping", lambda m: f"{m.start:x}", "name"),
-    Figure("owner", lambda m: clean(m.owner.name, 20), "name", adds_up=False),
+    Figure("owner", lambda m: clean_path(m.owner.name, _OWNER_MOST), "name", adds_up=False),
     Figure("size", lambda m: m.end - m.start, gives_way=2),
     Figure("resident", lambda m: m.resident_bytes),
     Figure("lazily freed", lambda m: m.lazyfree_bytes),
@@ -54,10 +56,13 @@ def headline(data: LazyfreeData, exact: bool = False) -> str:
     if not data.lazyfree_bytes:
         return f"Nothing of RSS {rss} is held by MADV_FREE."
     held = size(data.lazyfree_bytes, exact)
-    owners = ", ".join(
-        f"{clean(owner.name, 20)} {size(owner.lazyfree_bytes, exact)}" for owner in data.owners
-    )
-    whose = f" ({owners})" if [o.name for o in data.owners] != ["unknown"] else ""
+    owners = [
+        f"{clean_path(owner.name, _OWNER_MOST)} {size(owner.lazyfree_bytes, exact)}"
+        for owner in data.owners[:_OWNERS_NAMED]
+    ]
+    if len(data.owners) > _OWNERS_NAMED:
+        owners.append(f"and {len(data.owners) - _OWNERS_NAMED} more")
+    whose = f" ({', '.join(owners)})" if [o.name for o in data.owners] != ["unknown"] else ""
     verb = "was" if data.reclaimed else "is"
     return (
         f"{held} of RSS {rss} {verb} given back with MADV_FREE{whose}: the kernel takes such pages "
@@ -85,10 +90,10 @@ def _table(data: LazyfreeData, page: Page) -> None:
     page.table(fit(columns(cut, unit, look.rows), look.width))
     page.line("rewritten: given back, then written to: in use again, and left alone", "dim")
     told = set()
-    for mapping in data.mappings:
+    for mapping in parted(cut, look.rows)[0]:
         owner = mapping.owner
         if owner.evidence and owner.name not in told:
             told.add(owner.name)
-            start = f"{clean(owner.name, 20)}: "
+            start = f"{clean_path(owner.name, _OWNER_MOST)}: "
             page.line(start + clean(owner.evidence), "dim", hanging=len(start))
     page.blank()

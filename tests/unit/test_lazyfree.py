@@ -16,6 +16,9 @@ from allocscope.model.process import Mapping
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.native import ffi, lib
 from allocscope.owners import allocators as owners
+from allocscope.owners.mimalloc import Mimalloc
+from allocscope.owners.page_maps import Go, Jemalloc, Tcmalloc
+from allocscope.owners.recogniser import Recogniser, data_of
 from allocscope.render import json
 from allocscope.render import lazyfree as page
 from allocscope.render.page import Look
@@ -83,8 +86,20 @@ def anonymous(start: int, size: int, path: str = "") -> Mapping:
 
 
 def test_a_mapping_that_bears_a_name_is_its_owners() -> None:
-    found = owners.owner_of(heaps.Image().memory(), anonymous(AREA, MIB, "[anon:v8]"), [])
-    assert (found.name, "v8" in found.evidence) == ("v8", True)
+    found = owners.name_of(anonymous(AREA, MIB, "[anon: Go: heap]"))
+    assert (found.name, "Go: heap" in found.evidence) == ("Go: heap", True)
+    assert owners.name_of(anonymous(AREA, MIB)) == owners.UNKNOWN
+
+
+def owner(memory: heaps.SpanMemory, of: Mapping, recogniser: Recogniser) -> Owner:
+    """Whose the mapping is, by this recogniser alone."""
+    span = (of.start, of.end)
+    found = list(owners.allocator_claims(memory, [of], [span], [recogniser]))
+    if not found:
+        return owners.UNKNOWN
+    [claim] = found
+    assert (claim.start, claim.end, claim.key) == (*span, recogniser.key)
+    return Owner(claim.owner, claim.evidence)
 
 
 DATA, LEAF, DESCRIPTOR = 0x5500_0000_0000, 0x7E00_0000_0000, 0x7E80_0000_0080
@@ -104,9 +119,9 @@ def jemalloc_image(address: int) -> heaps.Image:
 @pytest.mark.parametrize(("address", "known"), [(AREA, True), (AREA + 4096, False), (0, False)])
 def test_jemalloc_is_known_by_its_radix_tree(address: int, known: bool) -> None:
     memory = jemalloc_image(address).memory()
-    recogniser = owners.Jemalloc(memory, [anonymous(DATA, 4 * MIB)])
+    recogniser = Jemalloc(memory, [anonymous(DATA, 4 * MIB)])
     for _ in range(2):  # the second time with the tree's place known
-        found = owners.owner_of(memory, anonymous(AREA, MIB), [recogniser])
+        found = owner(memory, anonymous(AREA, MIB), recogniser)
         assert found.name == ("jemalloc" if known else "unknown")
         assert (f"{DESCRIPTOR:#x}" in found.evidence) == known
 
@@ -129,16 +144,59 @@ def test_mimalloc_is_known_by_its_segment_headers(word: int, start: int, known: 
     image.words(DATA, DATA, KEY)
     image.words(AREA + 216, word)
     memory = image.memory()
-    recogniser = owners.Mimalloc(memory, [anonymous(DATA, 4096)])
-    found = owners.owner_of(memory, anonymous(start, 4 * MIB), [recogniser])
+    recogniser = Mimalloc(memory, [anonymous(DATA, 4096)])
+    found = owner(memory, anonymous(start, 4 * MIB), recogniser)
     assert found.name == ("mimalloc" if known else "unknown")
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "known"),
+    [(0, 4, True), (-3, 4, True), (-4, 4, False), (1, 4, False), (0, 0, False)],
+)
+def test_tcmalloc_is_known_by_its_page_map(first: int, count: int, known: bool) -> None:
+    """A span of so many pages of 8 KiB, that begins so many of them from the mapping's start."""
+    number = AREA >> 13
+    image = heaps.Image()
+    image.words(DATA + 8 * (number >> 18), LEAF)
+    image.words(LEAF + 8 * (number & LEVEL), DESCRIPTOR)
+    image.words(DESCRIPTOR, number + first, count)
+    image.words(AREA, 1)
+    memory = image.memory()
+    recogniser = Tcmalloc(memory, [anonymous(DATA, 4 * MIB)])
+    for _ in range(2):
+        found = owner(memory, anonymous(AREA, MIB), recogniser)
+        assert found.name == ("tcmalloc" if known else "unknown")
+        assert (f"{DESCRIPTOR:#x}" in found.evidence) == known
+
+
+@pytest.mark.parametrize("spans_at", [0, MIB + 16384, 2 * MIB])
+@pytest.mark.parametrize(
+    ("start", "count", "known"),
+    [(0, 1, True), (-8192, 2, True), (8192, 1, False), (0, 0, False), (-4096, 2, False)],
+)
+def test_go_is_known_by_its_table_of_arenas(
+    spans_at: int, start: int, count: int, known: bool
+) -> None:
+    """The arena of 64 MiB at 0xc004000000 is entry 0x203001 of the table."""
+    heap, arena = 0xC0_0400_0000, 0x7E40_0000_0000
+    image = heaps.Image()
+    image.words(DATA + 64, LEAF)
+    image.words(LEAF + 8 * 0x20_3001, arena)
+    image.words(arena + spans_at + 8 * 3, DESCRIPTOR)
+    image.words(DESCRIPTOR, 0, 0, 0, heap + 3 * 8192 + start, count)
+    image.words(heap + 3 * 8192, 1)
+    memory = image.memory()
+    recogniser = Go(memory, [anonymous(DATA, 4096)])
+    for _ in range(2):
+        found = owner(memory, anonymous(heap + 3 * 8192, MIB), recogniser)
+        assert found.name == ("Go heap" if known else "unknown")
 
 
 def test_data_is_a_files_writable_part_and_its_bss() -> None:
     library = Mapping(0x1000, 0x2000, "rw-p", 0, "fe:00", 5, "/lib/libjemalloc.so.2")
     code = Mapping(0x0, 0x1000, "r-xp", 0, "fe:00", 5, "/lib/libjemalloc.so.2")
     bss, other = anonymous(0x2000, 0x1000), anonymous(0x9000, 0x1000)
-    assert owners.data_of([code, library, bss, other], library.path) == [library, bss]
+    assert data_of([code, library, bss, other], library.path) == [library, bss]
 
 
 def test_the_helper_refuses_what_it_cannot_do() -> None:
