@@ -8,6 +8,7 @@ import time
 from allocscope.app import heap
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.target import MALLOC_DEBUG, look
+from allocscope.glibc.pieces import PLAIN_TRIM
 from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
@@ -37,25 +38,14 @@ class ArenasOptions:
     deadline_s: float = 30.0
 
 
-def read_smaps(
-    pid: int, rss_bytes: int, exact: bool
-) -> tuple[tuple[SmapsEntry, ...] | None, tuple[Caveat, ...]]:
+Smaps = tuple[tuple[SmapsEntry, ...] | None, tuple[Caveat, ...]]
+
+
+def read_smaps(pid: int, rss_bytes: int, exact: bool) -> Smaps:
     """smaps, or None with the reason: it is read for small processes and on request."""
     if exact or rss_bytes <= SMAPS_MAX_RSS_BYTES:
-        entries = procfs.smaps(pid)
-        return entries, _mlocked(entries)
+        return procfs.smaps(pid), ()
     return None, (SMAPS_NOT_READ,)
-
-
-def _mlocked(entries: tuple[SmapsEntry, ...]) -> tuple[Caveat, ...]:
-    locked = sum(entry.locked_bytes for entry in entries if entry.mapping.anonymous)
-    if not locked:
-        return ()
-    text = (
-        f"{locked} bytes of anonymous memory are mlocked, where malloc_trim's madvise fails: "
-        "`allocscope trim` takes that into account, `trimmable` does not."
-    )
-    return (Caveat("mlocked", text),)
 
 
 def allocator_of(
@@ -80,12 +70,20 @@ def arenas(pid: int, options: ArenasOptions) -> Report[ArenasData]:
     target = look(pid)
     before = procfs.stillness(pid)
     rss = procfs.rss_bytes(pid)
+    trim, first = PLAIN_TRIM, None
+    if procfs.status(pid).locked_bytes:
+        from allocscope.app import mlocked  # few processes need it, and each module costs time
+
+        first = read_smaps(pid, rss, options.exact)
+        trim = mlocked.plain_trim(first[0])
     with (
         ProcessMemory(pid) as memory,
-        meanwhile(lambda: read_smaps(pid, rss, options.exact)) as smaps_result,
+        meanwhile(lambda: first or read_smaps(pid, rss, options.exact)) as smaps_result,
     ):
-        answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns)
+        answer = heap.read(memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, trim=trim)
         smaps, smaps_caveats = smaps_result()
+    if first is not None:
+        smaps_caveats += mlocked.caveats(answer, smaps)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from allocscope.account import ledger
-from allocscope.app import heap
+from allocscope.app import heap, mlocked
 from allocscope.app.arenas import OTHER_ALLOCATOR, SMAPS_NOT_READ
 from allocscope.app.target import Cpus, Target
 from allocscope.errors import BadInput, NoGlibcHeap
@@ -59,7 +59,14 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
     target = _target(facts)
     sort = heap.FROZEN if facts.consistency == heap.FROZEN else heap.VALIDATED
     try:
-        answer = heap.read(found.memory, target, sort=sort, deadline_ns=deadline_ns, recorded=True)
+        answer = heap.read(
+            found.memory,
+            target,
+            sort=sort,
+            deadline_ns=deadline_ns,
+            recorded=True,
+            trim=mlocked.plain_trim(facts.smaps),
+        )
     except (NoGlibcHeap, InvalidHeap) as error:
         raise NoGlibcHeap(
             f"{path}: {error.message}", "A later version of allocscope may know this layout."
@@ -74,7 +81,11 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
         allocator=facts.allocator,
         method=Method("recording", facts.pause_ns, time.monotonic_ns() - started_ns, consistency),
         data=data,
-        caveats=(*_caveats(facts), *heap.caveats(answer, data)),
+        caveats=(
+            *_caveats(facts),
+            *mlocked.caveats(answer, facts.smaps or ()),
+            *heap.caveats(answer, data),
+        ),
         captured_at=facts.captured_at,
     )
     residence = tuple(

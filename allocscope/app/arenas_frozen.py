@@ -11,7 +11,7 @@ import time
 
 from allocscope.act import symbols
 from allocscope.act.gdb import Gdb
-from allocscope.app import glibc_says, heap
+from allocscope.app import glibc_says, heap, mlocked
 from allocscope.app.arenas import ArenasOptions, allocator_of, read_smaps
 from allocscope.app.frozen_heap import freeze
 from allocscope.app.target import Target, look
@@ -55,6 +55,7 @@ def arenas_frozen(
             for_glibc=ask_glibc,
             max_pause_ns=max_pause_ns,
             deadline_ns=deadline_ns,
+            trim=mlocked.plain_trim(smaps),
         )
         answer = taken.answer
         if gdb is not None:
@@ -65,6 +66,7 @@ def arenas_frozen(
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     procfs.same(target.process)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps, glibc_says=says)
+    locked_caveats = mlocked.caveats(answer, smaps) if mlocked.any_of(pid) else ()
     return Report(
         process=target.process,
         libc=answer.libc,
@@ -73,5 +75,9 @@ def arenas_frozen(
             "snapshot", taken.pause_ns, time.monotonic_ns() - started, answer.consistency
         ),
         data=data,
-        caveats=allocator_caveats + smaps_caveats + heap.caveats(answer, data) + caveats,
+        caveats=allocator_caveats
+        + smaps_caveats
+        + locked_caveats
+        + heap.caveats(answer, data)
+        + caveats,
     )

@@ -11,7 +11,7 @@ import dataclasses
 import time
 
 from allocscope.account import ledger as account
-from allocscope.app import heap
+from allocscope.app import heap, mlocked
 from allocscope.app.arenas import allocator_of
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.ownership import caveats as owner_caveats
@@ -125,6 +125,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         data=situation,
         caveats=allocator_caveats
         + of_owners
+        + mlocked.overlooked(best.entries)
         + heap.caveats(best.answer, data)
         + _drift_caveats(best.ledger),
     )

@@ -7,11 +7,10 @@ with what calls and faults cost on this machine. Nothing is stopped, nothing cal
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from allocscope.account import controls
 from allocscope.account import trim as account
-from allocscope.app import heap
+from allocscope.app import heap, mlocked
 from allocscope.app.arenas import allocator_of
 from allocscope.app.target import Target, look
 from allocscope.errors import NoGlibcHeap
@@ -21,7 +20,6 @@ from allocscope.immutable import immutable
 from allocscope.lab import pace
 from allocscope.model.heap import ArenasData
 from allocscope.model.libc import Allocator, LibcImage
-from allocscope.model.process import SmapsEntry
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.trim import TrimData, TrimForecast
 from allocscope.proc import allocators, libc, procfs
@@ -105,7 +103,7 @@ def foretell(
     """Reads the heap of the live process and foretells malloc_trim(``pad_bytes``). ``found``: where
     malloc lies, if that is known."""
     pid = target.process.pid
-    wanted = Trim(pad_bytes, mlocked(pid))
+    wanted = Trim(pad_bytes, mlocked.now(pid))
     rss = procfs.rss_bytes(pid)
     answer = heap.read(
         memory,
@@ -125,23 +123,6 @@ def judge(answer: heap.HeapAnswer, target: Target, rss_bytes: int, pad_bytes: in
         answer.reading, pad_bytes, pace.measure(account.VISIT_NS, account.MERGE_NS)
     )
     return Foretold(answer, arenas, forecast)
-
-
-def mlocked(pid: int) -> list[int]:
-    """Start, end, start, end, … of the mlocked memory. smaps is read only where there is some."""
-    if not procfs.status(pid).locked_bytes:
-        return []
-    return _joined([entry for entry in procfs.smaps(pid) if entry.locked_bytes])
-
-
-def _joined(entries: Sequence[SmapsEntry]) -> list[int]:
-    edges: list[int] = []
-    for mapping in (entry.mapping for entry in entries):
-        if edges and edges[-1] == mapping.start:
-            edges[-1] = mapping.end
-        else:
-            edges += [mapping.start, mapping.end]
-    return edges
 
 
 def served_by(target: Target, image: LibcImage) -> tuple[Allocator, tuple[Caveat, ...]]:

@@ -14,14 +14,13 @@ import time
 
 from allocscope.account import trim as account
 from allocscope.act import symbols
-from allocscope.app import heap
+from allocscope.app import heap, mlocked
 from allocscope.app.frozen_heap import Frozen, freeze
 from allocscope.app.trim import (
     Foretold,
     TrimOptions,
     find,
     judge,
-    mlocked,
     require_glibc,
     served_by,
 )
@@ -45,7 +44,7 @@ def rehearse(pid: int, options: TrimOptions, *, max_pause_ns: int) -> Report[Tri
     allocator, caveats = served_by(target, target.images[0])
     require_glibc(pid, allocator)
     rss = procfs.rss_bytes(pid)
-    trim = Trim(options.pad_bytes, mlocked(pid))
+    trim = Trim(options.pad_bytes, mlocked.now(pid))
     with contextlib.ExitStack() as stack:
         taken = freeze(
             stack,

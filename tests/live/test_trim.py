@@ -12,6 +12,10 @@ from live.cli import command, unharmed
 from oracle import trimmed
 
 from allocscope.app.arenas import ArenasOptions, arenas
+from allocscope.app.arenas_file import arenas_of_file
+from allocscope.app.arenas_frozen import arenas_frozen
+from allocscope.app.explain import ExplainOptions, explain
+from allocscope.app.record import RecordOptions, record
 from allocscope.app.trim import TrimOptions, trim
 from allocscope.app.trim_rehearse import rehearse
 from allocscope.errors import NoGlibcHeap, Unsafe
@@ -99,10 +103,23 @@ def test_mlocked_pages_stay_in_forecast_rehearsal_and_reality(locked: Child) -> 
     assert tuple(row.released_bytes for row in tried.per_arena) == really.fell_bytes
 
 
-def test_arenas_says_that_it_does_not_know_of_mlocked_pages(locked: Child) -> None:
-    report = arenas(locked.pid, ArenasOptions())
-    assert report.data.totals.trimmable_bytes > foretold(locked.pid).forecast.bytes
-    assert "mlocked" in [caveat.code for caveat in report.caveats]
+def test_arenas_leaves_out_what_is_mlocked(locked: Child, tmp_path: Path) -> None:
+    """Passively, in a frozen copy, from a recording; explain says that it does not."""
+    forecast = foretold(locked.pid).forecast
+    path = tmp_path / "recording"
+    record(locked.pid, path, RecordOptions())
+    readings = [
+        arenas(locked.pid, ArenasOptions()),
+        arenas_frozen(locked.pid, ArenasOptions(), ask_glibc=False, max_pause_ns=10**9),
+        arenas_of_file(path, sample=None, deadline_s=30.0).report,
+    ]
+    for report in readings:
+        figures = [arena.figures for arena in report.data.arenas]
+        assert tuple(each.trimmable_bytes for each in figures) == by_arena(forecast)
+        [caveat] = [caveat for caveat in report.caveats if caveat.code == "mlocked"]
+        assert caveat.message.startswith(f"{forecast.stays.locked_bytes} bytes ")
+    survey = explain(locked.pid, ExplainOptions())
+    assert [caveat.code for caveat in survey.caveats] == ["mlocked"]
 
 
 def test_a_real_program_rehearses_what_is_foretold(http_server_pid: int) -> None:
