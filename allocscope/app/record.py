@@ -26,7 +26,7 @@ from allocscope.model.recording import Facts, RecordedThread, RecordResult
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.walk import Words
 from allocscope.native.memory import NativeMemory
-from allocscope.proc import procfs
+from allocscope.proc import life, procfs
 from allocscope.proc.memory import ProcessMemory
 from allocscope.version import VERSION
 
@@ -88,13 +88,14 @@ def record(
     pause_ns = 0
     interrupted = False
     caveats: list[Caveat] = []
-    with RecordingWriter(path, VERSION) as writer:
+    with RecordingWriter(path, VERSION) as writer, life.end_of(pid) as end:
         with writer.sample():
             first = taken = _sample(pid, writer, options, opener)
         for moment_ns in _moments(started, options):
             pause_ns += taken.facts.pause_ns
             try:
-                time.sleep(max(0.0, (moment_ns - time.monotonic_ns()) / 1e9))
+                if life.ended_within(end, (moment_ns - time.monotonic_ns()) / 1e9):
+                    raise NoSuchProcess(f"process {pid} has ended")
                 with writer.sample():
                     taken = _sample(pid, writer, options, opener, first.facts.process)
             except NoSuchProcess as error:

@@ -21,7 +21,7 @@ from allocscope.errors import NoSuchProcess, Unsafe
 from allocscope.glibc.reading import HeapReading
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.trim import Applied, Refaults, TrimData
-from allocscope.proc import procfs
+from allocscope.proc import life, procfs
 from allocscope.proc.memory import ProcessMemory
 
 RAN_MEANWHILE = Caveat(
@@ -155,8 +155,10 @@ class _Trimming:
         """What came back in ``watch_s`` seconds; None where the process ended before."""
         pid = self._target.process.pid
         began_ns = time.monotonic_ns()
-        time.sleep(watch_s)
         try:
+            with life.end_of(pid) as end:
+                procfs.same(self._target.process)
+                life.ended_within(end, watch_s)
             procfs.same(self._target.process)
             more = procfs.stat(pid).minor_fault_count - faults
             grown = sum(self._resident(self.foretold.answer.reading)) - resident_bytes

@@ -7,7 +7,6 @@ passed over: the next one may do. It ends when the process does.
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Iterator
 
@@ -58,10 +57,25 @@ def repeat(
 
     Raises what ``apply`` raises, but for Unsafe, which becomes a Failure; NoSuchProcess only where
     there was no such process to begin with."""
+    with life.end_of(pid) as end:
+        yield from _looks(pid, options, end, every_s, threshold, watch_s)
+
+
+def _looks(
+    pid: int,
+    options: TrimOptions,
+    end: int | None,
+    every_s: float,
+    threshold: Threshold,
+    watch_s: float | None,
+) -> Iterator[tuple[float, Outcome]]:
+    """``end``: becomes readable when the process ends."""
     start_ticks: int | None = None
     due_ns = time.monotonic_ns()
     while True:
-        time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
+        ended = life.ended_within(end, (due_ns - time.monotonic_ns()) / 1e9)
+        if ended and start_ticks is not None:
+            return
         due_ns = max(due_ns + int(every_s * 1e9), time.monotonic_ns())
         now = time.time()
         try:
@@ -89,9 +103,9 @@ def repeat(
 
 def _is_ending(pid: int, start_ticks: int) -> bool:
     """Is a process that suddenly refuses on its way out? Waits for its end."""
-    with life.end_of(pid) as descriptor:
-        if descriptor is not None:
-            select.select([descriptor], [], [], ENDING_S)
+    with life.end_of(pid) as end:
+        if end is not None:
+            life.ended_within(end, ENDING_S)
     try:
         found = procfs.stat(pid)
     except NoSuchProcess:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 from collections.abc import Iterator
 from typing import Literal
 
@@ -61,3 +62,12 @@ def end_of(pid: int) -> Iterator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def ended_within(descriptor: int | None, seconds: float) -> bool:
+    """Waits so many seconds, or until the process of a descriptor of ``end_of`` ends: has it? A
+    signal whose handler raises ends the wait, too."""
+    poll = select.poll()
+    if descriptor is not None:
+        poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(max(0.0, seconds) * 1000))

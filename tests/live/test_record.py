@@ -29,6 +29,7 @@ from allocscope.lab.child import Child
 from allocscope.lab.fixture import RunningFixture
 from allocscope.model.heap import ArenasData
 from allocscope.model.report import Report
+from allocscope.proc import life
 
 CANARY = "yellow-bird-in-a-mine-4711"
 LONGEST_SHARE = {"dense": 0.02, "scattered": 0.03, "fastbin-hoard": 0.06, "tcache-hoard": 0.03}
@@ -120,6 +121,23 @@ def test_what_was_taken_before_the_end_is_kept(
     assert written.data.sample_count == 2
     assert [caveat.code for caveat in written.caveats] == ["target-ended"]
     assert replay(path, 1).data == replay(path, 2).data
+
+
+def test_a_process_that_ends_between_two_samples(
+    running: Callable[..., RunningFixture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are a day apart."""
+    path, target = tmp_path / "a.asrec", running("scattered", scale=0.1)
+    ended_within = life.ended_within
+
+    def wait(descriptor: int | None, seconds: float) -> bool:
+        target.process.kill()
+        return ended_within(descriptor, seconds)
+
+    monkeypatch.setattr(life, "ended_within", wait)
+    written = record(target.pid, path, RecordOptions(every_s=86400, for_s=100_000))
+    assert written.data.sample_count == 1
+    assert [caveat.code for caveat in written.caveats] == ["target-ended"]
 
 
 # ---- a program that tells what it did ----

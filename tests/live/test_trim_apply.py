@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from allocscope.lab.fixture import RunningFixture
 from allocscope.model.failure import Failure
 from allocscope.model.report import Report
 from allocscope.model.trim import TrimData
-from allocscope.proc import procfs
+from allocscope.proc import life, procfs
 
 PART = 1 << 20
 
@@ -75,7 +76,12 @@ def test_the_audit_tells_what_the_kernel_tells(
 
 def test_what_comes_back_is_counted(regrows: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
-    monkeypatch.setattr(trim_apply.time, "sleep", lambda _: taken.append(ask(regrows, b"g")))
+
+    def wait(_end: int | None, _seconds: float) -> bool:
+        taken.append(ask(regrows, b"g"))
+        return False
+
+    monkeypatch.setattr(life, "ended_within", wait)
     applied = apply(regrows.pid, TrimOptions(), watch_s=3).data.applied
     assert applied is not None and applied.refaults is not None
     assert applied.released_bytes > 7 << 20
@@ -86,7 +92,13 @@ def test_what_comes_back_is_counted(regrows: Child, monkeypatch: pytest.MonkeyPa
 def test_a_process_that_ends_while_it_is_watched(
     regrows: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trim_apply.time, "sleep", lambda _: end(regrows))
+    ended_within = life.ended_within
+
+    def wait(descriptor: int | None, seconds: float) -> bool:
+        end(regrows)
+        return ended_within(descriptor, seconds)
+
+    monkeypatch.setattr(life, "ended_within", wait)
     report = apply(regrows.pid, TrimOptions(), watch_s=3)
     assert report.data.applied is not None
     assert report.data.applied.refaults is None
@@ -130,15 +142,18 @@ def test_it_is_trimmed_only_above_the_threshold_until_it_ends(
 ) -> None:
     looks = itertools.count()
 
-    def between(_seconds: float) -> None:
+    ended_within = life.ended_within
+
+    def between(descriptor: int | None, _seconds: float) -> bool:
         match next(looks):
             case 1 | 2:
                 ask(regrows, b"g" if next(turns) else b"f")
             case 3:
                 end(regrows)
+        return ended_within(descriptor, 0)
 
     turns = iter([True, False])
-    monkeypatch.setattr(trim_repeat.time, "sleep", between)
+    monkeypatch.setattr(life, "ended_within", between)
     found = [
         outcome
         for _, outcome in repeat(
@@ -160,7 +175,7 @@ def data_of(outcome: Report[TrimData] | Failure) -> TrimData:
 def test_a_moment_without_a_fit_thread_is_passed_over(
     regrows: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trim_repeat.time, "sleep", lambda _: None)
+    monkeypatch.setattr(life, "ended_within", lambda *_: False)
     tries = itertools.count()
 
     def once(*arguments: object, **options: object) -> Report[TrimData]:
@@ -236,6 +251,30 @@ def test_the_command_repeats_until_the_process_ends(regrows: Child) -> None:
     assert (second["applied"], second["forecast"]["bytes"]) == (None, 0)
     for line in rest.splitlines():
         validated(json.loads(line))
+
+
+@pytest.mark.parametrize("by", ["end", "interrupt"])
+def test_the_wait_for_the_next_look_can_be_cut_short(regrows: Child, by: str) -> None:
+    """A day lies between two looks."""
+    words = ["trim", str(regrows.pid), "--apply", "--repeat", "86400"]
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "allocscope", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as repeating:
+        assert repeating.stdout is not None
+        assert repeating.stdout.readline()
+        if by == "end":
+            end(regrows)
+        else:
+            repeating.send_signal(signal.SIGINT)
+        rest, said = repeating.communicate(timeout=60)
+    assert rest == ""
+    assert "Traceback" not in said
+    assert repeating.returncode == (0 if by == "end" else 130)
+    assert (f"process {regrows.pid} has ended" in said) == (by == "end")
 
 
 def validated(look: Any) -> Any:
