@@ -18,9 +18,11 @@ from allocscope.model.trim import ArenaForecast, ArenaReleased, Pace, Stays, Tri
 Span = tuple[int, int]
 PAGE = 4096
 
-VISIT_NS, MERGE_NS = 60, 150
-"""glibc's part for each chunk, mostly waiting for memory: from what the trims of
-docs/trim-forecast.md took."""
+VISIT_NS, MERGE_NS = 60, 70
+COLD_VISIT_NS, COLD_MERGE_NS, COLD_KERNEL = 450, 150, 2.5
+"""glibc's part for each chunk that it looks at or merges, where that is in the CPU's caches and
+where it is not, and by how much the kernel's part grows there: around what the trims of
+docs/trim-forecast.md took of their CPU."""
 
 
 def forecast(reading: HeapReading, pad_bytes: int, pace: Pace) -> TrimForecast:
@@ -33,6 +35,7 @@ def forecast(reading: HeapReading, pad_bytes: int, pace: Pace) -> TrimForecast:
     advised = sum(row.madvise_count for row in rows)
     lowered = sum(row.brk_count for row in rows)
     pages = going // PAGE
+    kernel_ns = (advised + lowered) * pace.call_ns + pages * pace.page_ns
     return TrimForecast(
         pad_bytes=pad_bytes,
         bytes=going,
@@ -43,10 +46,10 @@ def forecast(reading: HeapReading, pad_bytes: int, pace: Pace) -> TrimForecast:
         merge_count=merges,
         stays=_summed([row.stays for row in rows]),
         pace=pace,
-        estimated_ns=(advised + lowered) * pace.call_ns
-        + pages * pace.page_ns
-        + visits * pace.visit_ns
-        + merges * pace.merge_ns,
+        estimated_ns=kernel_ns + visits * pace.visit_ns + merges * pace.merge_ns,
+        estimated_most_ns=round(kernel_ns * COLD_KERNEL)
+        + visits * COLD_VISIT_NS
+        + merges * COLD_MERGE_NS,
         estimated_refault_ns=pages * pace.fault_ns,
         per_arena=rows,
     )

@@ -60,9 +60,9 @@ class Pace:
 class TrimForecast:
     """What malloc_trim(``pad_bytes``) would do now. ``page_count``: pages that would leave RSS, and
     so the most that can be faulted in again. ``visit_count``, ``merge_count``: chunks in bins, all
-    of which it looks at, and in fastbins that it empties (up to 2.42). ``estimated_ns``: the time
-    that all this takes at ``pace``; ``estimated_refault_ns``: that of faulting all those pages in
-    again."""
+    of which it looks at, and in fastbins that it empties (up to 2.42). ``estimated_ns`` and
+    ``estimated_most_ns``: the CPU time that all this takes, at ``pace`` and where nothing is in the
+    CPU's caches; ``estimated_refault_ns``: that of faulting all those pages in again."""
 
     pad_bytes: int
     bytes: int
@@ -74,6 +74,7 @@ class TrimForecast:
     stays: Stays
     pace: Pace
     estimated_ns: int
+    estimated_most_ns: int
     estimated_refault_ns: int
     per_arena: tuple[ArenaForecast, ...]
 

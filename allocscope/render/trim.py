@@ -148,10 +148,10 @@ def cost(data: TrimData) -> Iterator[str]:
     pace = forecast.pace
     chunks = _chunks(forecast)
     yield (
-        f"Cost: {calls}{chunks}; estimated {duration(forecast.estimated_ns)}, of which "
-        f"{duration(forecast.estimated_ns - _glibc_ns(forecast))} in the kernel (measured here: "
-        f"{duration(pace.call_ns)} a call, {duration(pace.page_ns)} a page). Cold memory and "
-        "threads on other CPUs make it longer."
+        f"Cost: {calls}{chunks}; {duration(forecast.estimated_ns)} to "
+        f"{duration(forecast.estimated_most_ns)} of CPU time, the less the more of it is in the "
+        f"CPU's caches (measured here: {duration(pace.call_ns)} a call, {duration(pace.page_ns)} a "
+        "page). On a busy machine the wait for a CPU comes on top."
     )
     if forecast.page_count:
         yield (
@@ -175,11 +175,6 @@ def _chunks(forecast: TrimForecast) -> str:
         return ""
     merged = f", {forecast.merge_count} merged" if forecast.merge_count else ""
     return f", {plural(forecast.visit_count, 'free chunk')} looked at{merged}"
-
-
-def _glibc_ns(forecast: TrimForecast) -> int:
-    pace = forecast.pace
-    return forecast.visit_count * pace.visit_ns + forecast.merge_count * pace.merge_ns
 
 
 def aftermath(data: TrimData, exact: bool = False) -> Iterator[str]:

@@ -39,7 +39,8 @@ LONGEST_PAUSE_NS = 1_000_000_000
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
     """One fixture under one glibc. Errors are those of the worst arena, in bytes. ``calls``:
-    foretold, and those that strace saw, each madvise and brk."""
+    foretold, and those that strace saw, each madvise and brk. ``estimated_ns``: from, to;
+    ``cpu_ns``: what the thread that made the call used of a CPU."""
 
     name: str
     arena_count: int
@@ -49,7 +50,8 @@ class Comparison:
     calls: tuple[tuple[int, int], tuple[int, int]]
     rehearsed_error_bytes: int
     applied_error_bytes: int
-    estimated_ns: int
+    estimated_ns: tuple[int, int]
+    cpu_ns: int
     rehearsed_ns: int
     applied_ns: int
     pause_ns: int
@@ -77,8 +79,10 @@ def compare(
         tried = rehearse(target.pid, TrimOptions(), max_pause_ns=LONGEST_PAUSE_NS).data.rehearsed
         really = trimmed.watch(target.pid, target.trim)
     with run() as target:
+        before = cpu_times(target.pid)
         done = apply(target.pid, TrimOptions()).data.applied
-    assert tried is not None and done is not None
+        assert tried is not None and done is not None
+        cpu_ns = cpu_times(target.pid)[done.tid] - before[done.tid]
     foretold = [row.bytes for row in forecast.per_arena]
     return Comparison(
         name=name,
@@ -94,11 +98,18 @@ def compare(
         ),
         rehearsed_error_bytes=worst(tried.per_arena),
         applied_error_bytes=worst(done.per_arena),
-        estimated_ns=forecast.estimated_ns,
+        estimated_ns=(forecast.estimated_ns, forecast.estimated_most_ns),
+        cpu_ns=cpu_ns,
         rehearsed_ns=tried.duration_ns,
         applied_ns=done.duration_ns,
         pause_ns=done.pause_ns,
     )
+
+
+def cpu_times(pid: int) -> dict[int, int]:
+    """Nanoseconds on a CPU by thread, from schedstat (Documentation/scheduler/sched-stats.rst)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {int(task.name): int((task / "schedstat").read_text().split()[0]) for task in tasks}
 
 
 def worst(rows: tuple[ArenaReleased, ...]) -> int:
@@ -119,7 +130,8 @@ def row(version: str, it: Comparison) -> str:
         f"{saw_advised} + {saw_lowered}",
         str(it.rehearsed_error_bytes),
         str(it.applied_error_bytes),
-        *(f"{ns / 1e6:.2f}" for ns in (it.estimated_ns, it.rehearsed_ns, it.applied_ns)),
+        " to ".join(f"{ns / 1e6:.2f}" for ns in it.estimated_ns),
+        *(f"{ns / 1e6:.2f}" for ns in (it.cpu_ns, it.rehearsed_ns, it.applied_ns)),
         f"{it.pause_ns / 1e6:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -132,7 +144,7 @@ def of_tree(found: fetch.Tree | fetch.NotFetched, seed: int) -> Results:
     """The table's lines for one glibc, what they say, and whether all was there and as foretold."""
     if isinstance(found, fetch.NotFetched):
         print(f"{found.suite}: not tested: {found.reason}", flush=True)
-        return [f"| ? | {found.suite}: not tested: {found.reason} |{' |' * 12}"], [], False
+        return [f"| ? | {found.suite}: not tested: {found.reason} |{' |' * 13}"], [], False
     print(f"glibc {found.package_version} ({found.suite})", flush=True)
     lines: list[str] = []
     compared: list[Comparison] = []
@@ -142,7 +154,7 @@ def of_tree(found: fetch.Tree | fetch.NotFetched, seed: int) -> Results:
             try:
                 it = compare(name, found, program, seed)
             except AllocscopeError as error:
-                lines.append(f"| {found.version} | {name}: {error.message} |{' |' * 12}")
+                lines.append(f"| {found.version} | {name}: {error.message} |{' |' * 13}")
             else:
                 lines.append(row(found.version, it))
                 compared.append(it)
@@ -171,15 +183,16 @@ Each line is a fixture at rest (`fixtures/`, seed {seed}) under Debian's package
 `/proc/PID/pagemap` when the program called `malloc_trim(0)` itself. *error*: forecast against that
 fall, in the arena where they differ most. *calls*: `madvise` + `brk`, foretold, and as strace saw
 them. *rehearsed* and *applied*: `trim --rehearse`, and `trim --apply` on a second run, against the
-forecast, again of the worst arena. *estimated*: what the forecast says that the call takes;
-*in the copy* and *took*: what it took in the rehearsal, and applied. *pause*: how long the thread
-that made the call was kept from its work beyond it. Times are those of one run; the machine was
-shared, with a load average of {load:.1f} at the end.
+forecast, again of the worst arena. *estimated*: the CPU time that the forecast says the call takes; *CPU*: what the thread that was
+made to call it then used of one (schedstat), a few system calls around it included. *in the copy*
+and *took*: how long it was in the rehearsal, and applied, waits for a CPU included. *pause*: how
+long the thread that made the call was kept from its work beyond it. Times are those of one run; the
+machine was shared, with a load average of {load:.1f} at the end.
 
 **{summary}**
 
-| glibc | fixture | arenas | forecast | fell | error | calls foretold | calls seen | rehearsed, error | applied, error | estimated | in the copy | took | pause |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+| glibc | fixture | arenas | forecast | fell | error | calls foretold | calls seen | rehearsed, error | applied, error | estimated | CPU | in the copy | took | pause |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501
 
 
