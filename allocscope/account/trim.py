@@ -18,8 +18,8 @@ from allocscope.model.trim import ArenaForecast, ArenaReleased, Pace, Stays, Tri
 Span = tuple[int, int]
 PAGE = 4096
 
-VISIT_NS, MERGE_NS = 60, 70
-COLD_VISIT_NS, COLD_MERGE_NS, COLD_KERNEL = 450, 150, 2.5
+VISIT_NS, MERGE_NS = 15, 70
+COLD_VISIT_NS, COLD_MERGE_NS, COLD_KERNEL = 450, 150, 3
 """glibc's part for each chunk that it looks at or merges, where that is in the CPU's caches and
 where it is not, and by how much the kernel's part grows there: around what the trims of
 docs/trim-forecast.md took of their CPU."""
@@ -47,9 +47,7 @@ def forecast(reading: HeapReading, pad_bytes: int, pace: Pace) -> TrimForecast:
         stays=_summed([row.stays for row in rows]),
         pace=pace,
         estimated_ns=kernel_ns + visits * pace.visit_ns + merges * pace.merge_ns,
-        estimated_most_ns=round(kernel_ns * COLD_KERNEL)
-        + visits * COLD_VISIT_NS
-        + merges * COLD_MERGE_NS,
+        estimated_most_ns=kernel_ns * COLD_KERNEL + visits * COLD_VISIT_NS + merges * COLD_MERGE_NS,
         estimated_refault_ns=pages * pace.fault_ns,
         per_arena=rows,
     )

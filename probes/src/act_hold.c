@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 
-enum { RSEQ_ATTEMPTS = 20, LONGEST_CODE = 16 };
+enum { RSEQ_ATTEMPTS = 64, STEP_NS = 20000, LONGEST_CODE = 16 };
 
 act_work *act_work_open(void)
 {
@@ -27,9 +27,11 @@ void act_work_close(act_work *w)
     munmap(w, sizeof *w);
 }
 
+/* A thread that is stopped within a restartable sequence is sent on, and given the time to get back to user code, where the
+ * kernel first aborts the sequence: asked to stop again at once, it would not have moved. */
 static int stop(const as_thread *thread)
 {
-    for (int attempt = 0; attempt < RSEQ_ATTEMPTS; attempt++) {
+    for (int attempt = 1;; attempt++) {
         struct user_regs_struct regs;
         int inside = 0;
         if (ptrace(PTRACE_INTERRUPT, thread->tid, 0, 0) < 0)
@@ -41,10 +43,12 @@ static int stop(const as_thread *thread)
             error = act_in_rseq(thread->tid, regs.rip, &inside);
         if (error || !inside)
             return error;
+        if (attempt == RSEQ_ATTEMPTS)
+            return EBUSY; /* it stands still, and can be let go */
         if (ptrace(PTRACE_CONT, thread->tid, 0, 0) < 0)
             return errno;
+        act_nap((uint64_t)attempt * STEP_NS);
     }
-    return EBUSY;
 }
 
 int act_same_code(int pid, uint64_t address, const void *code, size_t size)

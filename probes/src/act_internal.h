@@ -22,6 +22,8 @@ typedef struct act_state {
 uint64_t act_now_ns(void);
 /* Lets a moment pass, the longer the more time has passed since begin_ns: see act_trace.c. */
 void act_linger(uint64_t begin_ns);
+/* Sleeps so many nanoseconds, within reason. */
+void act_nap(uint64_t ns);
 /* The next stop or end of a task that we trace. ESRCH: it ended (or is none of ours); ETIMEDOUT. */
 int act_wait(int tid, uint64_t deadline_ns, int *status);
 /* Waits for the stop that PTRACE_INTERRUPT asked for; signals that come first are handed on. */

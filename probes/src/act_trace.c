@@ -30,7 +30,7 @@ uint64_t act_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static void take_nap(uint64_t ns)
+void act_nap(uint64_t ns)
 {
     if (ns < SHORTEST_NAP_NS)
         ns = SHORTEST_NAP_NS;
@@ -46,7 +46,7 @@ void act_linger(uint64_t begin_ns)
     if (passed < YIELD_NS)
         sched_yield();
     else
-        take_nap(passed / NAP_SHARE);
+        act_nap(passed / NAP_SHARE);
 }
 
 int act_wait(int tid, uint64_t deadline_ns, int *status)

@@ -112,6 +112,11 @@ def cpu_times(pid: int) -> dict[int, int]:
     return {int(task.name): int((task / "schedstat").read_text().split()[0]) for task in tasks}
 
 
+def timed(it: Comparison) -> bool:
+    least, most = it.estimated_ns
+    return least <= it.cpu_ns <= most
+
+
 def worst(rows: tuple[ArenaReleased, ...]) -> int:
     return max(abs(row.error_bytes) for row in rows)
 
@@ -166,9 +171,12 @@ def summed_up(found: list[Comparison]) -> str:
     """What all lines come to, in a sentence."""
     errors = [max(it.error_bytes, it.rehearsed_error_bytes, it.applied_error_bytes) for it in found]
     calls = sum(it.calls[0] == it.calls[1] for it in found)
+    long = [it for it in found if it.cpu_ns >= 1_000_000]
     return (
         f"{len(found)} trims foretold: {errors.count(0)} to the byte in every arena, the largest "
-        f"error of an arena {max(errors, default=0)} bytes; the calls of {calls} foretold exactly."
+        f"error of an arena {max(errors, default=0)} bytes; the calls of {calls} foretold exactly. "
+        f"{sum(map(timed, long))} of the {len(long)} that used a millisecond of a CPU or more used "
+        "what was estimated."
     )
 
 

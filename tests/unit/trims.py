@@ -21,7 +21,7 @@ from allocscope.model.trim import (
 
 MIB = 1 << 20
 PAGE = 4096
-PACE = Pace(call_ns=1500, page_ns=240, fault_ns=1800, visit_ns=60, merge_ns=70)
+PACE = Pace(call_ns=1500, page_ns=240, fault_ns=1800, visit_ns=15, merge_ns=70)
 
 
 def forecast(*going: int, locked: int = 0) -> TrimForecast:
@@ -53,8 +53,8 @@ def forecast(*going: int, locked: int = 0) -> TrimForecast:
         merge_count=60_265,
         stays=Stays(40_000 * count, MIB * count, locked * count, 3 * MIB * count),
         pace=PACE,
-        estimated_ns=11_900_000,
-        estimated_most_ns=45_700_000,
+        estimated_ns=9_300_000,
+        estimated_most_ns=47_800_000,
         estimated_refault_ns=5_200_000,
         per_arena=rows,
     )
