@@ -71,9 +71,12 @@ def ask(
     reasons: tuple[str, ...] = ()
     with Guard(pid, symbols, arenas_of) as guard:
         for _ in moments(deadline_ns, _LONGEST_PAUSE_S):
-            reasons = guard.reasons(stopped=False)
-            if reasons:
+            found = guard.reasons(stopped=False)
+            if found:
+                reasons = found
                 continue
+            if time.monotonic_ns() > deadline_ns:
+                break
             gdb.grant(_LEAST_NS)
             _rehearse(gdb, pid)
             began_ns = time.monotonic_ns()
@@ -89,6 +92,8 @@ def ask(
                 return Said(*answer, pause_ns)
             if pause_ns >= max_pause_ns:
                 break
+    if not reasons:
+        raise _too_late(pid)
     cost = f" (attempts stopped it for {pause_ns / 1e6:.1f} ms in all)" if pause_ns else ""
     raise Unsafe(
         f"glibc cannot be asked in process {pid} itself: {_listed(reasons)}{cost}",
@@ -100,10 +105,14 @@ def _rehearse(gdb: Gdb, pid: int) -> None:
     try:
         gdb.rehearse()
     except Late as error:
-        raise Unsafe(
-            f"gdb itself was not ready before the deadline, and process {pid} was not stopped",
-            "Give it more time with --deadline.",
-        ) from error
+        raise _too_late(pid) from error
+
+
+def _too_late(pid: int) -> Unsafe:
+    return Unsafe(
+        f"the deadline came before gdb was ready, and process {pid} was not stopped",
+        "Give it more time with --deadline.",
+    )
 
 
 def _attach(gdb: Gdb, pid: int) -> None:
