@@ -26,5 +26,5 @@ def checks(found: Sequence[Check], look: Look) -> str:
     if wanting:
         page.line(f"{plural(len(wanting), 'check')} of {len(found)} not ok.")
     else:
-        page.line(f"All {len(found)} checks are ok.")
+        page.line(f"All {len(found)} checks are ok." if len(found) > 1 else "The check is ok.")
     return page.text()
