@@ -53,6 +53,15 @@ On a target of 2 GiB, where making the copy alone takes tens of milliseconds. `r
 before the kill came do not count.
 """
 
+REFUSED = """\
+## Without overcommit
+
+`vm.overcommit_memory` 2, the limit so many GiB above what the machine had granted: too little for a
+copy of a program that maps 9 GiB, or for the copy of that copy, in which functions run. `exit` is
+the status that the command ends with (7: refused, [exit-codes.md](exit-codes.md)). Afterwards the
+program had what it held, no child, no tracer.
+"""
+
 _MS = 1e6
 _Column = tuple[str, Callable[[dict[str, Any]], object]]
 
@@ -82,10 +91,18 @@ _KILL_COLUMNS: tuple[_Column, ...] = (
     _plain("zombies", "zombies"),
     _plain("s", "seconds"),
 )
+_REFUSED_COLUMNS: tuple[_Column, ...] = (
+    _plain("what is asked", "action"),
+    _plain("room, GiB", "room_gib"),
+    _plain("exit", "exit"),
+    _plain("what is said", "said"),
+    _plain("s", "seconds"),
+)
 _SECTIONS = (
     (STORMS, ("storm-16", "storm-1", "calls"), _STORM_COLUMNS),
     (STEPS, ("steps",), _KILL_COLUMNS),
     (INSTANTS, ("instants",), _KILL_COLUMNS),
+    (REFUSED, ("overcommit",), _REFUSED_COLUMNS),
 )
 
 
