@@ -31,6 +31,7 @@ from allocscope.owners.divide import disjoint
 from allocscope.proc import procfs
 from allocscope.proc.memory import PAGE_BYTES, ProcessMemory
 from allocscope.proc.pages import FrameFlags
+from allocscope.proc.spared import SparingMemory
 
 NOT_EXACT = Caveat(
     "pages-not-seen",
@@ -82,10 +83,10 @@ def read(memory: ProcessMemory, process: Process) -> Reading:
     """smaps first, then the frames of the mappings that it names."""
     entries = procfs.smaps(process.pid)
     holding = [entry for entry in entries if entry.lazyfree_bytes]
-    claims = _claims(memory, process.pid, entries, holding) if holding else []
     frames = FrameFlags.open_if_allowed()
     with contextlib.closing(frames) if frames else contextlib.nullcontext():
         marked = [_marked(memory, e.mapping.start, e.mapping.end, frames) for e in holding]
+        claims = _claims(memory, process.pid, entries, holding, frames) if holding else []
         whose = [_owner(memory, entry.mapping, claims, frames) for entry in holding]
     found = tuple(
         LazyMapping(
@@ -164,9 +165,14 @@ def _held(memory: ProcessMemory, start: int, end: int, frames: FrameFlags | None
 
 
 def _claims(
-    memory: ProcessMemory, pid: int, entries: Sequence[SmapsEntry], holding: Sequence[SmapsEntry]
+    memory: ProcessMemory,
+    pid: int,
+    entries: Sequence[SmapsEntry],
+    holding: Sequence[SmapsEntry],
+    frames: FrameFlags | None,
 ) -> list[Claim]:
-    """Who claims what of the mappings that hold such pages, ascending."""
+    """Who claims what of the mappings that hold such pages, ascending. The marked pages themselves
+    are not read."""
     target = look(pid, without_glibc=True)
     try:
         heaps = list(_glibc_claims(memory, target))
@@ -176,7 +182,15 @@ def _claims(
         memory.abi = of_machine(machine, PAGE_BYTES) or memory.abi
     mappings = [entry.mapping for entry in entries]
     wanted = [entry.mapping for entry in holding]
-    return disjoint(ownership.claims_of(pid, memory, target, heaps, mappings, wanted))
+    marked = (
+        run
+        for mapping in wanted
+        for batch in (frames.lazy_runs(memory, mapping.start, mapping.end) if frames else ())
+        for run in batch
+    )
+    with SparingMemory(pid, marked) as sparing:
+        sparing.abi = memory.abi
+        return disjoint(ownership.claims_of(pid, sparing, target, heaps, mappings, wanted))
 
 
 def _glibc_claims(memory: ProcessMemory, target: Target) -> Iterator[Claim]:

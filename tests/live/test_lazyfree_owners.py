@@ -1,8 +1,8 @@
 """Whose lazily freed pages are: runtimes and allocators that are known by their own structures.
 
 The truth is the program's own (what it holds, what its runtime counts), its symbol table, and the
-kernel's LazyFree. Few of them use MADV_FREE by themselves: the others have all their memory marked
-by a preloaded library (targets/marks.c), which changes no byte.
+kernel's LazyFree. Few of them use MADV_FREE by themselves: the others have their memory, but for
+pages with headers, marked by a preloaded library (targets/marks.c), which changes no byte.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def test_large_chunks_and_heaps_are_glibcs(tmp_path: Path) -> None:
         settings = {"MALLOC_MMAP_THRESHOLD_": threshold}
         with marked(tmp_path, [str(program)], settings, HELD_BY_C // 2) as target:
             data = lazyfree(target.pid).data
-            assert held_by(data, "glibc") > HELD_BY_C * 9 // 10
+            assert held_by(data, "glibc") > HELD_BY_C * 7 // 10  # of every four pages three
             assert held_by(data, "unknown") < MIB
 
 
