@@ -174,12 +174,6 @@ def _claims(
     """Who claims what of the mappings that hold such pages, ascending. The marked pages themselves
     are not read."""
     target = look(pid, without_glibc=True)
-    try:
-        heaps = list(_glibc_claims(memory, target))
-    except AllocscopeError:
-        heaps = []  # no glibc, or none that can be read: nothing is known to be its own
-        machine = target.images[0].machine if target.images else X86_64
-        memory.abi = of_machine(machine, PAGE_BYTES) or memory.abi
     mappings = [entry.mapping for entry in entries]
     wanted = [entry.mapping for entry in holding]
     marked = (
@@ -189,7 +183,12 @@ def _claims(
         for run in batch
     )
     with SparingMemory(pid, marked) as sparing:
-        sparing.abi = memory.abi
+        try:
+            heaps = list(_glibc_claims(sparing, target))
+        except AllocscopeError:
+            heaps = []  # no glibc, or none that can be read: nothing is known to be its own
+            machine = target.images[0].machine if target.images else X86_64
+            sparing.abi = of_machine(machine, PAGE_BYTES) or sparing.abi
         return disjoint(ownership.claims_of(pid, sparing, target, heaps, mappings, wanted))
 
 

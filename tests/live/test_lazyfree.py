@@ -283,6 +283,29 @@ def test_where_there_is_swap_nothing_that_is_in_use_goes_there(program: Path, ki
         assert wrong_bytes(target) == 0
 
 
+def used(pid: int, start: int, count: int) -> list[int]:
+    """Which of every other page from ``start`` on the kernel takes for used: its marks REFERENCED
+    and ACTIVE (Documentation/admin-guide/mm/pagemap.rst)."""
+    found = []
+    with open(f"/proc/{pid}/pagemap", "rb", 0) as pagemap, open("/proc/kpageflags", "rb", 0) as all:
+        for page in range(start, start + 2 * count * PAGE, 2 * PAGE):
+            pagemap.seek(page // PAGE * 8)
+            frame = int.from_bytes(pagemap.read(8), "little") & ((1 << 55) - 1)
+            all.seek(frame * 8)
+            found.append(int.from_bytes(all.read(8), "little") & (1 << 2 | 1 << 6))
+    return found
+
+
+def test_looking_is_no_use_of_a_lazily_freed_page(program: Path) -> None:
+    """The kernel would keep such a page for longer than the others."""
+    need_frames()
+    with lazy(program, "holes") as (target, truth):
+        count = truth["marked_bytes"] // PAGE
+        before = used(target.pid, truth["area"], count)
+        lazyfree(target.pid)
+        assert used(target.pid, truth["area"], count) == before
+
+
 @pytest.mark.parametrize("library", ["", "libjemalloc.so.2", "libmimalloc.so.2"])
 def test_looking_changes_nothing(program: Path, library: str) -> None:
     """No page of the process comes into memory or goes, and no thread of it is disturbed, though
