@@ -14,6 +14,7 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.record_facts import kernel_facts, library_data, ownership, page_states
 from allocscope.app.target import Target, look
 from allocscope.errors import NoSuchProcess
 from allocscope.files.recording import RecordingWriter
@@ -164,7 +165,8 @@ def _sample(
         memory.keeps_words = True
         answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
         pointers = find_tcbs(memory, target.threads)
-        runs = _page_states(memory, target, answer)
+        owned = ownership(pid, memory, target, answer)
+        runs = page_states(memory, target, answer, owned)
         writer.memory(runs, _layers(memory, answer, pointers, options.with_contents))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
@@ -191,20 +193,12 @@ def _sample(
             RecordedThread(thread.tid, thread.name, pointers.get(thread.tid, 0))
             for thread in target.threads
         ),
+        ownership=owned,
+        kernel=kernel_facts(target.process, smaps),
     )
     writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
     return _Taken(facts, answer, allocator_caveats + smaps_caveats + heap.caveats(answer, data))
-
-
-def _data_spans(answer: heap.HeapAnswer) -> list[tuple[int, int]]:
-    return [(m.start, m.end) for m in answer.image.mappings if m.writable and m.private]
-
-
-def _page_states(memory: NativeMemory, target: Target, answer: heap.HeapAnswer) -> bytes:
-    """Of all memory that a heap can lie in, and of the library's data."""
-    spans = sorted({*target.anonymous_spans, *_data_spans(answer)})
-    return b"".join(memory.page_states(start, end) for start, end in spans)
 
 
 def _layers(
@@ -222,5 +216,5 @@ def _layers(
             if piece.tally.words is not None:
                 yield piece.tally.words
     static = answer.image.static
-    data_spans = [] if static else _data_spans(answer)
+    data_spans = [] if static else library_data(answer)
     yield pack(structure.structure(memory, reading, pointers.values(), data_spans))

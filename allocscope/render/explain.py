@@ -43,6 +43,7 @@ LETTERS: dict[LedgerKey, str] = {
     "program-data": "d",
     "loader-and-special": "l",
     "unexplained": "?",
+    "not-recorded": "-",
 }
 WELL_KNOWN = {
     "measured": "measured",
