@@ -101,7 +101,11 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
         allocator=told.allocator,
         method=told.method,
         data=situation,
-        caveats=(*told.caveats, *drift_caveats(ledger, rounds=1), _not_recorded(facts)),
+        caveats=(
+            *told.caveats,
+            *drift_caveats(ledger, rounds=1),
+            *_not_recorded(facts, len(told.data.arenas)),
+        ),
         captured_at=told.captured_at,
     )
 
@@ -183,8 +187,10 @@ def _pages(answer: FileAnswer, facts: Facts) -> PageMap:
 # ---- what is not known ----
 
 
-def _not_recorded(facts: Facts) -> Caveat:
-    missing = ["how often the arenas' locks are contended"]
+def _not_recorded(facts: Facts, arena_count: int) -> tuple[Caveat, ...]:
+    missing = []
+    if arena_count > 1:
+        missing.append("how often the arenas' locks are contended")
     if facts.smaps is None:
         missing.append(
             "the figures of files and shared memory, and what is lazily freed (smaps was not read: "
@@ -196,4 +202,6 @@ def _not_recorded(facts: Facts) -> Caveat:
         missing.append("peak and footprint, limits and pressure, sockets and open files")
     elif facts.kernel.rollup is None:
         missing.append("the footprint")
-    return Caveat("not-recorded", f"The recording does not tell: {'; '.join(missing)}.")
+    if not missing:
+        return ()
+    return (Caveat("not-recorded", f"The recording does not tell: {'; '.join(missing)}."),)

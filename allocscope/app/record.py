@@ -14,6 +14,7 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.meanwhile import meanwhile
 from allocscope.app.record_facts import kernel_facts, library_data, ownership, page_states
 from allocscope.app.target import Target, look
 from allocscope.errors import NoSuchProcess
@@ -159,11 +160,12 @@ def _sample(
         raise NoSuchProcess(f"process {pid} went away meanwhile")
     before = procfs.stillness(pid)
     rss = procfs.rss_bytes(pid)
-    smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
     with opener(target, deadline_ns) as opened:
         memory, target = opened.memory, opened.target
         memory.keeps_words = True
-        answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
+        with meanwhile(lambda: read_smaps(pid, rss, options.exact)) as reading_smaps:
+            answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
+            smaps, smaps_caveats = reading_smaps()
         pointers = find_tcbs(memory, target.threads)
         owned = ownership(pid, memory, target, answer)
         runs = page_states(memory, target, answer, owned)

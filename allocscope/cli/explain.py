@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
 from allocscope.cli.output import colour, deliver, width
 from allocscope.errors import EXIT_PARTIAL, WrongUsage
+from allocscope.immutable import replace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from allocscope.model.history import History
+    from allocscope.model.ledger import Explanation
+    from allocscope.model.report import Report
+    from allocscope.model.situation import Situation
 
 SCHEMA = "explain"
 
@@ -42,28 +51,16 @@ def command(
 
     Reads only: a process is not stopped. `allocscope PID` and `allocscope FILE` are the same.
     """
-    from allocscope.app.explain import ExplainOptions
-
     wanted = options.target_of(target)
+    if isinstance(wanted, int) and sample is not None:
+        raise WrongUsage(f"{target} is a running process: --sample is for files", "Leave it out.")
     now = time.time()
-    asked = ExplainOptions(deadline_s=deadline_s, pages=html_file is not None)
-    if isinstance(wanted, int):
-        if sample is not None:
-            raise WrongUsage(
-                f"{target} is a running process: --sample is for files", "Leave it out."
-            )
-        from allocscope.app.explain import portrait
-
-        report, found = portrait(wanted, asked)
-    else:
-        from allocscope.app.explain_file import portrait_of_file
-
-        report, found = portrait_of_file(wanted, asked, sample=sample)
+    report, found, series = _explained(wanted, sample, deadline_s, html_file is not None)
     if html_file is not None:
         from allocscope.cli.html_file import page_files, write_privately
         from allocscope.render.html import page
 
-        write_privately(page(report, found, page_files(), now), html_file)
+        write_privately(page(report, found, page_files(), now, series), html_file)
     if as_json:
         from allocscope.render import json
 
@@ -75,3 +72,23 @@ def command(
         look = Look(width(output), colour(no_color, output), exact_bytes)
         deliver(text(report, look), output)
     return EXIT_PARTIAL if report.partial else 0
+
+
+def _explained(
+    wanted: int | Path, sample: int | None, deadline_s: float, for_page: bool
+) -> tuple[Report[Explanation], Situation, History | None]:
+    """The answer and what it rests on; for a page of a recording, all its samples too."""
+    from allocscope.app.explain import ExplainOptions, portrait
+
+    asked = ExplainOptions(deadline_s=deadline_s, pages=for_page)
+    if isinstance(wanted, int):
+        return *portrait(wanted, asked), None
+    from allocscope.app.explain_file import portrait_of_file
+
+    report, found = portrait_of_file(wanted, asked, sample=sample)
+    if not for_page:
+        return report, found, None
+    from allocscope.app.history import history
+
+    series, caveats = history(wanted, shown=sample, deadline_s=deadline_s)
+    return replace(report, caveats=report.caveats + caveats), found, series
