@@ -53,7 +53,8 @@ def require_recording(path: Path) -> None:
     if kind_of(path) != RECORDING:
         raise BadInput(
             f"{path} is a core file, and a recording is needed here",
-            "Record the process while it runs: `allocscope record PID -o FILE`.",
+            "A core does not tell what was resident; `allocscope arenas FILE` says what its heap "
+            "holds. Record a process while it runs: `allocscope record PID -o FILE`.",
         )
 
 

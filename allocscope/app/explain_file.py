@@ -88,7 +88,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
         rollup=kernel.rollup if kernel else None,
         status=kernel.status if kernel else None,
         limits=kernel.limits if kernel else None,
-        outside=kernel.outside if kernel else (),
+        outside=kernel.outside if kernel else None,
         pressure=kernel.pressure if kernel else None,
         contention=None,
         environ=facts.environ,

@@ -150,17 +150,17 @@ def healthy_bytes(rss_bytes: int) -> int:
 
 @immutable
 class Explanation:
-    """The data of the contract. ``peak_rss_bytes`` and ``footprint_bytes`` are None where nothing
-    tells (an old recording). ``memory_limit_bytes``: the tightest limit of its control groups, None
-    without one; ``memory_headroom_bytes``: the least that any of them can still grow before the
-    kernel reclaims or kills."""
+    """The data of the contract. ``peak_rss_bytes``, ``footprint_bytes`` and ``outside_rss`` are
+    None where nothing tells (an old recording). ``memory_limit_bytes``: the tightest limit of its
+    control groups, None without one; ``memory_headroom_bytes``: the least that any of them can
+    still grow before the kernel reclaims or kills."""
 
     rss_bytes: int
     peak_rss_bytes: int | None
     footprint_bytes: int | None
     ledger: tuple[LedgerRow, ...]
     drift_bytes: int
-    outside_rss: tuple[OutsideRss, ...]
+    outside_rss: tuple[OutsideRss, ...] | None
     causes: tuple[Cause, ...]
     verdict: str
     memory_limit_bytes: int | None = None

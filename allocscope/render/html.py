@@ -216,6 +216,8 @@ def _bar(rows: Iterable[LedgerRow], total: int) -> Html:
 
 
 def _causes(data: Explanation) -> Html:
+    if not data.causes:
+        return NOTHING
     told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
     smaller = [cause for cause in data.causes if cause not in told]
     rest = NOTHING
