@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from allocscope.account import ledger as account
+from allocscope.app.arenas import SMAPS_NOT_READ
 from allocscope.app.arenas_file import FileAnswer, arenas_of_sample, require_recording
 from allocscope.app.explain import ExplainOptions, drift_caveats, explained
 from allocscope.app.page_map import cells_by_heap
@@ -102,7 +103,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
         method=told.method,
         data=situation,
         caveats=(
-            *told.caveats,
+            *(caveat for caveat in told.caveats if caveat != SMAPS_NOT_READ),  # said below
             *drift_caveats(ledger, rounds=1),
             *_not_recorded(facts, len(told.data.arenas)),
         ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
 from allocscope.app.meanwhile import meanwhile
-from allocscope.app.record_facts import kernel_facts, library_data, ownership, page_states
+from allocscope.app.record_facts import kernel_facts, ownership, page_states
 from allocscope.app.target import Target, look
 from allocscope.errors import NoSuchProcess
 from allocscope.files.recording import RecordingWriter
@@ -168,7 +168,7 @@ def _sample(
             smaps, smaps_caveats = reading_smaps()
         pointers = find_tcbs(memory, target.threads)
         owned = ownership(pid, memory, target, answer)
-        runs = page_states(memory, target, answer, owned)
+        runs = page_states(memory, target, owned)
         writer.memory(runs, _layers(memory, answer, pointers, options.with_contents))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
@@ -203,6 +203,10 @@ def _sample(
     return _Taken(facts, answer, allocator_caveats + smaps_caveats + heap.caveats(answer, data))
 
 
+def _data_spans(answer: heap.HeapAnswer) -> list[tuple[int, int]]:
+    return [(m.start, m.end) for m in answer.image.mappings if m.writable and m.private]
+
+
 def _layers(
     memory: NativeMemory,
     answer: heap.HeapAnswer,
@@ -218,5 +222,5 @@ def _layers(
             if piece.tally.words is not None:
                 yield piece.tally.words
     static = answer.image.static
-    data_spans = [] if static else library_data(answer)
+    data_spans = [] if static else _data_spans(answer)
     yield pack(structure.structure(memory, reading, pointers.values(), data_spans))

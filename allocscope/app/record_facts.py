@@ -35,17 +35,10 @@ def ownership(pid: int, memory: NativeMemory, target: Target, answer: HeapAnswer
     return Ownership(tuple(claims), tuple(sorted(mounts.tmpfs_devices(pid))))
 
 
-def library_data(answer: HeapAnswer) -> list[Span]:
-    """The C library's own data."""
-    return [(m.start, m.end) for m in answer.image.mappings if m.writable and m.private]
-
-
-def page_states(
-    memory: NativeMemory, target: Target, answer: HeapAnswer, owned: Ownership
-) -> bytes:
+def page_states(memory: NativeMemory, target: Target, owned: Ownership) -> bytes:
     """Of all memory that a heap can lie in, of the data of programs and libraries, and of every
     mapping that somebody claims a part of."""
-    spans = {*target.anonymous_spans, *library_data(answer)}
+    spans = set(target.anonymous_spans)
     spans.update((m.start, m.end) for m in target.mappings if m.writable and m.private)
     spans.update(_claimed(target.mappings, owned.claims))
     return b"".join(memory.page_states(start, end) for start, end in sorted(spans))
