@@ -25,6 +25,7 @@ from live.recordings import rewritten
 from live.test_contract import answer
 
 from allocscope.app import arenas as app_arenas
+from allocscope.app import history as app_history
 from allocscope.app.explain import ExplainOptions, portrait
 from allocscope.app.explain_file import portrait_of_file
 from allocscope.app.history import history
@@ -241,6 +242,18 @@ def test_the_series_is_what_the_program_did(grows: Path, tmp_path: Path) -> None
     for moment in series.moments:
         rows = sum(row.resident_bytes for row in moment.rows)
         assert rows + moment.drift_bytes == moment.rss_bytes
+
+
+def test_of_many_samples_some_are_read_evenly_spread(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.asrec"
+    record(running("healthy", scale=0.1).pid, path, RecordOptions(every_s=0.01, for_s=0.06))
+    for most, numbers in ((3, [1, 4, 7]), (2, [1, 7]), (7, [*range(1, 8)])):
+        monkeypatch.setattr(app_history, "MOST_MOMENTS", most)
+        series, caveats = history(path, shown=2, deadline_s=60)
+        assert [moment.sample for moment in series.moments] == numbers
+        assert (series.sample_count, series.shown, caveats) == (7, 2, ())
 
 
 def test_a_series_that_takes_too_long_says_so(running: Running, tmp_path: Path) -> None:
