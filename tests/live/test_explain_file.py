@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from live.test_contract import answer
 
 from allocscope.app import arenas as app_arenas
 from allocscope.app import history as app_history
+from allocscope.app import record as app_record
 from allocscope.app.explain import ExplainOptions, portrait
 from allocscope.app.explain_file import portrait_of_file
 from allocscope.app.history import history
@@ -116,6 +118,48 @@ def test_a_recording_of_a_runtime(
     finally:
         os.kill(pid, signal.SIGCONT)
     assert resident(of_file(tmp_path / "a.asrec").data)["runtime-heap"] > 1 << 20
+
+
+@pytest.fixture(scope="session")
+def breathes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("breathes") / "breathes"
+    return targets.compile_c("breathes.c", path, "-pthread")
+
+
+def test_memory_that_is_unmapped_between_smaps_and_the_heap_is_in_neither(
+    breathes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be resident and nobody's."""
+    smaps_read, readings = threading.Event(), 0
+    read, read_smaps = app_record.heap.read, app_record.read_smaps
+
+    def tell_that_smaps_is_read(*words: Any) -> Any:
+        found = read_smaps(*words)
+        smaps_read.set()
+        return found
+
+    with targets.running([breathes]) as target:
+        target.send(b"a 30\n")
+        assert target.line(targets.READY_SECONDS) == "done"
+
+        def free_before(*words: Any, **more: Any) -> Any:
+            nonlocal readings
+            readings += 1
+            assert smaps_read.wait(targets.READY_SECONDS)
+            if readings == 1:
+                target.send(b"r\n")
+                assert target.line(targets.READY_SECONDS) == "done"
+            return read(*words, **more)
+
+        monkeypatch.setattr(app_record, "read_smaps", tell_that_smaps_is_read)
+        monkeypatch.setattr(app_record.heap, "read", free_before)
+        recorded(target.process.pid, tmp_path / "a.asrec")
+    monkeypatch.undo()
+    data = of_file(tmp_path / "a.asrec").data
+    assert readings == 2
+    assert data.rss_bytes < 30 << 20
+    assert resident(data)["unexplained"] == 0
+    assert data.drift_bytes == 0
 
 
 # ---- what a recording does not hold ----
