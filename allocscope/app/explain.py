@@ -68,15 +68,20 @@ def explain(pid: int, options: ExplainOptions) -> Report[Explanation]:
 def portrait(pid: int, options: ExplainOptions) -> tuple[Report[Explanation], Situation]:
     """The same, and what it rests on."""
     found = survey(pid, options)
-    report = Report(
+    return explained(found), found.data
+
+
+def explained(found: Report[Situation]) -> Report[Explanation]:
+    """The explanation of a survey."""
+    return Report(
         process=found.process,
         libc=found.libc,
         allocator=found.allocator,
         method=found.method,
         data=explanation.explain(found.data),
         caveats=found.caveats,
+        captured_at=found.captured_at,
     )
-    return report, found.data
 
 
 def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
@@ -127,7 +132,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         caveats=allocator_caveats
         + of_owners
         + heap.caveats(best.answer, data)
-        + _drift_caveats(best.ledger),
+        + drift_caveats(best.ledger, MOST_ROUNDS),
     )
 
 
@@ -174,11 +179,13 @@ def _rollup(pid: int) -> SmapsRollup | None:
     return None
 
 
-def _drift_caveats(found: Ledger) -> tuple[Caveat, ...]:
+def drift_caveats(found: Ledger, rounds: int) -> tuple[Caveat, ...]:
+    """That the ledger does not close, after so many readings."""
     if not found.drift_bytes:
         return ()
+    each = f", in each of {rounds} readings" if rounds > 1 else ""
     text = (
-        f"{found.drift_bytes} bytes of RSS came or went between the kernel's count and this one, "
-        f"in each of {MOST_ROUNDS} readings."
+        f"{found.drift_bytes} bytes of RSS came or went between the kernel's count and this one"
+        f"{each}."
     )
     return (Caveat("drift", text, partial=account.too_much_drift(found)),)

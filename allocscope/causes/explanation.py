@@ -57,8 +57,8 @@ def explain(situation: Situation) -> Explanation:
     rss = situation.rss_bytes
     causes = tuple(rank.cause(found, exclusive, rss) for found, exclusive in ranked)
     weighty = [found for found, exclusive in ranked if rank.matters(exclusive, rss)]
-    unexplained = situation.ledger.resident("unexplained")
-    healthy = not weighty and not rank.matters(unexplained, rss)
+    unknown = situation.ledger.resident("unexplained", "not-recorded")
+    healthy = not weighty and not rank.matters(unknown, rss)
     if healthy:
         causes = (_healthy(situation), *causes)
     limits = situation.limits
@@ -106,11 +106,7 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
     if not weighty and causes_known:
         return f"{start} and holds nothing worth a remedy: healthy."
     if not weighty:
-        unexplained = situation.ledger.resident("unexplained")
-        return (
-            f"{start}, of which {size(unexplained)} are unexplained: no structure of a known owner "
-            f"was found there ({share(unexplained, rss)})."
-        )
+        return f"{start}, of which {_unknown(situation)}."
     first = weighty[0]
     said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
@@ -118,3 +114,18 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
         name = {"trim": "malloc_trim(0)"}.get(gains[0].key, gains[0].key)
         said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
     return f"{said}."
+
+
+def _unknown(situation: Situation) -> str:
+    """The larger of what is unexplained and what was not recorded."""
+    rss = situation.rss_bytes
+    unexplained, unrecorded = (
+        situation.ledger.resident("unexplained"),
+        situation.ledger.resident("not-recorded"),
+    )
+    if unrecorded > unexplained:
+        return f"{size(unrecorded)} have an owner that was not recorded ({share(unrecorded, rss)})"
+    return (
+        f"{size(unexplained)} are unexplained: no structure of a known owner was found there "
+        f"({share(unexplained, rss)})"
+    )

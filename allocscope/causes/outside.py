@@ -12,7 +12,7 @@ KERNEL: tuple[OutsideKey, ...] = ("page-tables", "kernel-stacks", "sockets")
 
 
 def kernel_memory(situation: Situation) -> Finding | None:
-    found = [fact for fact in situation.outside if fact.key in KERNEL]
+    found = [fact for fact in situation.outside or () if fact.key in KERNEL]
     total = sum(fact.bytes for fact in found)
     if not total:
         return None
@@ -37,7 +37,7 @@ def kernel_memory(situation: Situation) -> Finding | None:
 
 
 def tmpfs_held(situation: Situation) -> Finding | None:
-    found = [fact for fact in situation.outside if fact.key == "tmpfs-held"]
+    found = [fact for fact in situation.outside or () if fact.key == "tmpfs-held"]
     total = sum(fact.bytes for fact in found)
     if not total:
         return None

@@ -65,9 +65,10 @@ class Contention:
 
 @immutable
 class Situation:
-    """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
-    nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
-    environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for."""
+    """One process at (nearly) one moment. ``rollup``, ``status``, ``limits``, ``outside`` and
+    ``contention`` are None where nothing tells (a recording, an old kernel); ``environ`` has the
+    malloc settings of the start environment; ``heap`` is what ``arenas`` says; ``pages`` is None
+    unless it was asked for."""
 
     process: Process
     allocator: Allocator | None
@@ -79,7 +80,7 @@ class Situation:
     rollup: SmapsRollup | None
     status: ProcessStatus | None
     limits: CgroupLimits | None
-    outside: tuple[OutsideRss, ...]
+    outside: tuple[OutsideRss, ...] | None
     pressure: Pressure | None
     contention: Contention | None
     environ: dict[str, str] | None

@@ -43,6 +43,7 @@ LETTERS: dict[LedgerKey, str] = {
     "program-data": "d",
     "loader-and-special": "l",
     "unexplained": "?",
+    "not-recorded": "-",
 }
 WELL_KNOWN = {
     "measured": "measured",
@@ -171,6 +172,8 @@ def _pressure(pressure: Pressure | None) -> list[str]:
 
 def _causes(page: Page, data: Explanation) -> None:
     """The causes that matter at length, the others in a line each."""
+    if not data.causes:
+        return
     page.blank()
     page.heading("Causes")
     told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]

@@ -116,6 +116,59 @@ def test_samples_follow_the_kernel(target: Child) -> None:
     assert again.glance.peak_rss_bytes > 70 * MIB
 
 
+READS_AGAIN = """
+import sys
+with open(sys.argv[1], "rb") as file:
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        file.seek(0)
+        while file.read(1 << 20):
+            pass
+        print("done", flush=True)
+"""
+
+
+def refaults(group: Path) -> int:
+    """What the group itself says, of its own pages."""
+    lines = map(str.split, (group / "memory.stat").read_text().splitlines())
+    return sum(int(count) for name, count in lines if name.startswith("workingset_refault"))
+
+
+def test_refaults_are_those_between_two_samples(
+    limited_group: tuple[Path, str], tmp_path: Path
+) -> None:
+    """A file of 48 MiB, read again and again in a group that may have 24 MiB."""
+    group, limit = limited_group
+    file = tmp_path / "file"
+    with file.open("wb") as written:
+        written.write(bytes(48 * MIB))
+        written.flush()
+        os.fsync(written.fileno())  # and out of the cache, in which it is charged to who wrote it
+        os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with targets.running([sys.executable, "-c", READS_AGAIN, file]) as started:
+        (group / limit).write_text(str(24 * MIB))
+        (group / "cgroup.procs").write_text(str(started.pid))
+        tell(started, "fill")
+        counts = [refaults(group)]
+
+        def between(count: int) -> bool:
+            if count < 3:
+                tell(started, "read")
+                counts.append(refaults(group))
+            return count < 3
+
+        watched = Watched(between)
+        watched.run(started.pid)
+    samples = [report.data for report in watched.samples]
+    assert [sample.glance.refault_count for sample in samples] == counts
+    assert counts[0] < counts[1] < counts[2]
+    assert samples[0].refaults_per_s is None
+    for n in (1, 2):
+        seconds = samples[n].elapsed_s - samples[n - 1].elapsed_s
+        rate = samples[n].refaults_per_s
+        assert rate == pytest.approx((counts[n] - counts[n - 1]) / seconds)
+
+
 def test_a_walk_is_repeated_when_enough_has_moved_and_its_pause_is_over(target: Child) -> None:
     """The pause follows from what the walk cost, so samples are taken until it is over."""
 
