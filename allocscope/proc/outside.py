@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from allocscope.errors import PermissionRefused
 from allocscope.model.ledger import OutsideRss
 from allocscope.model.process import ProcessStatus, SmapsEntry
+from allocscope.proc import sockdiag
 from allocscope.proc.descriptors import Descriptors, descriptors, protocol_pages, queued_bytes
 from allocscope.proc.mounts import tmpfs_devices
 from allocscope.units import plural, size
@@ -47,18 +48,27 @@ def outside_rss(
 def _of_descriptors(
     pid: int, held: Descriptors, smaps: Sequence[SmapsEntry]
 ) -> Iterator[OutsideRss]:
-    queued = queued_bytes(pid, held.socket_inodes)
-    if queued:
-        pages = sum(protocol_pages(pid).values())
-        evidence = (
-            f"unsent and unread in {plural(len(held.socket_inodes), 'socket')} (TCP and UDP); its "
-            f"network namespace has {size(pages * PAGE_BYTES)} of socket memory in all"
-        )
-        yield OutsideRss("sockets", queued, evidence)
+    if held.socket_inodes:
+        yield _sockets(pid, held.socket_inodes)
     yield _tmpfs(held, smaps)
     devices = sum(client.total_bytes for client in held.device_clients)
     names = ", ".join(sorted({client.driver for client in held.device_clients}))
     yield OutsideRss("device-memory", devices, f"clients of {names}, by their fdinfo")
+
+
+def _sockets(pid: int, inodes: frozenset[int]) -> OutsideRss:
+    """What the kernel charges for their buffers; where it does not say, the bytes in the queues."""
+    count = plural(len(inodes), "socket")
+    found = sockdiag.buffers(pid, inodes)
+    if found is not None:
+        evidence = f"buffers of {count} (TCP, UDP, unix), as the kernel charges them"
+        return OutsideRss("sockets", found.bytes, evidence)
+    pages = sum(protocol_pages(pid).values())
+    evidence = (
+        f"unsent and unread in {count}, of TCP and UDP alone; its network namespace has "
+        f"{size(pages * PAGE_BYTES)} of TCP and UDP memory in all"
+    )
+    return OutsideRss("sockets", queued_bytes(pid, inodes), evidence)
 
 
 def _tmpfs(held: Descriptors, smaps: Sequence[SmapsEntry]) -> OutsideRss:

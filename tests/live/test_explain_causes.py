@@ -7,10 +7,12 @@ import contextlib
 import ctypes.util
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from live.pages import kernel_says
 from live.programs import READY_SECONDS, speaking
+from live.targets import need_root, only_child, wait_until
 from live.test_explain import assert_the_ledger_closes, explained, resident
 
 from allocscope.app.explain import ExplainOptions, survey
@@ -71,15 +73,58 @@ def test_a_disk_file_that_is_held_open_is_no_memory() -> None:
         assert "tmpfs-held" not in outside(pid)
 
 
-def test_unread_bytes_in_a_socket_are_counted() -> None:
+SOCKETS = """
+import struct
+def memory(one):  # SO_MEMINFO: received, (limit), sent, (limit), reserved, queued, options, backlog
+    told = struct.unpack("9I", one.getsockopt(socket.SOL_SOCKET, 55, 36))
+    return told[0] + max(told[2], told[5]) + told[4] + told[6] + told[7]
+one, other = socket.socketpair(); one.send(b"x" * 30000)
+told, heard = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for _ in range(3): told.send(b"y" * 1000)
+to = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); to.bind(("127.0.0.1", 0))
+sent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sent.sendto(b"z" * 500, to.getsockname())
+server = socket.create_server(("127.0.0.1", 0))
+near = socket.create_connection(server.getsockname()); far, _ = server.accept()
+near.sendall(b"x" * 50000)
+while memory(near) - memory(server) > 4096: pass  # until the other side has it all
+print(sum(map(memory, (one, other, told, heard, to, sent, near, far, server))), flush=True)
+"""
+
+
+LOOPBACK_UP = """
+import fcntl
+flags = b"lo".ljust(16, b"\\0") + (1).to_bytes(2, "little") + bytes(14)  # IFF_UP
+fcntl.ioctl(socket.socket(), 0x8914, flags)  # SIOCSIFFLAGS
+"""
+
+
+@pytest.mark.parametrize(("start", "code"), [((), ""), (("unshare", "--net"), LOOPBACK_UP)])
+def test_buffers_of_sockets_are_counted(start: tuple[str, ...], code: str) -> None:
+    """The sum of what the kernel tells the program of each; in another network namespace too."""
+    if start:
+        need_root()
+    with child([*start, sys.executable, "-c", PRELUDE + code + SOCKETS + WAIT]) as program:
+        truth = int(program.line(READY_SECONDS))
+        assert program.line(READY_SECONDS) == "ready"
+        assert truth > 30000 + 3000 + 500 + 50000
+        counted = outside(program.pid)["sockets"]
+    assert counted == pytest.approx(truth, abs=8192)  # what TCP has reserved it may give back
+
+
+def test_what_the_other_end_has_not_read_counts_for_the_sender_too() -> None:
     code = (
-        "server = socket.create_server(('127.0.0.1', 0))\n"
-        "one = socket.create_connection(server.getsockname()); other, _ = server.accept()\n"
-        "one.sendall(b'x' * 50000)\n"
+        "one, other = socket.socketpair(); one.send(b'x' * 30000)\n"
+        "if os.fork():\n"
+        "    other.close(); print(os.getpid(), flush=True)\n"
+        "else:\n"
+        "    one.close(); sys.stdin.read(); os._exit(0)"
     )
-    with running(code) as pid:
-        # While they are on their way they are in the sender's queue and in the receiver's.
-        assert 50000 <= outside(pid)["sockets"] <= 100000
+    with child([sys.executable, "-c", PRELUDE + code + WAIT]) as program:
+        sender = int(program.line(READY_SECONDS))
+        assert program.line(READY_SECONDS) == "ready"
+        receiver = only_child(sender)
+        wait_until(lambda: len(list(Path(f"/proc/{receiver}/fd").iterdir())) == 4)
+        assert 30000 <= outside(sender)["sockets"] == outside(receiver)["sockets"] <= 60000
 
 
 def test_relatives_share_until_they_write() -> None:
