@@ -23,12 +23,13 @@ from allocscope.errors import MissingPart
 from allocscope.glibc.contention import contention
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
-from allocscope.model.ledger import Explanation, Ledger
+from allocscope.model.ledger import Explanation, Ledger, healthy_bytes
 from allocscope.model.owners import Holding
 from allocscope.model.process import SmapsEntry, SmapsRollup
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.model.situation import ArenaResidence, Situation
+from allocscope.model.situation import ArenaResidence, HugeUse, Situation
 from allocscope.owners.divide import by_byte
+from allocscope.owners.huge import huge_use
 from allocscope.proc import cgroups, procfs
 from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.outside import outside_rss
@@ -90,6 +91,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas)
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
+        huge = _huge_use(memory, best)
         of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
@@ -115,6 +117,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         pressure=cgroups.pressure(pid),
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
         pages=pages,
+        huge=huge,
     )
     consistency = best.answer.consistency_between(before, after)
     return Report(
@@ -165,6 +168,14 @@ def _round(
         ledger=account.ledger(entries, parts, answer.reading, resident),
         residence=tuple(account.residence(arena, resident) for arena in answer.reading.arenas),
     )
+
+
+def _huge_use(memory: ProcessMemory, found: _Round) -> HugeUse | None:
+    """None where so little is in huge pages that it cannot matter."""
+    huge_bytes = sum(part.huge_bytes or 0 for part in found.holdings)
+    if huge_bytes <= healthy_bytes(found.ledger.rss_bytes):
+        return None
+    return huge_use(memory, found.holdings, memory.residency)
 
 
 def _rollup(pid: int) -> SmapsRollup | None:

@@ -48,6 +48,14 @@ RULES: tuple[Rule, ...] = (
     settings.setting_without_effect,
 )
 """In the order in which they take their bytes: the more particular before the more general."""
+REMEDIES = {
+    "trim": "malloc_trim(0)",
+    "reclaim": "reclaiming them",
+    "no-thp": "doing without huge pages",
+    "tcache-count": "a smaller tcache_count",
+    "thresholds": "fixed thresholds",
+}
+"""Those whose gain can be known, as the verdict calls them."""
 
 
 def explain(situation: Situation) -> Explanation:
@@ -115,6 +123,5 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
     said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
     if gains and gains[0].gain_bytes:
-        name = {"trim": "malloc_trim(0)"}.get(gains[0].key, gains[0].key)
-        said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
+        said += f"; {REMEDIES.get(gains[0].key, gains[0].key)} would give back about {size(gains[0].gain_bytes)}"
     return f"{said}."

@@ -6,12 +6,12 @@ from __future__ import annotations
 from allocscope.causes.finding import Cell, Finding, share
 from allocscope.causes.remedies import advice
 from allocscope.model.ledger import LedgerKey, Remedy
-from allocscope.model.situation import Situation
+from allocscope.model.situation import HugeUse, Situation
 from allocscope.units import plural, size
 
 HUGE_PAGE_BYTES = 2 << 20
 LARGE_PART_RATIO = 0.25
-MOSTLY_RATIO = 0.5
+MOST_NAMED = 3
 
 
 def lazyfree_held(situation: Situation) -> Finding | None:
@@ -61,43 +61,71 @@ def _lazyfree_cells(situation: Situation) -> tuple[tuple[Cell, int], ...]:
 
 
 def thp_inflation(situation: Situation) -> Finding | None:
-    """Free memory of arenas whose pages are huge: one byte keeps 2 MiB."""
-    takes: list[tuple[Cell, int]] = []
-    huge = 0
-    for arena, there in zip(situation.heap.arenas, situation.residence, strict=True):
-        inside = arena.figures.huge_bytes or 0
-        if inside < MOSTLY_RATIO * there.resident_bytes or there.free_bytes < MOSTLY_RATIO * inside:
-            continue
-        huge += inside
-        takes += [
-            (("glibc-free-shared-pages", there.index), there.shared_pages_bytes),
-            (("glibc-free-whole-pages", there.index), there.whole_pages_bytes),
-            (("glibc-top", there.index), there.top_bytes),
-        ]
-    total = sum(taken for _, taken in takes)
-    if not total:
+    """Small pages of zeros within huge ones: the kernel put them there with a neighbour that was
+    touched, and nobody has written to them since."""
+    huge = situation.huge
+    total = sum(size for _, size in huge.zero_bytes) if huge else 0
+    if huge is None or not total:
         return None
+    sampled = huge.looked_at_bytes < huge.huge_bytes
+    sample = f", judged by {size(huge.looked_at_bytes)} of it" if sampled else ""
     return Finding(
         key="thp-inflation",
         title="Transparent huge pages that hold more than was written",
         bytes=total,
-        takes=tuple(takes),
+        takes=_zero_cells(situation, huge),
         confidence="inferred",
-        headline=f"{size(total)} are free memory in transparent huge pages, 2 MiB for every byte "
-        "that was touched",
+        headline=f"{size(total)} are nothing but zeros in transparent huge pages, which take 2 MiB "
+        "where a byte is touched",
         evidence=(
-            f"{size(huge)} of the heap are in huge pages of {size(HUGE_PAGE_BYTES)}, and "
-            f"{size(total)} of that are free",
+            f"of {size(huge.huge_bytes)} in huge pages of {size(HUGE_PAGE_BYTES)}, {size(total)} are "
+            f"small pages of nothing but zeros{sample}: most likely never written",
+            *_heaviest(situation, huge),
         ),
         remedies=(
-            advice(
+            Remedy(
                 "no-thp",
                 "prctl(PR_SET_THP_DISABLE), or madvise instead of always in "
-                "/sys/kernel/mm/transparent_hugepage/enabled; glibc.malloc.hugetlb=0",
+                "/sys/kernel/mm/transparent_hugepage/enabled; glibc.malloc.hugetlb=0; where "
+                "khugepaged makes them, 0 in its max_ptes_none",
+                total,
+                "forecast",
                 "more page faults and TLB misses; a restart",
             ),
         ),
     )
+
+
+def _zero_cells(situation: Situation, huge: HugeUse) -> tuple[tuple[Cell, int], ...]:
+    """In an arena they are rather free than live; of which thread arena is not asked."""
+    cells: list[tuple[Cell, int]] = []
+    in_heaps = {True: 0, False: 0}
+    for number, zeros in huge.zero_bytes:
+        holding = situation.holdings[number]
+        if holding.row is None:
+            in_heaps[holding.key == "glibc-main-heap"] += zeros
+        else:
+            cells.append(((holding.row, None), zeros))
+    for main, zeros in in_heaps.items():
+        arenas = [arena for arena in situation.residence if (arena.index == 0) == main]
+        wanted: list[tuple[Cell, int]] = []
+        for arena in arenas:
+            wanted.append((("glibc-free-whole-pages", arena.index), arena.whole_pages_bytes))
+            wanted.append((("glibc-top", arena.index), arena.top_bytes))
+        wanted += [(("glibc-live", arena.index), arena.live_bytes) for arena in arenas]
+        cells += _up_to(wanted, zeros)
+    return tuple(cells)
+
+
+def _heaviest(situation: Situation, huge: HugeUse) -> tuple[str, ...]:
+    """The owners of most of it."""
+    sums: dict[str, int] = {}
+    for number, zeros in huge.zero_bytes:
+        owner = situation.holdings[number].owner
+        sums[owner] = sums.get(owner, 0) + zeros
+    ranked = sorted(sums, key=lambda owner: -sums[owner])[:MOST_NAMED]
+    told = ", ".join(f"{owner} {size(sums[owner])}" for owner in ranked)
+    return (f"these lie in: {told}",)
 
 
 def fork_sharing(situation: Situation) -> Finding | None:

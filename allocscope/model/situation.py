@@ -64,10 +64,22 @@ class Contention:
 
 
 @immutable
+class HugeUse:
+    """Transparent huge pages. ``huge_bytes``: all; ``looked_at_bytes``: those that were read, which
+    stand for the others; ``zero_bytes``: of each holding that has such pages, by its number, what
+    its small pages of nothing but zeros come to."""
+
+    huge_bytes: int
+    looked_at_bytes: int
+    zero_bytes: tuple[tuple[int, int], ...]
+
+
+@immutable
 class Situation:
     """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
     nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
-    environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for."""
+    environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for,
+    ``huge`` where too little is in huge pages to matter, or memory cannot be read."""
 
     process: Process
     allocator: Allocator | None
@@ -84,6 +96,7 @@ class Situation:
     contention: Contention | None
     environ: dict[str, str] | None
     pages: PageMap | None = None
+    huge: HugeUse | None = None
 
     @property
     def rss_bytes(self) -> int:

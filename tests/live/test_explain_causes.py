@@ -166,6 +166,64 @@ def test_thresholds_that_freeing_a_large_chunk_raised() -> None:
         assert remedy.gain_bytes == pytest.approx(fallen, rel=0.2)
 
 
+SPARSE = {
+    "one chunk with a mapping of its own": "at = libc.malloc(64 * MIB)\n"
+    "for i in range(0, 64 * MIB, 2 * MIB): ctypes.memset(at + i, 1, 1)\n",
+    "chunks of the main heap": "held = [libc.malloc(120 << 10) for _ in range(500)]\n",
+}
+COLLAPSED = """
+at = libc.malloc(66 * MIB)
+first = -(-at // (2 * MIB)) * 2 * MIB
+for i in range(0, 64 * MIB, 2 * MIB): ctypes.memset(first + i, 1, 1)
+assert libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(64 * MIB), 25) == 0  # MADV_COLLAPSE
+"""
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def need_huge_pages() -> None:
+    if not THP.exists() or "[never]" in THP.read_text():
+        pytest.skip("this kernel has no transparent huge pages switched on")
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_huge_pages_that_inflate_what_is_sparse(name: str) -> None:
+    """The remedy's gain is what RSS falls by without them."""
+    need_huge_pages()
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    with child([sys.executable, "-c", PRELUDE + SPARSE[name] + WAIT], environment) as program:
+        assert program.line(READY_SECONDS) == "ready"
+        found = explained(program.pid).data
+        assert_the_ledger_closes(program.pid, found)
+    first = found.causes[0]
+    assert first.key == "thp-inflation", found.verdict
+    assert first.bytes > 48 * MIB
+    assert first.exclusive_bytes == pytest.approx(first.bytes, rel=0.05)
+    [remedy] = first.remedies
+    fallen = found.rss_bytes - rss_with(SPARSE[name], {})
+    assert remedy.gain_bytes == pytest.approx(fallen, rel=0.05)
+
+
+def test_huge_pages_that_khugepaged_filled_up() -> None:
+    """MADV_COLLAPSE does at once what khugepaged does in time."""
+    need_huge_pages()
+    with running(COLLAPSED) as pid:
+        first = explained(pid).data.causes[0]
+    assert first.key == "thp-inflation"
+    assert first.bytes == 64 * MIB - 32 * 4096
+
+
+def test_huge_pages_that_were_written_inflate_nothing() -> None:
+    need_huge_pages()
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    code = "held = [touched(100 << 10) for _ in range(600)]\nfor at in held[:-1]: libc.free(at)\n"
+    with child([sys.executable, "-c", PRELUDE + code + WAIT], environment) as program:
+        assert program.line(READY_SECONDS) == "ready"
+        assert kernel_says(program.pid, "AnonHugePages") > 40 * MIB
+        found = explained(program.pid).data
+    assert found.causes[0].key == "top-pinned", found.verdict
+    assert "thp-inflation" not in [cause.key for cause in found.causes if cause.bytes > 8 * MIB]
+
+
 def test_memory_that_a_program_maps_for_itself_is_unexplained() -> None:
     with running(
         "area = mmap.mmap(-1, 20 * MIB, mmap.MAP_PRIVATE); area.write(b'x' * (20 * MIB))"

@@ -12,7 +12,7 @@ from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
 from allocscope.model.process import ProcessStatus, SmapsRollup
-from allocscope.model.situation import Contention, Situation
+from allocscope.model.situation import Contention, HugeUse, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
 RAISED = dataclasses.replace(SETTINGS, trim_threshold_bytes=setting(64 * MIB, "dynamic"))
@@ -66,7 +66,11 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
     ("large-live", situation(arena(0, live=1), holdings=(holding("glibc-mmapped", 40),))),
     (
         "thp-inflation",
-        situation(arena(0, live=1), arena(1, live=2, shared_pages=38), huge_bytes=40 * MIB),
+        situation(
+            arena(0, live=4, whole_pages=36),
+            holdings=(holding("glibc-main-heap", 40, "main heap", huge_bytes=40 * MIB),),
+            huge=HugeUse(40 * MIB, 40 * MIB, ((0, 30 * MIB),)),
+        ),
     ),
     (
         "lazyfree-held",
@@ -98,7 +102,15 @@ MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ("raised-thresholds", situation(arena(0, live=20, top=40))),
     ("setting-without-effect", situation(arena(0, live=20))),
     ("large-live", situation(arena(0, live=50), holdings=(holding("glibc-mmapped", 4),))),
-    ("thp-inflation", situation(arena(0, live=38, shared_pages=2), huge_bytes=40 * MIB)),
+    ("thp-inflation", situation(arena(0, live=2, whole_pages=38), huge_bytes=40 * MIB)),
+    (
+        "thp-inflation",
+        situation(
+            arena(0, live=2, whole_pages=38),
+            holdings=(holding("glibc-main-heap", 40, huge_bytes=40 * MIB),),
+            huge=HugeUse(40 * MIB, 40 * MIB, ((0, 0),)),
+        ),
+    ),
     ("lazyfree-held", situation(arena(0, live=20))),
     ("runtime-heap", situation(arena(0, live=90), holdings=(holding("runtime-heap", 10),))),
     (
