@@ -123,5 +123,6 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
     said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
     if gains and gains[0].gain_bytes:
-        said += f"; {REMEDIES.get(gains[0].key, gains[0].key)} would give back about {size(gains[0].gain_bytes)}"
+        name = REMEDIES.get(gains[0].key, gains[0].key)
+        said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
     return f"{said}."

@@ -78,8 +78,8 @@ def thp_inflation(situation: Situation) -> Finding | None:
         headline=f"{size(total)} are nothing but zeros in transparent huge pages, which take 2 MiB "
         "where a byte is touched",
         evidence=(
-            f"of {size(huge.huge_bytes)} in huge pages of {size(HUGE_PAGE_BYTES)}, {size(total)} are "
-            f"small pages of nothing but zeros{sample}: most likely never written",
+            f"of {size(huge.huge_bytes)} in huge pages of {size(HUGE_PAGE_BYTES)} {size(total)} "
+            f"are small pages of nothing but zeros{sample}: most likely never written",
             *_heaviest(situation, huge),
         ),
         remedies=(
