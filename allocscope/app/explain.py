@@ -33,6 +33,7 @@ from allocscope.owners.huge import huge_use
 from allocscope.proc import cgroups, procfs
 from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.outside import outside_rss
+from allocscope.proc.swaps import swapping
 
 MOST_ROUNDS = 3
 
@@ -118,6 +119,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         outside=outside_rss(pid, status, target.process.thread_count, best.entries),
         pages=pages,
         huge=huge,
+        swapping=swapping(),
     )
     consistency = best.answer.consistency_between(before, after)
     return Report(

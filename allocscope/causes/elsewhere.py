@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from allocscope.causes.finding import Finding, of_row, share
+from allocscope.causes.finding import Finding, heaviest, of_row, share
 from allocscope.causes.remedies import advice
 from allocscope.model.ledger import CauseKey, LedgerKey, Remedy
 from allocscope.model.owners import Holding
@@ -17,7 +17,6 @@ from allocscope.units import plural, size
 
 LARGE_PART_RATIO = 0.25
 GLIBC = frozenset({"glibc", "unknown"})
-MOST_NAMED = 3
 
 TOOLS = {
     "CPython": "sys._debugmallocstats(), tracemalloc or memray; gc.collect() for cycles",
@@ -30,15 +29,6 @@ TOOLS = {
 
 def _large(situation: Situation, total: int) -> bool:
     return total > LARGE_PART_RATIO * situation.rss_bytes
-
-
-def _heaviest(holdings: Sequence[Holding]) -> str:
-    """The owners that hold most, by name."""
-    sums: dict[str, int] = {}
-    for holding in holdings:
-        sums[holding.owner] = sums.get(holding.owner, 0) + holding.resident_bytes
-    ranked = sorted(sums, key=lambda owner: -sums[owner])
-    return ", ".join(f"{owner} {size(sums[owner])}" for owner in ranked[:MOST_NAMED])
 
 
 def large_live(situation: Situation) -> Finding | None:
@@ -81,6 +71,7 @@ def _elsewhere(
     total = sum(holding.resident_bytes for holding in holdings)
     if not _large(situation, total):
         return None
+    named = heaviest((holding.owner, holding.resident_bytes) for holding in holdings)
     return Finding(
         key=key,
         title=title,
@@ -88,9 +79,7 @@ def _elsewhere(
         takes=of_row(row, total),
         confidence="measured",
         headline=f"{size(total)} are {words}",
-        evidence=(
-            f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {_heaviest(holdings)}",
-        ),
+        evidence=(f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {named}",),
         remedies=remedies,
     )
 

@@ -120,7 +120,10 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
             f"was found there ({share(unexplained, rss)})."
         )
     first = weighty[0]
-    said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
+    if first.outside_bytes:
+        said = f"{start}, and {first.headline}"
+    else:
+        said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
     if gains and gains[0].gain_bytes:
         name = REMEDIES.get(gains[0].key, gains[0].key)

@@ -3,7 +3,7 @@ swap."""
 
 from __future__ import annotations
 
-from allocscope.causes.finding import Cell, Finding, share
+from allocscope.causes.finding import MOST_NAMED, Cell, Finding, heaviest, share
 from allocscope.causes.remedies import advice
 from allocscope.model.ledger import LedgerKey, Remedy
 from allocscope.model.situation import HugeUse, Situation
@@ -11,7 +11,6 @@ from allocscope.units import plural, size
 
 HUGE_PAGE_BYTES = 2 << 20
 LARGE_PART_RATIO = 0.25
-MOST_NAMED = 3
 
 
 def lazyfree_held(situation: Situation) -> Finding | None:
@@ -67,6 +66,7 @@ def thp_inflation(situation: Situation) -> Finding | None:
     total = sum(size for _, size in huge.zero_bytes) if huge else 0
     if huge is None or not total:
         return None
+    owners = ((situation.holdings[number].owner, zeros) for number, zeros in huge.zero_bytes)
     sampled = huge.looked_at_bytes < huge.huge_bytes
     sample = f", judged by {size(huge.looked_at_bytes)} of it" if sampled else ""
     return Finding(
@@ -80,7 +80,7 @@ def thp_inflation(situation: Situation) -> Finding | None:
         evidence=(
             f"of {size(huge.huge_bytes)} in huge pages of {size(HUGE_PAGE_BYTES)} {size(total)} "
             f"are small pages of nothing but zeros{sample}: most likely never written",
-            *_heaviest(situation, huge),
+            f"these lie in: {heaviest(owners)}",
         ),
         remedies=(
             Remedy(
@@ -115,17 +115,6 @@ def _zero_cells(situation: Situation, huge: HugeUse) -> tuple[tuple[Cell, int], 
         wanted += [(("glibc-live", arena.index), arena.live_bytes) for arena in arenas]
         cells += _up_to(wanted, zeros)
     return tuple(cells)
-
-
-def _heaviest(situation: Situation, huge: HugeUse) -> tuple[str, ...]:
-    """The owners of most of it."""
-    sums: dict[str, int] = {}
-    for number, zeros in huge.zero_bytes:
-        owner = situation.holdings[number].owner
-        sums[owner] = sums.get(owner, 0) + zeros
-    ranked = sorted(sums, key=lambda owner: -sums[owner])[:MOST_NAMED]
-    told = ", ".join(f"{owner} {size(sums[owner])}" for owner in ranked)
-    return (f"these lie in: {told}",)
 
 
 def fork_sharing(situation: Situation) -> Finding | None:
@@ -181,9 +170,33 @@ def swapped_out(situation: Situation) -> Finding | None:
         evidence=(
             f"{size(total)} are swapped out, beside {size(situation.rss_bytes)} resident "
             f"({share(total, total + situation.rss_bytes)} of both)",
+            *_whose(situation),
+            *_where_swapped(situation),
         ),
         remedies=(
             advice("footprint", "watch the footprint, not RSS: `allocscope footprint PID`", "none"),
         ),
         outside_bytes=total,
     )
+
+
+def _whose(situation: Situation) -> tuple[str, ...]:
+    found = [(holding.owner, holding.swapped_bytes or 0) for holding in situation.holdings]
+    told = heaviest(found)
+    return (f"swapped out are: {told}",) if told else ()
+
+
+def _where_swapped(situation: Situation) -> tuple[str, ...]:
+    """Swap that is memory itself frees less than it takes from RSS."""
+    found = situation.swapping
+    if found is None or not found.areas:
+        return ()
+    told = ", ".join(
+        f"{area.path} (zram: compressed, in memory)" if area.compressed else area.path
+        for area in found.areas[:MOST_NAMED]
+    )
+    more = len(found.areas) - MOST_NAMED
+    told += f" and {more} more" if more > 0 else ""
+    if found.zswap:
+        told += "; zswap is on, so that part of it may lie compressed in memory"
+    return (f"this machine swaps to {told}",)

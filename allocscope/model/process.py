@@ -201,6 +201,22 @@ class AuxVector:
 
 
 @immutable
+class SwapArea:
+    """``compressed``: it is memory itself, in which pages lie compressed (zram)."""
+
+    path: str
+    compressed: bool
+
+
+@immutable
+class Swapping:
+    """Where this machine swaps to. ``zswap``: pages may stay compressed in memory on their way."""
+
+    areas: tuple[SwapArea, ...]
+    zswap: bool
+
+
+@immutable
 class Stalls:
     """Shares of the last 10 and 60 seconds in which some tasks, or all at once, waited for memory
     (PSI). None where this kernel does not tell."""

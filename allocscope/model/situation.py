@@ -16,6 +16,7 @@ from allocscope.model.process import (
     ProcessStatus,
     SmapsEntry,
     SmapsRollup,
+    Swapping,
 )
 
 
@@ -97,6 +98,7 @@ class Situation:
     environ: dict[str, str] | None
     pages: PageMap | None = None
     huge: HugeUse | None = None
+    swapping: Swapping | None = None
 
     @property
     def rss_bytes(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from live.pages import kernel_says
 from live.programs import READY_SECONDS, speaking
+from live.swap import swap
 from live.targets import need_root, only_child, wait_until
 from live.test_explain import assert_the_ledger_closes, explained, resident
 
@@ -222,6 +223,33 @@ def test_huge_pages_that_were_written_inflate_nothing() -> None:
         found = explained(program.pid).data
     assert found.causes[0].key == "top-pinned", found.verdict
     assert "thp-inflation" not in [cause.key for cause in found.causes if cause.bytes > 8 * MIB]
+
+
+def test_a_heap_in_swap_is_missed_in_rss() -> None:
+    """RSS fell, the footprint did not; looking at it brings nothing back."""
+    code = (
+        "held = [touched(100 << 10) for _ in range(360)]\n"
+        "low, high = held[0] // 4096 * 4096 + 4096, held[-1] // 4096 * 4096\n"
+        "assert libc.madvise(ctypes.c_void_p(low), ctypes.c_size_t(high - low), 21) == 0\n"
+    )  # MADV_PAGEOUT
+    with swap(), running(code) as pid:
+        swapped = kernel_says(pid, "Swap")
+        assert swapped > 30 * MIB
+        report = explained(pid)
+        assert kernel_says(pid, "Swap") == swapped
+    data = report.data
+    first = data.causes[0]
+    assert (first.key, first.bytes) == ("swapped-out", swapped), data.verdict
+    assert "main heap 3" in first.evidence[1]
+    assert "this machine swaps to /" in first.evidence[2]
+    assert data.verdict.endswith(" MiB resident, and 35.1 MiB more are in swap.")
+    assert data.footprint_bytes is not None
+    assert data.footprint_bytes > swapped
+    assert sum(row.resident_bytes for row in data.ledger) == data.rss_bytes
+    assert next(row for row in data.ledger if row.key == "glibc-live").swapped_bytes is None
+    codes = {caveat.code for caveat in report.caveats}
+    assert "arena-swapped" in codes
+    assert "arena-damaged" not in codes
 
 
 def test_memory_that_a_program_maps_for_itself_is_unexplained() -> None:
