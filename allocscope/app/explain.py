@@ -31,6 +31,7 @@ from allocscope.model.situation import ArenaResidence, HugeUse, Situation
 from allocscope.owners.divide import by_byte
 from allocscope.owners.huge import huge_use
 from allocscope.proc import cgroups, procfs
+from allocscope.proc.cgroup_memory import cgroup_memory
 from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.outside import outside_rss
 from allocscope.proc.swaps import swapping
@@ -120,6 +121,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         pages=pages,
         huge=huge,
         swapping=swapping(),
+        cgroup=cgroup_memory(pid),
     )
     consistency = best.answer.consistency_between(before, after)
     return Report(

@@ -82,6 +82,7 @@ def explain(situation: Situation) -> Explanation:
         memory_limit_bytes=limits.memory_limit_bytes if limits else None,
         memory_headroom_bytes=limits.memory_headroom_bytes if limits else None,
         pressure=situation.pressure,
+        cgroup=situation.cgroup,
     )
 
 

@@ -241,6 +241,30 @@ class Pressure:
 
 
 @immutable
+class CgroupMemory:
+    """What a control group is charged with, those below it included, by kind; None where this
+    version or kernel does not tell. ``path``: its directory. ``file_bytes``: page cache without
+    shared memory; ``slab_reclaimable_bytes``: mostly dentries and inodes of files that were looked
+    up; ``kernel_bytes``: all that is the kernel's, slab included; ``zswap_bytes``: what swapped
+    pages take while they lie compressed in memory, ``zswapped_bytes`` what they were before.
+    ``reclaimable_bytes``: page cache in use or not, and reclaimable slab: what the kernel can take
+    without swapping."""
+
+    path: str
+    usage_bytes: int
+    anonymous_bytes: int | None
+    file_bytes: int | None
+    shared_bytes: int | None
+    kernel_bytes: int | None
+    slab_reclaimable_bytes: int | None
+    slab_unreclaimable_bytes: int | None
+    socket_bytes: int | None
+    zswap_bytes: int | None
+    zswapped_bytes: int | None
+    reclaimable_bytes: int | None
+
+
+@immutable
 class CgroupLimits:
     """What the control groups of a process allow it, each the tightest on the way up to the root
     that can be seen.

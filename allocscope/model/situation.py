@@ -11,6 +11,7 @@ from allocscope.model.owners import Holding
 from allocscope.model.page_map import PageMap
 from allocscope.model.process import (
     CgroupLimits,
+    CgroupMemory,
     Pressure,
     Process,
     ProcessStatus,
@@ -99,6 +100,7 @@ class Situation:
     pages: PageMap | None = None
     huge: HugeUse | None = None
     swapping: Swapping | None = None
+    cgroup: CgroupMemory | None = None
 
     @property
     def rss_bytes(self) -> int:

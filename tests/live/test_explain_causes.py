@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,29 @@ def running(code: str) -> Iterator[int]:
     """A Python program that runs ``code`` and then waits."""
     with speaking([sys.executable, "-c", PRELUDE + code + WAIT]) as pid:
         yield pid
+
+
+@pytest.fixture
+def control_group() -> Iterator[Path]:
+    """A new group of the hierarchy that counts memory; it is empty again at the end."""
+    need_root()
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    counting = [m[1] for m in mounts if m[2] == "cgroup" and "memory" in m[3].split(",")]
+    counting += [m[1] for m in mounts if m[2] == "cgroup2"]
+    if not counting:
+        pytest.skip("this kernel has no control groups that count memory mounted")
+    group = Path(counting[0]) / f"allocscope-explain-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("needs CAP_SYS_ADMIN to make a control group")
+    try:
+        if not (group / "memory.stat").exists():
+            pytest.skip("this kernel has no memory controller in the groups that can be made here")
+        yield group
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
 
 
 def outside(pid: int) -> dict[str, int]:
@@ -110,6 +134,37 @@ def test_buffers_of_sockets_are_counted(start: tuple[str, ...], code: str) -> No
         assert truth > 30000 + 3000 + 500 + 50000
         counted = outside(program.pid)["sockets"]
     assert counted == pytest.approx(truth, abs=8192)  # what TCP has reserved it may give back
+
+
+def test_what_a_control_group_is_charged_with(control_group: Path) -> None:
+    """A program of a group of its own writes to memory, to a file on disk, and to shared memory."""
+    code = (
+        "at = touched(24 * MIB)\n"
+        "file = tempfile.TemporaryFile(dir='/var/tmp')\n"
+        "for _ in range(16): file.write(b'x' * MIB)\n"
+        "file.flush(); os.fsync(file.fileno())\n"
+        "fd = os.memfd_create('shared')\n"
+        "for _ in range(12): os.write(fd, b'y' * MIB)\n"
+    )
+    enter = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(control_group)]
+    with child([*enter, sys.executable, "-c", PRELUDE + code + WAIT]) as program:
+        assert program.line(READY_SECONDS) == "ready"
+        found = explained(program.pid).data.cgroup
+        usage = sum(
+            int((control_group / name).read_text())
+            for name in ("memory.current", "memory.usage_in_bytes")
+            if (control_group / name).exists()
+        )
+    assert found is not None
+    assert found.path == str(control_group)
+    assert found.usage_bytes == pytest.approx(usage, abs=4 * MIB)
+    assert found.anonymous_bytes is not None
+    assert 24 * MIB <= found.anonymous_bytes < 40 * MIB
+    assert found.shared_bytes == pytest.approx(12 * MIB, abs=MIB)
+    assert found.file_bytes is not None
+    assert 15 * MIB <= found.file_bytes < 24 * MIB
+    assert found.reclaimable_bytes is not None
+    assert found.reclaimable_bytes >= 15 * MIB
 
 
 def test_what_the_other_end_has_not_read_counts_for_the_sender_too() -> None:
