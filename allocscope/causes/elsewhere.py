@@ -18,23 +18,15 @@ from allocscope.units import plural, size
 LARGE_PART_RATIO = 0.25
 GLIBC = frozenset({"glibc", "unknown"})
 
-TOOLS = {
-    "CPython": "sys._debugmallocstats(), tracemalloc or memray; gc.collect() for cycles",
-    "V8": "node --inspect and a heap snapshot; v8.getHeapStatistics(); --max-old-space-size",
-    "Java": "jcmd PID GC.heap_info, jcmd PID VM.native_memory; -Xmx",
-    "Ruby": "GC.stat and ObjectSpace.memsize_of_all; GC.compact",
-    "Go": "net/http/pprof; GOMEMLIMIT, debug.FreeOSMemory()",
-}
 
-
-def _large(situation: Situation, total: int) -> bool:
+def is_large(situation: Situation, total: int) -> bool:
     return total > LARGE_PART_RATIO * situation.rss_bytes
 
 
 def large_live(situation: Situation) -> Finding | None:
     """Large chunks with mappings of their own: in use, for free() would unmap them at once."""
     total = situation.ledger.resident("glibc-mmapped")
-    if not _large(situation, total):
+    if not is_large(situation, total):
         return None
     mmapped = situation.heap.mmapped
     return Finding(
@@ -59,7 +51,7 @@ def large_live(situation: Situation) -> Finding | None:
     )
 
 
-def _elsewhere(
+def elsewhere(
     situation: Situation,
     key: CauseKey,
     row: LedgerKey,
@@ -69,7 +61,7 @@ def _elsewhere(
     holdings: Sequence[Holding],
 ) -> Finding | None:
     total = sum(holding.resident_bytes for holding in holdings)
-    if not _large(situation, total):
+    if not is_large(situation, total):
         return None
     named = heaviest((holding.owner, holding.resident_bytes) for holding in holdings)
     return Finding(
@@ -84,26 +76,8 @@ def _elsewhere(
     )
 
 
-def _of(situation: Situation, row: LedgerKey) -> list[Holding]:
+def holdings_of(situation: Situation, row: LedgerKey) -> list[Holding]:
     return [h for h in situation.holdings if h.key == row and h.resident_bytes]
-
-
-def runtime_heap(situation: Situation) -> Finding | None:
-    found = _of(situation, "runtime-heap")
-    tools = tuple(
-        advice("runtime-tool", f"ask the runtime itself: {tool}", "see its documentation")
-        for name, tool in TOOLS.items()
-        if any(holding.owner.startswith(name) for holding in found)
-    )
-    return _elsewhere(
-        situation,
-        "runtime-heap",
-        "runtime-heap",
-        "The heap of a language runtime, outside of malloc",
-        "in the runtime's own heap, which its garbage collector decides about",
-        tools,
-        found,
-    )
 
 
 def other_allocator(situation: Situation) -> Finding | None:
@@ -112,21 +86,21 @@ def other_allocator(situation: Situation) -> Finding | None:
     unexplained = situation.ledger.resident("unexplained")
     if serving is not None and serving.name not in GLIBC and unexplained > own:
         return _serving(situation, serving.name, own, unexplained)
-    return _elsewhere(
+    return elsewhere(
         situation,
         "other-allocator",
         "other-allocator",
         "The heap of another allocator",
         "in the heap of another allocator than glibc's",
         (advice("own-statistics", "ask that allocator for its own statistics", "none"),),
-        _of(situation, "other-allocator"),
+        holdings_of(situation, "other-allocator"),
     )
 
 
 def _serving(situation: Situation, name: str, own: int, unexplained: int) -> Finding | None:
     """Another allocator serves malloc, and its structures are not known: what nobody else owns is
     probably its own, which is a hint and stays unexplained in the ledger."""
-    if not _large(situation, own + unexplained):
+    if not is_large(situation, own + unexplained):
         return None
     return Finding(
         key="other-allocator",
@@ -148,9 +122,9 @@ def file_cache(situation: Situation) -> Finding | None:
     """Mapped files, without programs and libraries: the page cache holds them anyway."""
     programs = {h.path for h in situation.holdings if h.perms[2] == "x"}
     for row in ("file-shared", "file-private"):
-        found = [h for h in _of(situation, row) if h.path not in programs]
-        if _large(situation, sum(h.resident_bytes for h in found)):
-            return _elsewhere(
+        found = [h for h in holdings_of(situation, row) if h.path not in programs]
+        if is_large(situation, sum(h.resident_bytes for h in found)):
+            return elsewhere(
                 situation,
                 "file-cache",
                 row,
@@ -163,12 +137,12 @@ def file_cache(situation: Situation) -> Finding | None:
 
 
 def shared_memory(situation: Situation) -> Finding | None:
-    return _elsewhere(
+    return elsewhere(
         situation,
         "shared-memory",
         "shared-memory",
         "Shared memory, which RSS counts whole in every process that maps it",
         "shared memory, counted whole in every process that has it mapped",
         (advice("count-pss", "compare PSS (`allocscope footprint`), which shares it out", "none"),),
-        _of(situation, "shared-memory"),
+        holdings_of(situation, "shared-memory"),
     )

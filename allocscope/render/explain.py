@@ -212,6 +212,8 @@ def _causes(page: Page, data: Explanation) -> None:
     """The causes that matter at length, the others in a line each."""
     page.blank()
     page.heading("Causes")
+    if not data.causes:
+        page.line("None that is known: what is unexplained has no structure of a known owner.")
     told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
     for number, cause in enumerate(told, start=1):
         tell_cause(page, number, cause)

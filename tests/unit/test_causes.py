@@ -11,7 +11,7 @@ from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
-from allocscope.model.process import ProcessStatus, SmapsRollup
+from allocscope.model.process import Mapping, ProcessStatus, SmapsEntry, SmapsRollup
 from allocscope.model.situation import Contention, HugeUse, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
@@ -90,6 +90,30 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
     ("tmpfs-held", situation(outside=(OutsideRss("tmpfs-held", 40 * MIB, "held"),))),
     ("kernel-memory", situation(outside=(OutsideRss("page-tables", 40 * MIB, "VmPTE"),))),
 ]
+COLLECTED = SmapsEntry(
+    Mapping(1 << 40, (1 << 40) + MIB, "r-xp", 0, "fe:00", 7, "/usr/share/dotnet/libcoreclr.so"),
+    *([0] * 8),
+)
+
+
+def test_a_runtime_that_is_loaded_is_a_hint_whose_heap_the_unexplained_is() -> None:
+    made = situation(holdings=(holding("unexplained", 40),), smaps=(smaps(), COLLECTED))
+    found = explain(made)
+    first = found.causes[0]
+    assert (first.key, first.confidence, first.bytes) == ("runtime-heap", "hint", 40 * MIB)
+    assert ".NET" in first.title
+    assert "dotnet-counters" in first.remedies[0].action
+    assert keys_of(situation(holdings=(holding("unexplained", 40),))) == []
+
+
+def test_a_runtimes_heap_is_told_with_its_tools_and_its_habit() -> None:
+    made = situation(holdings=(holding("runtime-heap", 40, "Go heap"),), smaps=(smaps(), COLLECTED))
+    first = explain(made).causes[0]
+    assert (first.key, first.confidence) == ("runtime-heap", "measured")
+    assert "GOGC" in first.evidence[1]
+    assert "GOMEMLIMIT" in first.remedies[0].action
+
+
 MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ("untrimmed-free", situation(arena(0, live=60, shared_pages=10))),
     ("scattered-live", situation(arena(0, live=60, whole_pages=10))),
