@@ -31,8 +31,10 @@ from allocscope.model.situation import ArenaResidence, HugeUse, Situation
 from allocscope.owners.divide import by_byte
 from allocscope.owners.huge import huge_use
 from allocscope.proc import cgroups, procfs
+from allocscope.proc.cached import cached_files
 from allocscope.proc.cgroup_memory import cgroup_memory
 from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.mounts import tmpfs_devices
 from allocscope.proc.outside import outside_rss
 from allocscope.proc.swaps import swapping
 
@@ -97,6 +99,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
+    cached = cached_files(pid, best.entries, tmpfs_devices(pid))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
@@ -117,7 +120,8 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         contention=locks,
         environ=target.environ,
         pressure=cgroups.pressure(pid),
-        outside=outside_rss(pid, status, target.process.thread_count, best.entries),
+        outside=outside_rss(pid, status, target.process.thread_count, best.entries, cached),
+        cached=cached,
         pages=pages,
         huge=huge,
         swapping=swapping(),

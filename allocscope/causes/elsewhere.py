@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from allocscope.causes.finding import Finding, heaviest, of_row, share
 from allocscope.causes.remedies import advice
+from allocscope.immutable import replace
 from allocscope.model.ledger import CauseKey, LedgerKey, Remedy
 from allocscope.model.owners import Holding
 from allocscope.model.situation import Situation
@@ -124,7 +125,7 @@ def file_cache(situation: Situation) -> Finding | None:
     for row in ("file-shared", "file-private"):
         found = [h for h in holdings_of(situation, row) if h.path not in programs]
         if is_large(situation, sum(h.resident_bytes for h in found)):
-            return elsewhere(
+            finding = elsewhere(
                 situation,
                 "file-cache",
                 row,
@@ -133,7 +134,28 @@ def file_cache(situation: Situation) -> Finding | None:
                 (advice("nothing", "nothing: under pressure these pages go first", "none"),),
                 found,
             )
+            if finding is not None:
+                return replace(finding, evidence=finding.evidence + _in_cache(situation, found))
     return None
+
+
+def _in_cache(situation: Situation, found: Sequence[Holding]) -> tuple[str, ...]:
+    """What the page cache holds of these files, and what has to be written before it goes."""
+    paths = {holding.path for holding in found}
+    files = [file for file in situation.cached if file.path in paths]
+    told = []
+    if files:
+        cached, dirty = sum(f.cached_bytes for f in files), sum(f.dirty_bytes for f in files)
+        written = f"{size(dirty)} of it after being written to disk" if dirty else "all of it clean"
+        told.append(
+            f"the page cache holds {size(cached)} of {plural(len(files), 'such file')}, mapped or "
+            f"not; the kernel can drop it, {written}"
+        )
+    indexes = {holding.mapping_index for holding in found}
+    locked = sum(situation.smaps[index].locked_bytes for index in indexes)
+    if locked:
+        told.append(f"{size(locked)} are locked (mlock) and stay")
+    return tuple(told)
 
 
 def shared_memory(situation: Situation) -> Finding | None:

@@ -241,6 +241,18 @@ class Pressure:
 
 
 @immutable
+class CachedFile:
+    """A file that a process has mapped. ``mapped_bytes``: its pages in the process's RSS, without
+    copies; ``cached_bytes``: all that the page cache holds of it, ``dirty_bytes`` of that has to be
+    written to disk before it can be dropped."""
+
+    path: str
+    mapped_bytes: int
+    cached_bytes: int
+    dirty_bytes: int
+
+
+@immutable
 class CgroupMemory:
     """What a control group is charged with, those below it included, by kind; None where this
     version or kernel does not tell. ``path``: its directory. ``file_bytes``: page cache without

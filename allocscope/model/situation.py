@@ -10,6 +10,7 @@ from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
 from allocscope.model.page_map import PageMap
 from allocscope.model.process import (
+    CachedFile,
     CgroupLimits,
     CgroupMemory,
     Pressure,
@@ -81,7 +82,8 @@ class Situation:
     """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
     nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
     environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for,
-    ``huge`` where too little is in huge pages to matter, or memory cannot be read."""
+    ``huge`` where too little is in huge pages to matter, or memory cannot be read; ``cached`` has
+    the largest of the mapped files."""
 
     process: Process
     allocator: Allocator | None
@@ -101,6 +103,7 @@ class Situation:
     huge: HugeUse | None = None
     swapping: Swapping | None = None
     cgroup: CgroupMemory | None = None
+    cached: tuple[CachedFile, ...] = ()
 
     @property
     def rss_bytes(self) -> int:

@@ -7,11 +7,11 @@ process has mapped, because those are in its RSS.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from allocscope.errors import PermissionRefused
 from allocscope.model.ledger import OutsideRss
-from allocscope.model.process import ProcessStatus, SmapsEntry
+from allocscope.model.process import CachedFile, ProcessStatus, SmapsEntry
 from allocscope.proc import sockdiag
 from allocscope.proc.descriptors import Descriptors, descriptors, protocol_pages, queued_bytes
 from allocscope.proc.mounts import tmpfs_devices
@@ -21,12 +21,18 @@ KERNEL_STACK_BYTES = 16 << 10
 """THREAD_SIZE of x86-64 and arm64 with 4 KiB pages (asm/page_64_types.h, asm/memory.h)."""
 PAGE_BYTES = 4096
 MOST_NAMED = 3
+LEAST_CACHED_BYTES = 1 << 20
 
 
 def outside_rss(
-    pid: int, status: ProcessStatus, thread_count: int, smaps: Sequence[SmapsEntry]
+    pid: int,
+    status: ProcessStatus,
+    thread_count: int,
+    smaps: Sequence[SmapsEntry],
+    cached: Sequence[CachedFile] = (),
 ) -> tuple[OutsideRss, ...]:
-    """All facts about ``pid``. Raises NoSuchProcess."""
+    """All facts about ``pid``. ``cached``: what is known of its mapped files. Raises
+    NoSuchProcess."""
     facts = [
         OutsideRss("hugetlb", status.hugetlb_bytes or 0, "HugetlbPages in /proc/PID/status"),
         OutsideRss("page-tables", status.page_table_bytes or 0, "VmPTE in /proc/PID/status"),
@@ -42,6 +48,7 @@ def outside_rss(
         held = None
     if held is not None:
         facts += _of_descriptors(pid, held, smaps)
+    facts.append(_page_cache(cached))
     return tuple(fact for fact in facts if fact.bytes)
 
 
@@ -54,6 +61,15 @@ def _of_descriptors(
     devices = sum(client.total_bytes for client in held.device_clients)
     names = ", ".join(sorted({client.driver for client in held.device_clients}))
     yield OutsideRss("device-memory", devices, f"clients of {names}, by their fdinfo")
+
+
+def _page_cache(cached: Sequence[CachedFile]) -> OutsideRss:
+    """Of large files; of every small library some pages are cached and not mapped."""
+    more = {file.path: file.cached_bytes - file.mapped_bytes for file in cached}
+    more = {path: size for path, size in more.items() if size >= LEAST_CACHED_BYTES}
+    named = _heaviest(more)
+    evidence = f"of files that it has mapped, beyond what is in its RSS: {named}"
+    return OutsideRss("page-cache", sum(more.values()), evidence)
 
 
 def _sockets(pid: int, inodes: frozenset[int]) -> OutsideRss:
@@ -80,8 +96,13 @@ def _tmpfs(held: Descriptors, smaps: Sequence[SmapsEntry]) -> OutsideRss:
         file.path: max(0, file.allocated_bytes - mapped.get((file.device, file.inode), 0))
         for file in held.memory_files
     }
+    return OutsideRss(
+        "tmpfs-held", sum(left.values()), f"held open and not mapped: {_heaviest(left)}"
+    )
+
+
+def _heaviest(left: Mapping[str, int]) -> str:
     heaviest = sorted(left, key=lambda path: -left[path])[:MOST_NAMED]
     named = ", ".join(f"{path} {size(left[path])}" for path in heaviest if left[path])
     more = len([path for path in left if left[path]]) - len(heaviest)
-    evidence = f"held open and not mapped: {named}" + (f" and {more} more" if more > 0 else "")
-    return OutsideRss("tmpfs-held", sum(left.values()), evidence)
+    return named + (f" and {more} more" if more > 0 else "")

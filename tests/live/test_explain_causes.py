@@ -16,6 +16,7 @@ from live.programs import READY_SECONDS, speaking
 from live.swap import swap
 from live.targets import need_root, only_child, wait_until
 from live.test_explain import assert_the_ledger_closes, explained, resident
+from live.test_which_number import file_system
 
 from allocscope.app.explain import ExplainOptions, survey
 from allocscope.lab.child import child
@@ -335,6 +336,31 @@ def test_a_mapped_file_is_the_page_caches() -> None:
         data = explained(pid).data
         assert resident(data, "file-shared", "shared-memory") >= 40 * MIB
         assert data.causes[0].key in ("file-cache", "shared-memory")
+
+
+def test_what_the_page_cache_holds_of_a_mapped_file() -> None:
+    """64 MiB were written, 40 MiB of it are mapped and read; all of it is cached."""
+    code = (
+        "file = tempfile.NamedTemporaryFile(dir='/var/tmp')\n"
+        "for _ in range(64): file.write(b'x' * MIB)\n"
+        "file.flush(); os.fsync(file.fileno())\n"
+        "area = mmap.mmap(file.fileno(), 40 * MIB, prot=mmap.PROT_READ)\n"
+        "total = sum(area[i] for i in range(0, 40 * MIB, 4096))"
+    )
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 5):
+        pytest.skip("kernel 6.5 or newer is needed for cachestat")
+    if file_system("/var/tmp") in ("tmpfs", "ramfs"):
+        pytest.skip("this kernel has no disk behind /var/tmp")
+    with running(code) as pid:
+        data = explained(pid).data
+        first = data.causes[0]
+        assert (first.key, first.confidence) == ("file-cache", "measured")
+        assert first.bytes == pytest.approx(40 * MIB, abs=MIB)
+        assert first.evidence[1].startswith("the page cache holds 64.0 MiB of 1 such file")
+        assert "the kernel can drop it, all of it clean" in first.evidence[1]
+        [cache] = [fact for fact in data.outside_rss if fact.key == "page-cache"]
+        assert cache.bytes >= 24 * MIB
+        assert "/var/tmp/" in cache.evidence
 
 
 def test_a_heap_of_cpython_is_the_runtimes() -> None:

@@ -11,7 +11,7 @@ from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
-from allocscope.model.process import Mapping, ProcessStatus, SmapsEntry, SmapsRollup
+from allocscope.model.process import CachedFile, Mapping, ProcessStatus, SmapsEntry, SmapsRollup
 from allocscope.model.situation import Contention, HugeUse, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
@@ -112,6 +112,20 @@ def test_a_runtimes_heap_is_told_with_its_tools_and_its_habit() -> None:
     assert (first.key, first.confidence) == ("runtime-heap", "measured")
     assert "GOGC" in first.evidence[1]
     assert "GOMEMLIMIT" in first.remedies[0].action
+
+
+def test_of_mapped_files_it_is_told_what_has_to_be_written_and_what_is_locked() -> None:
+    made = situation(
+        holdings=(holding("file-shared", 30, path="/data", mapping_index=0),),
+        smaps=(dataclasses.replace(smaps(), locked_bytes=2 * MIB),),
+        cached=(CachedFile("/data", 30 * MIB, 64 * MIB, 4 * MIB),),
+    )
+    _, cache, locked = explain(made).causes[0].evidence
+    assert cache == (
+        "the page cache holds 64.0 MiB of 1 such file, mapped or not; the kernel can drop it, 4.0 "
+        "MiB of it after being written to disk"
+    )
+    assert locked == "2.0 MiB are locked (mlock) and stay"
 
 
 MUST_NOT: list[tuple[CauseKey, Situation]] = [
