@@ -106,6 +106,8 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
     data = heap.present(
         best.answer, best.target, rss_bytes=best.ledger.rss_bytes, smaps=best.entries
     )
+    threads = target.process.thread_count
+    outside = outside_rss(pid, status, threads, best.entries, cached)
     situation = Situation(
         process=target.process,
         allocator=allocator,
@@ -120,7 +122,8 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         contention=locks,
         environ=target.environ,
         pressure=cgroups.pressure(pid),
-        outside=outside_rss(pid, status, target.process.thread_count, best.entries, cached),
+        outside=outside.facts,
+        descriptors=outside.descriptors,
         cached=cached,
         pages=pages,
         huge=huge,

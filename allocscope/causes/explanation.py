@@ -46,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     pages.swapped_out,
     outside.tmpfs_held,
     outside.kernel_memory,
+    outside.descriptor_growth,
     settings.setting_without_effect,
 )
 """In the order in which they take their bytes: the more particular before the more general."""

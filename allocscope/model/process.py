@@ -241,6 +241,19 @@ class Pressure:
 
 
 @immutable
+class DescriptorUse:
+    """``limit_count``: how many it may have (soft limit), None without one. ``alike``: the file
+    that most descriptors are of, with how many; "" for none. ``half_closed_count``: TCP connections
+    that the other side has closed and this one has not; None where the kernel does not tell."""
+
+    count: int
+    limit_count: int | None
+    alike: str
+    alike_count: int
+    half_closed_count: int | None
+
+
+@immutable
 class CachedFile:
     """A file that a process has mapped. ``mapped_bytes``: its pages in the process's RSS, without
     copies; ``cached_bytes``: all that the page cache holds of it, ``dirty_bytes`` of that has to be

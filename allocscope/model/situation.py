@@ -13,6 +13,7 @@ from allocscope.model.process import (
     CachedFile,
     CgroupLimits,
     CgroupMemory,
+    DescriptorUse,
     Pressure,
     Process,
     ProcessStatus,
@@ -83,7 +84,7 @@ class Situation:
     nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
     environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for,
     ``huge`` where too little is in huge pages to matter, or memory cannot be read; ``cached`` has
-    the largest of the mapped files."""
+    the largest of the mapped files; ``descriptors`` is None where they may not be looked at."""
 
     process: Process
     allocator: Allocator | None
@@ -104,6 +105,7 @@ class Situation:
     swapping: Swapping | None = None
     cgroup: CgroupMemory | None = None
     cached: tuple[CachedFile, ...] = ()
+    descriptors: DescriptorUse | None = None
 
     @property
     def rss_bytes(self) -> int:

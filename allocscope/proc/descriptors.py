@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import Counter
 
 from allocscope.immutable import immutable
 from allocscope.parse import fdinfo, sockets
@@ -19,6 +20,7 @@ from allocscope.proc import refusal
 MOST = 1 << 16
 _SOCKET = re.compile(r"socket:\[(\d+)\]$")
 _DEVICE = "/dev/dri/"
+_LIMIT = re.compile(rb"^Max open files +(\d+) ", re.MULTILINE)
 _NETWORKS = ("tcp", "tcp6", "udp", "udp6")
 
 
@@ -34,9 +36,11 @@ class MemoryFile:
 
 @immutable
 class Descriptors:
-    """``count``: all of them; the others are what was found behind them."""
+    """``count``: all of them; the others are what was found behind them. ``files``: how many are of
+    one file, by its path."""
 
     count: int
+    files: dict[str, int]
     memory_files: tuple[MemoryFile, ...]
     socket_inodes: frozenset[int]
     device_clients: tuple[DeviceClient, ...]
@@ -51,6 +55,7 @@ def descriptors(pid: int, tmpfs_devices: frozenset[str]) -> Descriptors:
     files: dict[tuple[str, int], MemoryFile] = {}
     inodes: set[int] = set()
     clients: dict[tuple[str, str], DeviceClient] = {}
+    paths: Counter[str] = Counter()
     for name in names[:MOST]:
         with contextlib.suppress(OSError):
             target = os.readlink(f"/proc/{pid}/fd/{name}")
@@ -62,12 +67,20 @@ def descriptors(pid: int, tmpfs_devices: frozenset[str]) -> Descriptors:
                 if client is not None:
                     clients[client.device, client.client] = client
             elif target.startswith("/"):
+                paths[target] += 1
                 file = _memory_file(f"/proc/{pid}/fd/{name}", target, tmpfs_devices)
                 if file is not None:
                     files[file.device, file.inode] = file
     return Descriptors(
-        len(names), tuple(files.values()), frozenset(inodes), tuple(clients.values())
+        len(names), dict(paths), tuple(files.values()), frozenset(inodes), tuple(clients.values())
     )
+
+
+def limit_count(pid: int) -> int | None:
+    """How many descriptors ``pid`` may have (soft limit); None without a limit, or where it may not
+    be asked."""
+    found = _LIMIT.search(_read(f"/proc/{pid}/limits"))
+    return int(found[1]) if found else None
 
 
 def _memory_file(link: str, target: str, tmpfs_devices: frozenset[str]) -> MemoryFile | None:

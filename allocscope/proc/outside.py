@@ -7,14 +7,23 @@ process has mapped, because those are in its RSS.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from allocscope.errors import PermissionRefused
+from allocscope.immutable import immutable
 from allocscope.model.ledger import OutsideRss
-from allocscope.model.process import CachedFile, ProcessStatus, SmapsEntry
+from allocscope.model.process import CachedFile, DescriptorUse, ProcessStatus, SmapsEntry
 from allocscope.proc import sockdiag
-from allocscope.proc.descriptors import Descriptors, descriptors, protocol_pages, queued_bytes
+from allocscope.proc.descriptors import (
+    Descriptors,
+    descriptors,
+    limit_count,
+    protocol_pages,
+    queued_bytes,
+)
 from allocscope.proc.mounts import tmpfs_devices
+from allocscope.proc.sockdiag import Buffers
 from allocscope.units import plural, size
 
 KERNEL_STACK_BYTES = 16 << 10
@@ -24,13 +33,21 @@ MOST_NAMED = 3
 LEAST_CACHED_BYTES = 1 << 20
 
 
+@immutable
+class Outside:
+    """``facts``: what is in no RSS; ``descriptors``: None where they may not be looked at."""
+
+    facts: tuple[OutsideRss, ...]
+    descriptors: DescriptorUse | None
+
+
 def outside_rss(
     pid: int,
     status: ProcessStatus,
     thread_count: int,
     smaps: Sequence[SmapsEntry],
     cached: Sequence[CachedFile] = (),
-) -> tuple[OutsideRss, ...]:
+) -> Outside:
     """All facts about ``pid``. ``cached``: what is known of its mapped files. Raises
     NoSuchProcess."""
     facts = [
@@ -42,21 +59,35 @@ def outside_rss(
             f"{plural(thread_count, 'thread')}, {size(KERNEL_STACK_BYTES)} each",
         ),
     ]
-    try:
+    use = None
+    with contextlib.suppress(PermissionRefused):
         held = descriptors(pid, tmpfs_devices(pid))
-    except PermissionRefused:
-        held = None
-    if held is not None:
-        facts += _of_descriptors(pid, held, smaps)
+        buffers = sockdiag.buffers(pid, held.socket_inodes) if held.socket_inodes else None
+        facts += _of_descriptors(pid, held, buffers, smaps)
+        use = _use(pid, held, buffers)
     facts.append(_page_cache(cached))
-    return tuple(fact for fact in facts if fact.bytes)
+    return Outside(tuple(fact for fact in facts if fact.bytes), use)
+
+
+def _use(pid: int, held: Descriptors, buffers: Buffers | None) -> DescriptorUse:
+    alike = max(held.files, key=lambda path: held.files[path], default="")
+    half_closed = 0 if not held.socket_inodes else None
+    if buffers is not None:
+        half_closed = buffers.half_closed_count
+    return DescriptorUse(
+        count=held.count,
+        limit_count=limit_count(pid),
+        alike=alike,
+        alike_count=held.files.get(alike, 0),
+        half_closed_count=half_closed,
+    )
 
 
 def _of_descriptors(
-    pid: int, held: Descriptors, smaps: Sequence[SmapsEntry]
+    pid: int, held: Descriptors, buffers: Buffers | None, smaps: Sequence[SmapsEntry]
 ) -> Iterator[OutsideRss]:
     if held.socket_inodes:
-        yield _sockets(pid, held.socket_inodes)
+        yield _sockets(pid, held.socket_inodes, buffers)
     yield _tmpfs(held, smaps)
     devices = sum(client.total_bytes for client in held.device_clients)
     names = ", ".join(sorted({client.driver for client in held.device_clients}))
@@ -72,10 +103,9 @@ def _page_cache(cached: Sequence[CachedFile]) -> OutsideRss:
     return OutsideRss("page-cache", sum(more.values()), evidence)
 
 
-def _sockets(pid: int, inodes: frozenset[int]) -> OutsideRss:
+def _sockets(pid: int, inodes: frozenset[int], found: Buffers | None) -> OutsideRss:
     """What the kernel charges for their buffers; where it does not say, the bytes in the queues."""
     count = plural(len(inodes), "socket")
-    found = sockdiag.buffers(pid, inodes)
     if found is not None:
         evidence = f"buffers of {count} (TCP, UDP, unix), as the kernel charges them"
         return OutsideRss("sockets", found.bytes, evidence)

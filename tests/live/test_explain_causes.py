@@ -168,6 +168,38 @@ def test_what_a_control_group_is_charged_with(control_group: Path) -> None:
     assert found.reclaimable_bytes >= 15 * MIB
 
 
+def descriptor_evidence(pid: int) -> list[str]:
+    causes = {cause.key: cause for cause in explained(pid).data.causes}
+    return list(causes["descriptor-growth"].evidence) if "descriptor-growth" in causes else []
+
+
+def test_connections_that_the_program_never_closes() -> None:
+    code = (
+        "server = socket.create_server(('127.0.0.1', 0), backlog=200); held = []\n"
+        "for _ in range(COUNT):\n"
+        "    one = socket.create_connection(server.getsockname())\n"
+        "    held.append(server.accept()[0])\n"
+        "    one.close(); assert held[-1].recv(1) == b''\n"
+    )
+    with running(code.replace("COUNT", "120")) as pid:
+        [text] = descriptor_evidence(pid)
+        assert text.startswith("120 TCP connections were closed by the other side")
+    with running(code.replace("COUNT", "20")) as pid:
+        assert descriptor_evidence(pid) == []
+
+
+def test_a_file_that_is_opened_again_and_again() -> None:
+    code = (
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1500, 1500))\n"
+        "held = [os.open('/etc/passwd', os.O_RDONLY) for _ in range(1200)]"
+    )
+    with running(code) as pid:
+        many, alike = descriptor_evidence(pid)
+        assert many == "1203 descriptors are open, of 1500 that it may have"
+        assert alike == "1200 of 1203 descriptors are of /etc/passwd"
+
+
 def test_what_the_other_end_has_not_read_counts_for_the_sender_too() -> None:
     code = (
         "one, other = socket.socketpair(); one.send(b'x' * 30000)\n"

@@ -11,7 +11,14 @@ from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
-from allocscope.model.process import CachedFile, Mapping, ProcessStatus, SmapsEntry, SmapsRollup
+from allocscope.model.process import (
+    CachedFile,
+    DescriptorUse,
+    Mapping,
+    ProcessStatus,
+    SmapsEntry,
+    SmapsRollup,
+)
 from allocscope.model.situation import Contention, HugeUse, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
@@ -88,6 +95,10 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
     ("fork-sharing", situation(arena(0, live=100), rollup=ROLLUP)),
     ("swapped-out", situation(arena(0, live=1), smaps=(smaps(swap=40 * MIB),))),
     ("tmpfs-held", situation(outside=(OutsideRss("tmpfs-held", 40 * MIB, "held"),))),
+    (
+        "descriptor-growth",
+        situation(arena(0, live=20), descriptors=DescriptorUse(1000, 1024, "", 0, 0)),
+    ),
     ("kernel-memory", situation(outside=(OutsideRss("page-tables", 40 * MIB, "VmPTE"),))),
 ]
 COLLECTED = SmapsEntry(
@@ -112,6 +123,26 @@ def test_a_runtimes_heap_is_told_with_its_tools_and_its_habit() -> None:
     assert (first.key, first.confidence) == ("runtime-heap", "measured")
     assert "GOGC" in first.evidence[1]
     assert "GOMEMLIMIT" in first.remedies[0].action
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (DescriptorUse(600, 1024, "", 0, 0), None),
+        (DescriptorUse(1000, 1024, "", 0, None), "1000 descriptors are open, of 1024"),
+        (DescriptorUse(5000, 1 << 20, "/data/x", 4000, 0), "4000 of 5000 descriptors are of /data"),
+        (DescriptorUse(400, 1024, "", 0, 200), "200 TCP connections were closed by the other"),
+        (DescriptorUse(400, None, "/data/x", 300, 20), None),
+    ],
+)
+def test_descriptors_that_nobody_closes(use: DescriptorUse, said: str | None) -> None:
+    found = explain(situation(arena(0, live=20), descriptors=use)).causes
+    told = [cause for cause in found if cause.key == "descriptor-growth"]
+    assert [cause.confidence for cause in told] == ["hint"] * (said is not None)
+    if said is not None:
+        [text] = told[0].evidence
+        assert text.startswith(said)
+    assert found[0].key == "healthy"  # no bytes are known
 
 
 def test_of_mapped_files_it_is_told_what_has_to_be_written_and_what_is_locked() -> None:
@@ -173,7 +204,7 @@ def test_a_situation_shows_its_cause(key: CauseKey, made: Situation) -> None:
     assert cause.title
     assert cause.evidence
     assert all(remedy.action and remedy.cost for remedy in cause.remedies)
-    if key != "setting-without-effect":
+    if key not in ("setting-without-effect", "descriptor-growth"):
         assert found.causes[0].key == key
         assert cause.exclusive_bytes <= cause.bytes
         assert "healthy" not in keys_of(made)
