@@ -39,6 +39,7 @@ from allocscope.proc.outside import outside_rss
 from allocscope.proc.swaps import swapping
 
 MOST_ROUNDS = 3
+LOCK_LOOKS_APART_S = 1e-4
 
 
 @immutable
@@ -93,7 +94,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         memory.maps_pages = options.pages
         best = _best_round(memory, target, deadline_ns)
         arenas = [item.state.address for item in best.answer.reading.arenas]
-        locks = contention(memory, arenas)
+        locks = contention(memory, arenas, lambda: time.sleep(LOCK_LOOKS_APART_S))
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
         huge = _huge_use(memory, best)
         of_owners = owner_caveats(memory)

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "pages.h"
 #include "source_private.h"
+#include "transit.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -90,6 +91,7 @@ static int fill(as_source *source, struct batch *b, uint64_t start, size_t pages
     *done = (size_t)got / 8;
     for (size_t i = 0; i < *done; i++) {
         b->lazy[i] = 0;
+        b->entries[i] = as_settled(source, start + i * PAGE, b->entries[i]);
         if (!(b->entries[i] & ENTRY_PRESENT))
             continue;
         if (!(b->entries[i] & ENTRY_FRAME))

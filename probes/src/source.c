@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "source.h"
 #include "source_private.h"
+#include "transit.h"
 #include "words_private.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -26,7 +28,7 @@ struct pm_region {
 enum { PM_PRESENT = 8, PM_SWAPPED = 16, PM_ZERO = 32, PM_HUGE = 64, PM_GUARD = 256 };
 
 /* Above 512 entries the kernel's walk_end can be stale, and a resumed scan then repeats pages. */
-enum { SCAN_ENTRIES = 512, PAGEMAP_BATCH = 16384 };
+enum { SCAN_ENTRIES = 512, PAGEMAP_BATCH = 16384, PATIENCE = 10000 };
 /* One scan holds the target's mmap lock: keep the pieces short. */
 static const uint64_t SCAN_PIECE = 64u << 20;
 /* Where user space ends, on any machine and on this one; asked about what lies beyond, the kernel answers EFAULT. */
@@ -162,8 +164,8 @@ static int span_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, si
     return 0;
 }
 
-/* The same as as_runs, for whole pages of user space. */
-static int runs_below(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
+/* The same as as_runs, for whole pages of user space, as they are at this moment. */
+static int runs_now(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
                       uint64_t *resume)
 {
     if (s->pid < 0)
@@ -176,6 +178,20 @@ static int runs_below(as_source *s, uint64_t start, uint64_t end, as_run *out, s
         *count = 0;
     }
     return pagemap_runs(s, start, end, out, cap, count, resume);
+}
+
+static int runs_below(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count,
+                      uint64_t *resume)
+{
+    int waited, error;
+    do {
+        *count = 0;
+        waited = 0;
+        error = runs_now(s, start, end, out, cap, count, resume);
+        if (!error && s->pid >= 0)
+            error = as_settle(s, out, *count, &waited);
+    } while (!error && waited);
+    return error;
 }
 
 int as_runs(as_source *s, uint64_t start, uint64_t end, as_run *out, size_t cap, size_t *count, uint64_t *resume)
@@ -237,6 +253,9 @@ int as_source_process(int pid, as_source **out)
     s->pid = pid;
     s->shape = AS_SHAPE_64;
     s->state_page = (uint64_t)sysconf(_SC_PAGESIZE);
+    struct sysinfo machine;
+    s->no_swap = !sysinfo(&machine) && !machine.totalswap;
+    s->patience = PATIENCE;
     s->memory = -1;
     s->pagemap = open(path, O_RDONLY | O_CLOEXEC);
     int error = s->pagemap < 0 ? errno : 0;

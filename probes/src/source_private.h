@@ -62,6 +62,8 @@ struct as_source {
     int pagemap;
     int memory; /* /proc/PID/mem */
     int no_scan, no_guard;
+    int no_swap;       /* this machine has none */
+    uint64_t patience; /* see transit.h */
     as_shape shape;
     uint64_t state_page; /* what page states are told of: the pages of this machine */
     as_span *spans;
