@@ -145,6 +145,17 @@ def test_descriptors_that_nobody_closes(use: DescriptorUse, said: str | None) ->
     assert found[0].key == "healthy"  # no bytes are known
 
 
+@pytest.mark.parametrize(("count", "lines"), [(7, 2), (16, 3)])
+def test_what_the_greater_default_of_thread_caches_came_to(count: int, lines: int) -> None:
+    settings = dataclasses.replace(SETTINGS, tcache_count=setting(count))
+    evidence = (
+        explain(situation(arena(0, live=20, tcache=32), settings=settings)).causes[0].evidence
+    )
+    assert len(evidence) == lines
+    if count > 7:
+        assert "tcache_count=7 full caches would hold 18.0 MiB less" in evidence[2]
+
+
 def test_of_mapped_files_it_is_told_what_has_to_be_written_and_what_is_locked() -> None:
     made = situation(
         holdings=(holding("file-shared", 30, path="/data", mapping_index=0),),
