@@ -14,12 +14,13 @@ from collections import Counter
 
 from allocscope.immutable import immutable
 from allocscope.parse import fdinfo, sockets
-from allocscope.parse.fdinfo import DeviceClient
+from allocscope.parse.fdinfo import DeviceClient, SharedBuffer
 from allocscope.proc import refusal
 
 MOST = 1 << 16
 _SOCKET = re.compile(r"socket:\[(\d+)\]$")
 _DEVICE = "/dev/dri/"
+_SHARED_BUFFER = "/dmabuf:"
 _LIMIT = re.compile(rb"^Max open files +(\d+) ", re.MULTILINE)
 _NETWORKS = ("tcp", "tcp6", "udp", "udp6")
 
@@ -44,6 +45,7 @@ class Descriptors:
     memory_files: tuple[MemoryFile, ...]
     socket_inodes: frozenset[int]
     device_clients: tuple[DeviceClient, ...]
+    shared_buffers: tuple[SharedBuffer, ...]
 
 
 def descriptors(pid: int, tmpfs_devices: frozenset[str]) -> Descriptors:
@@ -55,6 +57,7 @@ def descriptors(pid: int, tmpfs_devices: frozenset[str]) -> Descriptors:
     files: dict[tuple[str, int], MemoryFile] = {}
     inodes: set[int] = set()
     clients: dict[tuple[str, str], DeviceClient] = {}
+    buffers: dict[int, SharedBuffer] = {}
     paths: Counter[str] = Counter()
     for name in names[:MOST]:
         with contextlib.suppress(OSError):
@@ -66,13 +69,22 @@ def descriptors(pid: int, tmpfs_devices: frozenset[str]) -> Descriptors:
                 client = fdinfo.device_client(_read(f"/proc/{pid}/fdinfo/{name}"))
                 if client is not None:
                     clients[client.device, client.client] = client
+            elif target.startswith(_SHARED_BUFFER):
+                buffer = fdinfo.shared_buffer(_read(f"/proc/{pid}/fdinfo/{name}"))
+                if buffer is not None:
+                    buffers[buffer.inode] = buffer
             elif target.startswith("/"):
                 paths[target] += 1
                 file = _memory_file(f"/proc/{pid}/fd/{name}", target, tmpfs_devices)
                 if file is not None:
                     files[file.device, file.inode] = file
     return Descriptors(
-        len(names), dict(paths), tuple(files.values()), frozenset(inodes), tuple(clients.values())
+        count=len(names),
+        files=dict(paths),
+        memory_files=tuple(files.values()),
+        socket_inodes=frozenset(inodes),
+        device_clients=tuple(clients.values()),
+        shared_buffers=tuple(buffers.values()),
     )
 
 

@@ -89,9 +89,7 @@ def _of_descriptors(
     if held.socket_inodes:
         yield _sockets(pid, held.socket_inodes, buffers)
     yield _tmpfs(held, smaps)
-    devices = sum(client.total_bytes for client in held.device_clients)
-    names = ", ".join(sorted({client.driver for client in held.device_clients}))
-    yield OutsideRss("device-memory", devices, f"clients of {names}, by their fdinfo")
+    yield _devices(held)
 
 
 def _page_cache(cached: Sequence[CachedFile]) -> OutsideRss:
@@ -115,6 +113,19 @@ def _sockets(pid: int, inodes: frozenset[int], found: Buffers | None) -> Outside
         f"{size(pages * PAGE_BYTES)} of TCP and UDP memory in all"
     )
     return OutsideRss("sockets", queued_bytes(pid, inodes), evidence)
+
+
+def _devices(held: Descriptors) -> OutsideRss:
+    """A buffer that a driver of the process's own clients has made is in their memory already."""
+    drivers = {client.driver for client in held.device_clients}
+    buffers = [buffer for buffer in held.shared_buffers if buffer.exporter not in drivers]
+    total = sum(client.total_bytes for client in held.device_clients)
+    told = [f"clients of {', '.join(sorted(drivers))}"] if drivers else []
+    if buffers:
+        makers = ", ".join(sorted({buffer.exporter for buffer in buffers}))
+        told.append(f"{plural(len(buffers), 'dma-buf')} of {makers}")
+        total += sum(buffer.bytes for buffer in buffers)
+    return OutsideRss("device-memory", total, f"{' and '.join(told)}, by their fdinfo")
 
 
 def _tmpfs(held: Descriptors, smaps: Sequence[SmapsEntry]) -> OutsideRss:

@@ -189,3 +189,22 @@ def test_memory_between_two_unix_sockets_counts_once_for_whoever_holds_an_end() 
     assert account.of_unix(pair, {5}) == account.of_unix(pair, {6}) == 30976
     assert account.of_unix(pair, {7}) == 200  # who sent it has closed
     assert account.of_unix(pair, {8}) == 0
+
+
+DMA_BUF = b"""\
+pos:\t0
+flags:\t02000002
+mnt_id:\t13
+ino:\t517
+size:\t8388608
+count:\t3
+exp_name:\tsystem
+name:\tframe
+"""
+
+
+def test_a_buffer_that_devices_share() -> None:
+    assert fdinfo.shared_buffer(DMA_BUF) == fdinfo.SharedBuffer("system", 517, 8 << 20)
+    assert fdinfo.shared_buffer(AMDGPU) is None
+    assert fdinfo.shared_buffer(DMA_BUF.replace(b"8388608", b"large")) is None
+    assert fdinfo.device_client(DMA_BUF) is None
