@@ -101,19 +101,19 @@ def _table(memory: Memory, arenas: Sequence[int], spans: Sequence[Span]) -> _Tab
     for arena in arenas[:MOST_ARENAS_TRIED]:
         offset = _index(arena) * WORD
         entries = [page + offset % PAGE for page in pages]
+        led = [pair for pair in zip(entries, _words(memory, entries), strict=True) if pair[1]]
         for page_words_at in PAGE_WORDS_AT:
-            entry = _leads_back(memory, arena, entries, page_words_at)
+            entry = _leads_back(memory, arena, led, page_words_at)
             if entry is not None:
                 return _Table(entry - offset, page_words_at)
     return None
 
 
 def _leads_back(
-    memory: Memory, arena: int, entries: Sequence[int], page_words_at: int
+    memory: Memory, arena: int, led: Sequence[tuple[int, int]], page_words_at: int
 ) -> int | None:
-    """The entry from which the way leads by a description and a span to the arena."""
-    led = [(entry, word) for entry, word in zip(entries, _words(memory, entries), strict=True)]
-    led = [(entry, word) for entry, word in led if word]
+    """The entry from which the way leads by a description and a span to the arena. ``led``: entries
+    with the word that is there."""
     spans = _words(memory, [description + page_words_at for _, description in led])
     told = memory.read_each(spans, SPAN.size)
     for (entry, _), span, data in zip(led, spans, told, strict=True):

@@ -20,6 +20,7 @@ from live.test_which_number import file_system
 
 from allocscope.app.explain import ExplainOptions, survey
 from allocscope.lab.child import child
+from allocscope.proc import sockdiag
 
 MIB = 1 << 20
 PRELUDE = """
@@ -166,6 +167,17 @@ def test_what_a_control_group_is_charged_with(control_group: Path) -> None:
     assert 15 * MIB <= found.file_bytes < 24 * MIB
     assert found.reclaimable_bytes is not None
     assert found.reclaimable_bytes >= 15 * MIB
+
+
+def test_where_the_kernel_does_not_tell_buffers_queues_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sockdiag, "buffers", lambda _pid, _inodes: None)
+    with child([sys.executable, "-c", PRELUDE + SOCKETS + WAIT]) as program:
+        program.line(READY_SECONDS)
+        assert program.line(READY_SECONDS) == "ready"
+        # While they are on their way they are in the sender's queue and in the receiver's.
+        assert 50500 <= outside(program.pid)["sockets"] <= 110000
 
 
 def descriptor_evidence(pid: int) -> list[str]:
