@@ -46,7 +46,8 @@ class MallocGlance:
 @immutable
 class Glance:
     """What one sample costs little to know. The kernel's figures are those of /proc/PID/status,
-    None where it prints none; ``malloc`` is None where the arenas changed while being read."""
+    None where it prints none; ``malloc`` is None where the arenas changed while being read,
+    ``descriptor_count`` where they may not be looked at."""
 
     rss_bytes: int | None
     peak_rss_bytes: int | None
@@ -54,6 +55,7 @@ class Glance:
     page_table_bytes: int | None
     thread_count: int
     malloc: MallocGlance | None
+    descriptor_count: int | None = None
 
 
 @immutable
