@@ -3,7 +3,11 @@ them."""
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from allocscope.account import sockets as account
 from allocscope.errors import BadInput
@@ -208,3 +212,19 @@ def test_a_buffer_that_devices_share() -> None:
     assert fdinfo.shared_buffer(AMDGPU) is None
     assert fdinfo.shared_buffer(DMA_BUF.replace(b"8388608", b"large")) is None
     assert fdinfo.device_client(DMA_BUF) is None
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind_are_an_answer_about_sockets_or_bad_input(data: bytes) -> None:
+    for parse in (sockdiag.bodies, sockdiag.unix_socket, sockdiag.inet_socket):
+        with contextlib.suppress(BadInput):
+            parse(data)
+
+
+@given(st.integers(0, 70), st.integers(0, 255))
+def test_an_answer_with_a_wrong_byte_is_an_answer_or_bad_input(at: int, byte: int) -> None:
+    whole = bytearray(message(20, unix(5, peer=6, sent=1)))
+    whole[at] = byte
+    with contextlib.suppress(BadInput):
+        for body in sockdiag.bodies(bytes(whole))[0]:
+            sockdiag.unix_socket(body)
