@@ -23,15 +23,20 @@ from allocscope.errors import MissingPart
 from allocscope.glibc.contention import contention
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
-from allocscope.model.ledger import Explanation, Ledger
+from allocscope.model.ledger import Explanation, Ledger, healthy_bytes
 from allocscope.model.owners import Holding
 from allocscope.model.process import SmapsEntry, SmapsRollup
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.model.situation import ArenaResidence, Situation
+from allocscope.model.situation import ArenaResidence, HugeUse, Situation
 from allocscope.owners.divide import by_byte
+from allocscope.owners.huge import huge_use
 from allocscope.proc import cgroups, procfs
+from allocscope.proc.cached import cached_files
+from allocscope.proc.cgroup_memory import cgroup_memory
 from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.mounts import tmpfs_devices
 from allocscope.proc.outside import outside_rss
+from allocscope.proc.swaps import swapping
 
 MOST_ROUNDS = 3
 LOCK_LOOKS_APART_S = 1e-4
@@ -96,15 +101,19 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas, lambda: time.sleep(LOCK_LOOKS_APART_S))
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
+        huge = _huge_use(memory, best)
         of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
+    cached = cached_files(pid, best.entries, tmpfs_devices(pid))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
     data = heap.present(
         best.answer, best.target, rss_bytes=best.ledger.rss_bytes, smaps=best.entries
     )
+    threads = target.process.thread_count
+    outside = outside_rss(pid, status, threads, best.entries, cached)
     situation = Situation(
         process=target.process,
         allocator=allocator,
@@ -119,8 +128,13 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         contention=locks,
         environ=target.environ,
         pressure=cgroups.pressure(pid),
-        outside=outside_rss(pid, status, target.process.thread_count, best.entries),
+        outside=outside.facts,
+        descriptors=outside.descriptors,
+        cached=cached,
         pages=pages,
+        huge=huge,
+        swapping=swapping(),
+        cgroup=cgroup_memory(pid),
     )
     consistency = best.answer.consistency_between(before, after)
     return Report(
@@ -171,6 +185,14 @@ def _round(
         ledger=account.ledger(entries, parts, answer.reading, resident),
         residence=tuple(account.residence(arena, resident) for arena in answer.reading.arenas),
     )
+
+
+def _huge_use(memory: ProcessMemory, found: _Round) -> HugeUse | None:
+    """None where so little is in huge pages that it cannot matter."""
+    huge_bytes = sum(part.huge_bytes or 0 for part in found.holdings)
+    if huge_bytes <= healthy_bytes(found.ledger.rss_bytes):
+        return None
+    return huge_use(memory, found.holdings, memory.residency)
 
 
 def _rollup(pid: int) -> SmapsRollup | None:

@@ -19,7 +19,7 @@ from allocscope.app.explain import ExplainOptions, drift_caveats, explained
 from allocscope.app.page_map import cells_by_heap
 from allocscope.files.recording import Recording, Sample
 from allocscope.immutable import immutable, replace
-from allocscope.model.ledger import Explanation, Ledger
+from allocscope.model.ledger import Explanation, Ledger, healthy_bytes
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.page_map import PageMap
 from allocscope.model.process import Mapping, SmapsEntry
@@ -90,6 +90,10 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
         status=kernel.status if kernel else None,
         limits=kernel.limits if kernel else None,
         outside=kernel.outside if kernel else None,
+        descriptors=kernel.descriptors if kernel else None,
+        cached=kernel.cached if kernel else (),
+        swapping=kernel.swapping if kernel else None,
+        cgroup=kernel.cgroup if kernel else None,
         pressure=kernel.pressure if kernel else None,
         contention=None,
         environ=facts.environ,
@@ -197,6 +201,8 @@ def _not_recorded(facts: Facts, arena_count: int) -> tuple[Caveat, ...]:
             "the figures of files and shared memory, and what is lazily freed (smaps was not read: "
             "`record --exact`)"
         )
+    elif sum(entry.anon_huge_bytes for entry in facts.smaps) > healthy_bytes(facts.rss_bytes):
+        missing.append("what of its huge pages was never written")
     if facts.ownership is None:
         missing.append("whose the memory beside malloc's is")
     if facts.kernel is None:

@@ -16,7 +16,7 @@ from allocscope.glibc.par import parse_par
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, InvalidHeap, read_ring
 from allocscope.model.report import Caveat
 from allocscope.model.watch import ArenaGlance, Glance, MallocGlance
-from allocscope.proc import cgroups, procfs
+from allocscope.proc import cgroups, descriptors, procfs
 from allocscope.proc.memory import ProcessMemory
 
 
@@ -57,6 +57,7 @@ class Glances:
             thread_count=procfs.stat(self._pid).thread_count,
             malloc=malloc,
             refault_count=cgroups.refault_count(self._pid),
+            descriptor_count=descriptors.open_count(self._pid),
         )
         return glance, notes
 

@@ -22,7 +22,10 @@ from allocscope.model.recording import KernelFacts, Ownership
 from allocscope.native.memory import NativeMemory
 from allocscope.owners.heap import heap_claims
 from allocscope.proc import cgroups, mounts, procfs
+from allocscope.proc.cached import cached_files
+from allocscope.proc.cgroup_memory import cgroup_memory
 from allocscope.proc.outside import outside_rss
+from allocscope.proc.swaps import swapping
 
 Span = tuple[int, int]
 
@@ -58,10 +61,22 @@ def kernel_facts(process: Process, smaps: tuple[SmapsEntry, ...] | None) -> Kern
     either. Raises NoSuchProcess, PermissionRefused."""
     pid, status = process.pid, procfs.status(process.pid)
     rollup: SmapsRollup | None = None
-    outside = outside_rss(pid, status, process.thread_count, smaps or ())
+    cached = cached_files(pid, smaps or (), mounts.tmpfs_devices(pid))
+    found = outside_rss(pid, status, process.thread_count, smaps or (), cached)
+    outside = found.facts
     if smaps is None:
         outside = tuple(fact for fact in outside if fact.key != "tmpfs-held")
     else:
         with contextlib.suppress(MissingPart):
             rollup = procfs.smaps_rollup(pid)
-    return KernelFacts(status, rollup, cgroups.limits(pid), cgroups.pressure(pid), outside)
+    return KernelFacts(
+        status=status,
+        rollup=rollup,
+        limits=cgroups.limits(pid),
+        pressure=cgroups.pressure(pid),
+        outside=outside,
+        descriptors=found.descriptors,
+        cached=cached,
+        swapping=swapping(),
+        cgroup=cgroup_memory(pid),
+    )

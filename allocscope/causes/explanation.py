@@ -15,6 +15,7 @@ from allocscope.causes import (
     parked,
     rank,
     retained,
+    runtimes,
     settings,
     slabs,
     spread,
@@ -37,7 +38,7 @@ RULES: tuple[Rule, ...] = (
     retained.scattered_live,
     slabs.slab_growth,
     elsewhere.large_live,
-    elsewhere.runtime_heap,
+    runtimes.runtime_heap,
     elsewhere.other_allocator,
     elsewhere.file_cache,
     elsewhere.shared_memory,
@@ -45,9 +46,18 @@ RULES: tuple[Rule, ...] = (
     pages.swapped_out,
     outside.tmpfs_held,
     outside.kernel_memory,
+    outside.descriptor_growth,
     settings.setting_without_effect,
 )
 """In the order in which they take their bytes: the more particular before the more general."""
+REMEDIES = {
+    "trim": "malloc_trim(0)",
+    "reclaim": "reclaiming them",
+    "no-thp": "doing without huge pages",
+    "tcache-count": "a smaller tcache_count",
+    "thresholds": "fixed thresholds",
+}
+"""Those whose gain can be known, as the verdict calls them."""
 
 
 def explain(situation: Situation) -> Explanation:
@@ -74,6 +84,7 @@ def explain(situation: Situation) -> Explanation:
         memory_limit_bytes=limits.memory_limit_bytes if limits else None,
         memory_headroom_bytes=limits.memory_headroom_bytes if limits else None,
         pressure=situation.pressure,
+        cgroup=situation.cgroup,
     )
 
 
@@ -108,10 +119,13 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
     if not weighty:
         return f"{start}, of which {_unknown(situation)}."
     first = weighty[0]
-    said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
+    if first.outside_bytes:
+        said = f"{start}, and {first.headline}"
+    else:
+        said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
     if gains and gains[0].gain_bytes:
-        name = {"trim": "malloc_trim(0)"}.get(gains[0].key, gains[0].key)
+        name = REMEDIES.get(gains[0].key, gains[0].key)
         said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
     return f"{said}."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from allocscope.immutable import immutable
-from allocscope.model.process import Pressure
+from allocscope.model.process import CgroupMemory, Pressure
 
 LedgerKey = Literal[
     "glibc-live",
@@ -153,7 +153,8 @@ class Explanation:
     """The data of the contract. ``peak_rss_bytes``, ``footprint_bytes`` and ``outside_rss`` are
     None where nothing tells (an old recording). ``memory_limit_bytes``: the tightest limit of its
     control groups, None without one; ``memory_headroom_bytes``: the least that any of them can
-    still grow before the kernel reclaims or kills."""
+    still grow before the kernel reclaims or kills; ``cgroup``: what its own group is charged
+    with."""
 
     rss_bytes: int
     peak_rss_bytes: int | None
@@ -166,3 +167,4 @@ class Explanation:
     memory_limit_bytes: int | None = None
     memory_headroom_bytes: int | None = None
     pressure: Pressure | None = None
+    cgroup: CgroupMemory | None = None

@@ -8,13 +8,17 @@ from allocscope.model.ledger import OutsideRss
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.owners import Claim
 from allocscope.model.process import (
+    CachedFile,
     CgroupLimits,
+    CgroupMemory,
+    DescriptorUse,
     Mapping,
     Pressure,
     Process,
     ProcessStatus,
     SmapsEntry,
     SmapsRollup,
+    Swapping,
 )
 
 
@@ -48,6 +52,10 @@ class KernelFacts:
     limits: CgroupLimits
     pressure: Pressure
     outside: tuple[OutsideRss, ...]
+    descriptors: DescriptorUse | None = None
+    cached: tuple[CachedFile, ...] = ()
+    swapping: Swapping | None = None
+    cgroup: CgroupMemory | None = None
 
 
 @immutable

@@ -46,9 +46,10 @@ class MallocGlance:
 @immutable
 class Glance:
     """What one sample costs little to know. The kernel's figures are those of /proc/PID/status,
-    None where it prints none; ``malloc`` is None where the arenas changed while being read.
-    ``refault_count``: pages that came back to its control group after they had been taken, since
-    the group was made; None where the group does not tell."""
+    None where it prints none; ``malloc`` is None where the arenas changed while being read,
+    ``descriptor_count`` where they may not be looked at. ``refault_count``: pages that came back to
+    its control group after they had been taken, since the group was made; None where the group does
+    not tell."""
 
     rss_bytes: int | None
     peak_rss_bytes: int | None
@@ -57,6 +58,7 @@ class Glance:
     thread_count: int
     malloc: MallocGlance | None
     refault_count: int | None = None
+    descriptor_count: int | None = None
 
 
 @immutable

@@ -64,6 +64,13 @@ def memory_room(pid: int) -> Room:
     return min(rooms, key=lambda room: room.left)
 
 
+def memory_group(pid: int) -> tuple[int, str | None]:
+    """The version of the hierarchy that counts memory, and the directory of the process's own
+    group, None where it cannot be seen. Raises NoSuchProcess, PermissionRefused."""
+    version, directories = _chain(*_hierarchies(pid), "memory")
+    return version, next(iter(directories), None)
+
+
 def pressure(pid: int) -> Pressure:
     """How short of memory the machine and the process's own group are. Raises NoSuchProcess,
     PermissionRefused."""

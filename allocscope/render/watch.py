@@ -143,10 +143,12 @@ class _Sheet:
     def head(self) -> None:
         """Who is watched, and what the kernel says."""
         process, glance, exact = self._report.process, self._sample.glance, self._look.exact_bytes
+        opened = glance.descriptor_count
         self._page.items(
             [
                 f"pid {process.pid} {clean(process.comm, 40)}",
                 plural(glance.thread_count, "thread"),
+                *([] if opened is None else [plural(opened, "descriptor")]),
                 f"sample {self._sample.number}",
                 f"watched for {age(self._sample.elapsed_s)}",
                 clean_path(process.exe, 60),

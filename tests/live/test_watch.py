@@ -22,6 +22,7 @@ from live.cli import assert_refused, command, unharmed
 from live.pages import kernel_says
 from live.terminal import Terminal, terminal
 
+from allocscope.app.glance import Glances
 from allocscope.app.watch import WatchOptions, watch
 from allocscope.lab.child import Child, child
 from allocscope.model.report import Report
@@ -44,6 +45,14 @@ def breathes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def target(breathes: Path) -> Iterator[Child]:
     with targets.running([breathes]) as started:
         yield started
+
+
+def test_descriptors_are_counted(waits: Path) -> None:
+    """As many as the directory has."""
+    with targets.running([waits]) as started:
+        pid = started.process.pid
+        glance, _ = Glances(pid).take()
+        assert glance.descriptor_count == len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def tell(target: Child, order: str, answer: str = "done") -> None:
