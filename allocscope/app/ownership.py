@@ -18,7 +18,7 @@ from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
-from allocscope.owners.allocators import allocator_claims, recognisers
+from allocscope.owners.allocators import allocator_claims, go_recognisers, recognisers
 from allocscope.owners.divide import disjoint, divide
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.loader import loader_claims
@@ -41,8 +41,8 @@ def holdings(
     """Every mapping of ``entries``, divided among its owners. ``reading``: None where no glibc
     malloc could be read."""
     mappings = [entry.mapping for entry in entries]
-    heaps = () if reading is None else heap_claims(reading)
-    claims = claims_of(pid, memory, target, heaps, mappings, mappings)
+    heaps = [] if reading is None else list(heap_claims(reading))
+    claims = heaps + claims_beside(pid, memory, target, heaps, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -59,16 +59,17 @@ def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
     return (Caveat("owners-of-32-bit", text),)
 
 
-def claims_of(
+def claims_beside(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    heaps: Iterable[Claim],
+    heaps: Sequence[Claim],
     mappings: Sequence[Mapping],
-    wanted: Sequence[Mapping],
+    wanted: Sequence[Mapping] | None = None,
 ) -> list[Claim]:
-    """Claims for the anonymous memory of ``wanted``, which are some of all ``mappings``. ``heaps``:
-    glibc's own, which are believed first; ``memory`` knows the word size."""
+    """What all others claim, in the order in which they are believed. ``heaps``: the claims of
+    glibc's malloc, which come before them. ``wanted``: of which mappings; all, if not said."""
+    wanted = mappings if wanted is None else wanted
     spans = [(m.start, m.end) for m in wanted if m.anonymous and m.writable and m.readable]
     guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
     claims = list(heaps)
@@ -79,12 +80,14 @@ def claims_of(
     left = unclaimed(spans, claims)
     claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
     mapped = allocators.mapped_allocators(pid, tuple(mappings))
-    known = recognisers(memory, mappings, mapped, go.program(pid, mappings))
+    known = recognisers(memory, mappings, mapped)
     claims += allocator_claims(memory, mappings, unclaimed(spans, claims), known)
     claims += hotspot.claims(pid, memory, mappings)
     readable = [(m.start, m.end) for m in wanted if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
-    return claims
+    in_go = go_recognisers(memory, mappings, go.program(pid, mappings))
+    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), in_go)
+    return claims[len(heaps) :]
 
 
 def _auxv(pid: int) -> AuxVector | None:

@@ -66,18 +66,24 @@ def name_of(mapping: Mapping) -> Owner:
 
 
 def recognisers(
-    memory: Memory,
-    mappings: Sequence[Mapping],
-    mapped: Sequence[MappedAllocator],
-    go_program: str | None,
+    memory: Memory, mappings: Sequence[Mapping], mapped: Sequence[MappedAllocator]
 ) -> list[Recogniser]:
-    """One for each allocator in the process whose structures are known, in 64-bit programs only.
-    ``go_program``: the path of the program where Go's linker made it."""
+    """One for each allocator in the process whose structures are known, in 64-bit programs only."""
     if memory.abi.word_bytes != WORD:
         return []
-    known: list[Recogniser] = [
+    return [
         _KINDS[found.name](memory, data_of(mappings, found.path))
         for found in mapped
         if found.name in _KINDS
     ]
-    return known + ([Go(memory, data_of(mappings, go_program))] if go_program else [])
+
+
+def go_recognisers(
+    memory: Memory, mappings: Sequence[Mapping], program: str | None
+) -> list[Recogniser]:
+    """One, where Go's linker made the ``program`` (its path), a 64-bit one. It starts from the
+    program's own variables, so it needs no other memory than theirs, and finds heaps that do not
+    lie where owners.go expects them (Go 1.26 on)."""
+    if program is None or memory.abi.word_bytes != WORD:
+        return []
+    return [Go(memory, data_of(mappings, program))]
