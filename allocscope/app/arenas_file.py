@@ -56,7 +56,7 @@ def arenas_of_file(path: Path, *, sample: int | None, deadline_s: float) -> File
 
 def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> FileAnswer:
     facts = found.facts
-    target = _target(facts)
+    target = target_of(facts)
     sort = heap.FROZEN if facts.consistency == heap.FROZEN else heap.VALIDATED
     try:
         answer = heap.read(found.memory, target, sort=sort, deadline_ns=deadline_ns, recorded=True)
@@ -86,14 +86,14 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
     return FileAnswer(report, found.number, facts, residence)
 
 
-def _target(facts: Facts) -> Target:
+def target_of(facts: Facts) -> Target:
     """The process as it was. A control block lies where the recording says, so the thread pointer
     stands for the robust list, from which it was once found."""
     heads = tuple(ThreadHead(t.tid, t.name, t.thread_pointer) for t in facts.threads)
     return Target(
         process=facts.process,
         mappings=facts.mappings,
-        images=(facts.image,),
+        images=(facts.image, *facts.others),
         threads=heads,
         environ=facts.environ,
         cpus=Cpus(facts.cpus_online, facts.cpus_cgroup),

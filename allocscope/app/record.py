@@ -1,14 +1,16 @@
 """``record``: a reading of a process, and what another reading needs to be made again, in a file.
 
 The words that a recording keeps are those that the reading's own walk looked at, so both say the
-same. Nothing is stopped or changed; app.record_frozen reads a frozen copy instead.
+same. Where several mallocs are in use, each is read and recorded. Nothing is stopped or changed;
+app.record_frozen reads a frozen copy instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from allocscope.errors import NoSuchProcess
 from allocscope.files.recording import RecordingWriter
 from allocscope.files.words import pack
 from allocscope.glibc import structure
+from allocscope.glibc.states import InvalidHeap
 from allocscope.glibc.threads import find_tcbs
 from allocscope.immutable import immutable
 from allocscope.model.process import Process
@@ -163,9 +166,13 @@ def _sample(
         memory, target = opened.memory, opened.target
         memory.keeps_words = True
         answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
+        others, left_out = _others(opened, answer, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
-        runs = _page_states(memory, target, answer)
-        writer.memory(runs, _layers(memory, answer, pointers, options.with_contents))
+        runs = _page_states(memory, target, (answer, *others))
+        layers = (
+            _layers(memory, each, pointers, options.with_contents) for each in (*others, answer)
+        )
+        writer.memory(runs, itertools.chain.from_iterable(layers))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
@@ -191,19 +198,45 @@ def _sample(
             RecordedThread(thread.tid, thread.name, pointers.get(thread.tid, 0))
             for thread in target.threads
         ),
+        others=tuple(other.image for other in others),
     )
     writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
-    return _Taken(facts, answer, allocator_caveats + smaps_caveats + heap.caveats(answer, data))
+    told = heap.caveats(answer, data)
+    return _Taken(facts, answer, allocator_caveats + smaps_caveats + told + left_out)
+
+
+def _others(
+    opened: Opened, answer: heap.HeapAnswer, deadline_ns: int
+) -> tuple[list[heap.HeapAnswer], tuple[Caveat, ...]]:
+    """The further mallocs in use, each read; a caveat for each that did not hold together."""
+    read, left_out = [], []
+    for other in answer.others:
+        found = (other.located, other.image)
+        try:
+            reading = heap.read(
+                opened.memory,
+                opened.target,
+                sort=opened.sort,
+                deadline_ns=deadline_ns,
+                found=found,
+            )
+        except InvalidHeap as error:
+            text = f"The malloc of {other.image.path} is not recorded: {error.message}."
+            left_out.append(Caveat("other-malloc-left-out", text, partial=True))
+        else:
+            read.append(reading)
+    return read, tuple(left_out)
 
 
 def _data_spans(answer: heap.HeapAnswer) -> list[tuple[int, int]]:
     return [(m.start, m.end) for m in answer.image.mappings if m.writable and m.private]
 
 
-def _page_states(memory: NativeMemory, target: Target, answer: heap.HeapAnswer) -> bytes:
-    """Of all memory that a heap can lie in, and of the library's data."""
-    spans = sorted({*target.anonymous_spans, *_data_spans(answer)})
+def _page_states(memory: NativeMemory, target: Target, answers: Iterable[heap.HeapAnswer]) -> bytes:
+    """Of all memory that a heap can lie in, and of the libraries' data."""
+    data = (span for answer in answers for span in _data_spans(answer))
+    spans = sorted({*target.anonymous_spans, *data})
     return b"".join(memory.page_states(start, end) for start, end in spans)
 
 

@@ -23,7 +23,8 @@ class Facts:
 
     ``captured_at``: seconds since 1970. ``source`` (passive, snapshot), ``consistency`` and
     ``pause_ns``: as in Method, when it was recorded. ``smaps`` is None where it was not read,
-    ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded."""
+    ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded. ``others``:
+    the libraries of further mallocs whose structure is recorded too."""
 
     captured_at: float
     source: str
@@ -40,6 +41,7 @@ class Facts:
     cpus_online: int | None
     cpus_cgroup: float | None
     threads: tuple[RecordedThread, ...]
+    others: tuple[LibcImage, ...] = ()
 
 
 @immutable

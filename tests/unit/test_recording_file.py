@@ -265,11 +265,21 @@ def test_facts_of_a_later_schema_say_so() -> None:
 
 def test_missing_facts_are_bad_input() -> None:
     for name in GOOD:
-        if name == "tool_version":
+        if name in ("tool_version", "others"):
             continue
         rest = {key: value for key, value in GOOD.items() if key != name}
         with pytest.raises(BadInput):
             facts_text.load(json.dumps(rest).encode())
+
+
+def test_further_mallocs() -> None:
+    two = dataclasses.replace(FACTS, others=(FACTS.image, FACTS.image))
+    assert facts_text.load(facts_text.dump(two, "0.1.0")) == two
+    first_versions = {key: value for key, value in GOOD.items() if key != "others"}
+    assert facts_text.load(json.dumps(first_versions).encode()).others == ()
+    for hostile in ({}, [{}], [7], "x"):
+        with pytest.raises(BadInput):
+            facts_text.load(json.dumps({**GOOD, "others": hostile}).encode())
 
 
 def test_nothing_unknown_stays_unknown() -> None:
