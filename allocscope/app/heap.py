@@ -86,10 +86,12 @@ def read(
     found: tuple[Located, LibcImage] | None = None,
     trim: Trim = PLAIN_TRIM,
     pins: bool = False,
+    beside: Sequence[HeapAnswer] = (),
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
-    malloc lies, if that is known. ``trim``: which malloc_trim is to be foretold.
+    malloc lies, if that is known. ``trim``: which malloc_trim is to be foretold. ``beside``: what
+    was read of other mallocs of the process, whose tcaches are then not taken for this one's.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
@@ -108,6 +110,12 @@ def read(
         trim=trim,
         pins=pins,
         others_mmapped=_mmapped_of(others),
+        others_tcaches=frozenset(
+            thread.tcache.address
+            for answer in beside
+            for thread in answer.reading.threads
+            if thread.tcache is not None
+        ),
     )
     reading = read_heap(
         subject,

@@ -210,7 +210,8 @@ def _others(
     opened: Opened, answer: heap.HeapAnswer, deadline_ns: int
 ) -> tuple[list[heap.HeapAnswer], tuple[Caveat, ...]]:
     """The further mallocs in use, each read; a caveat for each that did not hold together."""
-    read, left_out = [], []
+    read: list[heap.HeapAnswer] = []
+    left_out = []
     for other in answer.others:
         found = (other.located, other.image)
         try:
@@ -220,6 +221,7 @@ def _others(
                 sort=opened.sort,
                 deadline_ns=deadline_ns,
                 found=found,
+                beside=(answer, *read),
             )
         except InvalidHeap as error:
             text = f"The malloc of {other.image.path} is not recorded: {error.message}."

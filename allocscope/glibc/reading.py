@@ -56,7 +56,8 @@ class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
     (ascending), the end of the break, which malloc_trim is to be foretold, and which of the
     mappings are of hugetlb pages. ``others_mmapped``: count and bytes of the chunks with mappings
-    of their own that other mallocs of the process have."""
+    of their own that other mallocs of the process have; ``others_tcaches``: addresses of tcaches
+    that are theirs."""
 
     memory: Memory
     walker: Walker
@@ -69,6 +70,7 @@ class Subject:
     hugetlb_spans: tuple[tuple[int, int], ...] = ()
     pins: bool = False
     others_mmapped: tuple[int, int] = (0, 0)
+    others_tcaches: frozenset[int] = frozenset()
 
 
 @immutable
@@ -135,7 +137,7 @@ class _Reader:
             self.memory,
             self.tcbs,
             {arena.address for arena in arenas},
-            in_spans(subject.spans, self.memory.abi.alignment),
+            in_spans(subject.spans, self.memory.abi.alignment, subject.others_tcaches),
             tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
@@ -356,9 +358,12 @@ def tcache_layouts(located: Located) -> list[TcacheLayout]:
     return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
-def in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int], bool]:
+def in_spans(
+    spans: Sequence[tuple[int, int]], alignment: int, others: frozenset[int] = frozenset()
+) -> Callable[[int], bool]:
+    """Can an address be that of a tcache? ``others``: what is known to be no tcache of ours."""
     low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-    return lambda address: low <= address < high and address % alignment == 0
+    return lambda word: low <= word < high and word % alignment == 0 and word not in others
 
 
 def _without(

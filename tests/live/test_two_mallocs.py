@@ -3,6 +3,7 @@ named with what they hold."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,14 +77,15 @@ def test_a_recording_holds_both_to_the_last_chunk(
         target = target_of(found.facts)
         [image] = found.facts.others
         attempt = first_malloc(found.memory, [image], target.anonymous_spans, page_bytes=PAGE_BYTES)
-        answer = heap.read(
+        read = functools.partial(
+            heap.read,
             found.memory,
             target,
             sort=heap.VALIDATED,
             deadline_ns=time.monotonic_ns() + 60 * 10**9,
             recorded=True,
-            found=attempt,
         )
+        answer = read(found=attempt, beside=[read()])
     totals = heap.present(answer, target, rss_bytes=None, smaps=None).totals
     assert answer.image == image
     assert answer.reading.sound
