@@ -1,9 +1,10 @@
 """``./dev matrix``: every glibc of the archive, many seeds, every fixture; writes
-docs/support-matrix.md.
+docs/support-matrix.md. ``./dev check`` prints the same table, of one seed, and writes nothing.
 
 Strategy: the same comparison as the test of one seed, over seeds that vary the number of threads,
 and over the fixtures, whose truth is told by themselves. A version that could not be fetched gets
-its row too, with the reason. Exit status 1 when any reading differed or any version is missing.
+its row too, with the reason. Exit status 1 when any reading differed or any version is missing;
+with ``--print`` a missing one is only named, unless none could be had.
 
 Rules: nothing is tried twice; a difference is printed as it is found and counted in the table.
 """
@@ -74,7 +75,7 @@ def emulated_reading(tree: fetch.Tree, program: Path, seed: int, threads: int) -
 def fixture_readings(tree: fetch.Tree, programs_built: Path) -> Iterator[Reading]:
     """Every fixture that comes to rest, once."""
     for name in programs.RESTING_FIXTURES:
-        program = programs.fixture_program(name, programs_built)
+        program = programs.fixture_program(name, programs_built, tree.machine)
         with fixture.run(name, program=program, command_prefix=programs.loader_of(tree)) as target:
             yield compared(name, target.pid, target.truth, judge.fixture_differences)
 
@@ -114,7 +115,7 @@ def row(found: fetch.Tree | fetch.NotFetched, built: Path, seeds: int) -> tuple[
     if found.machine == "arm64":
         seeds = min(seeds, EMULATED_SEEDS)
     stress = told(stress_readings(found, built, seeds))
-    fixtures = told(fixture_readings(found, built)) if found.machine == "amd64" else []
+    fixtures = told(fixture_readings(found, built)) if found.machine in fetch.NATIVE else []
     layouts = sorted({reading.layout or "none" for reading in stress + fixtures})
     also = f", fixtures {exact(fixtures)} exact" if fixtures else ""
     print(f"  stress {exact(stress)} exact{also}", flush=True)
@@ -129,12 +130,14 @@ HEAD = """\
 Written by `./dev matrix` on {date}, on Linux {kernel}, {machine}. Each glibc is Debian's own
 package, started beside the system's. *Stress*: a program of 1 to 17 threads that allocates and
 frees at random, then tells what it holds by its own arithmetic and what glibc's `mallinfo` counts;
-*fixtures*: the programs of `fixtures/` that come to rest, whose arithmetic is 64-bit. A reading is
+*fixtures*: the programs of `fixtures/` that come to rest, built for that machine. A reading is
 exact when every arena adds up with residue 0 and all figures are equal, to the byte.
 
 x86-64 and i386 programs were run, and read while they ran. aarch64 programs were emulated, and the
 cores that the emulator wrote were read here: **nothing has been read on an aarch64 machine**.
 
+"""
+TABLE_HEAD = """\
 | glibc | machine | Debian suite | package | layout that validated | stress, exact \
 | fixtures, exact |
 |---|---|---|---|---|---|---|
@@ -145,17 +148,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev matrix")
     parser.add_argument("--seeds", type=int, default=50, help="stress runs for each glibc")
     parser.add_argument("--refresh", action="store_true", help="ask the archive for newer packages")
+    parser.add_argument("--print", action="store_true", help="print the table, write no file")
     options = parser.parse_args()
     system = os.uname()
     head = HEAD.format(
         date=datetime.date.today().isoformat(), kernel=system.release, machine=system.machine
     )
+    found = list(fetch.trees(options.refresh, fetch.LOADERS))
     with tempfile.TemporaryDirectory() as directory:
-        rows = [
-            row(t, Path(directory), options.seeds)
-            for t in fetch.trees(options.refresh, fetch.LOADERS)
+        rows = [row(tree, Path(directory), options.seeds) for tree in found]
+    table = TABLE_HEAD + "".join(f"{line}\n" for line, _ in rows)
+    if options.print:
+        print(f"\n{table}")
+        judged = [
+            good
+            for tree, (_, good) in zip(found, rows, strict=True)
+            if isinstance(tree, fetch.Tree)
         ]
-    TABLE.write_text(head + "".join(f"{line}\n" for line, _ in rows) + layout_table.text())
+        return 0 if judged and all(judged) else 1
+    TABLE.write_text(head + table + layout_table.text())
     print(f"written: {TABLE.relative_to(ROOT)}")
     return 0 if all(good for _, good in rows) else 1
 

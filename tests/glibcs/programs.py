@@ -56,12 +56,12 @@ def build(
     return program
 
 
-def fixture_program(name: str, directory: Path) -> Path:
+def fixture_program(name: str, directory: Path, machine: str = "amd64") -> Path:
     """A fixture (fixtures/NAME), built to run under every glibc."""
     sources = fixture.sources()
     common = sources / "common"
     files = [*sorted(common.glob("*.c")), sources / name / f"{name}.c"]
-    return build(files, directory / name, f"-I{common}")
+    return build(files, directory / f"{name}-{machine}", f"-I{common}", machine=machine)
 
 
 def versions_needed(program: Path) -> set[tuple[int, ...]]:
