@@ -411,7 +411,7 @@ MALLOC_DEBUG_RELEASES = (
         None,
         PAR_4N,
         "libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
-        ((X86_64, "its 2.36, 2.41 (run)"),),
+        ((X86_64, "its 2.36, 2.41 (run)"), (I386, "its 2.36, 2.41 (run)")),
         malloc_debug=True,
     ),
     Release(
@@ -420,7 +420,7 @@ MALLOC_DEBUG_RELEASES = (
         None,
         PAR_5N,
         "libc_malloc_debug of 2.43, 2.44",
-        ((X86_64, "its 2.43, 2.44 (run)"),),
+        ((X86_64, "its 2.43, 2.44 (run)"), (I386, "its 2.43, 2.44 (run)")),
         malloc_debug=True,
     ),
 )

@@ -142,6 +142,7 @@ def test_the_malloc_of_libc_malloc_debug(tree, stress):
     with programs.running(tree, stress, *words, **environment) as ready:
         report = observe(ready["pid"])
     assert report.libc.path == str(debug)
+    assert "/none/" in report.libc.layout
     # its chunks end in a mark, so only what its own mallinfo counts is comparable
     found = judge.broken_sums(report) + judge.unlike_glibc(report, ready["truth"])
     assert found == []
