@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from live.core_files import kernels_core
 from live.huge_pages import reserved
 
@@ -52,6 +54,38 @@ def test_the_reading_is_exact(tree, stress):
     assert len(report.data.arenas) > 1
     assert judge.stress_differences(report, ready["truth"]) == []
     assert report.caveats == ()  # such as chunks with mappings that were not found
+
+
+def lying(tree, directory, version):
+    """The tree with a C library whose banner names another version, and with another build-id."""
+    directory.mkdir()
+    for path in tree.libraries.iterdir():
+        (directory / path.name).symlink_to(path)
+    content = bytearray((tree.libraries / "libc.so.6").read_bytes())
+    honest, false = (f"release version {name}." for name in (tree.version, version))
+    assert content.count(honest.encode()) == 1
+    content = content.replace(honest.encode(), false.encode())
+    with (tree.libraries / "libc.so.6").open("rb") as file:
+        note = ELFFile(file).get_section_by_name(".note.gnu.build-id")
+        end = note["sh_offset"] + note["sh_size"]
+    content[end - 20 : end] = 20 * b"\xfa"
+    (directory / "libc.so.6").unlink()
+    (directory / "libc.so.6").write_bytes(content)
+    return dataclasses.replace(tree, libraries=directory)
+
+
+@pytest.mark.parametrize("version", ["2.17", "2.26", "2.42", "2.99"])
+def test_what_the_library_says_of_itself_decides_nothing(tree, stress, version, tmp_path):
+    words = [str(SEED), str(THREADS), str(STEPS)]
+    with programs.running(tree, stress, *words) as ready:
+        honest = observe(ready["pid"]).libc
+    with programs.running(lying(tree, tmp_path / "lib", version), stress, *words) as ready:
+        report = observe(ready["pid"])
+    assert (report.libc.version, report.libc.build_id) == (version, 20 * "fa")
+    assert judge.stress_differences(report, ready["truth"]) == []
+    # the last word of 2.43's mp_ is 0 and none of 2.44's: memory fits both
+    assert report.libc.layout.replace("P6", "P5") == honest.layout.replace("P6", "P5")
+    assert report.libc.safe_linking == honest.safe_linking == (tree.version != "2.31")
 
 
 @pytest.fixture(params=["hugetlb=1", "hugetlb=2", "hugetlb=2, pages reserved"])

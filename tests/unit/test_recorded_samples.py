@@ -33,8 +33,8 @@ LAYOUTS = {
     "2.44-i386": "D/heap24/T6/P6",
 }
 TWINS = re.compile("P[56]$")
-"""2.44's mp_ is 2.43's without its last word, which is 0 unless a tunable sets it: memory fits both,
-and all figures are the same. Only here the version that the library names decides on a name."""
+"""2.44's mp_ is 2.43's without its last word, which is 0 unless a tunable sets it: memory fits
+both, all figures are the same, and the version that the library names decides which name it has."""
 
 
 def name_of(path: Path) -> str:
