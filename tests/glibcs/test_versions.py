@@ -254,3 +254,31 @@ def test_a_heap_that_does_not_begin_with_the_break(tree, machine, early_brk, tak
     break_start = min(m.start for m in mappings if m.path == "[heap]")
     copied = len(tunables) > 0 and tree.version == "2.31"  # the string lies before the heap
     assert heap.start - break_start >= taken + copied * len(tunables)
+
+
+@pytest.fixture(scope="session")
+def blocked_brk(tmp_path_factory, machine):
+    source, directory = programs.HERE / "blocked_brk.c", tmp_path_factory.mktemp("bin")
+    return programs.build([source], directory / "blocked_brk", machine=machine)
+
+
+def test_a_main_arena_that_fell_back_to_mmap(tree, blocked_brk, tmp_path, monkeypatch):
+    (tmp_path / "core").mkdir()
+    monkeypatch.chdir(tmp_path / "core")
+    with programs.running(tree, blocked_brk) as ready:
+        live = observe(ready["pid"])
+        record(ready["pid"], tmp_path / "a.rec", RecordOptions())
+        core = kernels_core(ready["pid"], tmp_path / "core")
+    truth = ready["truth"]
+    recorded = arenas_of_file(tmp_path / "a.rec", sample=None, deadline_s=30).report
+    for report in (live, recorded, arenas_of_core(core, exe=None, deadline_s=60)):
+        (arena,) = report.data.arenas
+        figures = arena.figures
+        assert len(arena.heaps) > 2
+        assert judge.broken_sums(report) == []
+        assert (figures.live_bytes, figures.live_count) == (
+            truth["live_bytes"],
+            truth["live_count"],
+        )
+        assert (figures.system_bytes, figures.top_bytes) == (truth["arena"], truth["keepcost"])
+        assert judge.free_bytes(figures) == truth["fordblks"]
