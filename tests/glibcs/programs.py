@@ -85,11 +85,16 @@ def loader_of(tree: Tree) -> list[str]:
 
 @contextlib.contextmanager
 def running(
-    tree: Tree, program: Path, *arguments: str, **environment: str
+    tree: Tree,
+    program: Path,
+    *arguments: str,
+    wrapper: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[dict[str, Any]]:
-    """Runs a program that follows the fixtures' protocol: yields its ready line, ends it by EOF."""
+    """Runs a program that follows the fixtures' protocol: yields its ready line, ends it by EOF.
+    ``wrapper``: a command that becomes the program."""
     with subprocess.Popen(
-        [*loader_of(tree), str(program), *arguments],
+        [*wrapper, *loader_of(tree), str(program), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": os.environ["PATH"], **environment},
