@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from live.steady import wait_asleep
 
 from allocscope.errors import MissingPart
 from allocscope.lab import fixture
@@ -37,11 +38,14 @@ def c_compiler() -> None:
 @pytest.fixture
 def running(c_compiler: None) -> Iterator[Callable[..., fixture.RunningFixture]]:
     """A factory: ``running("scattered", seed=7)`` starts that fixture and returns its pid and
-    truth. Options are those of `allocscope.lab.fixture.run`. Everything started ends with the
-    test."""
+    truth, once all its threads sleep (those of `busy` never do). Options are those of
+    `allocscope.lab.fixture.run`. Everything started ends with the test."""
     with contextlib.ExitStack() as started:
 
         def start(name: str, **options: Any) -> fixture.RunningFixture:
-            return started.enter_context(fixture.run(name, **options))
+            target = started.enter_context(fixture.run(name, **options))
+            if name != "busy":
+                wait_asleep(target.pid)
+            return target
 
         yield start

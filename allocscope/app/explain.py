@@ -34,6 +34,7 @@ from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.outside import outside_rss
 
 MOST_ROUNDS = 3
+LOCK_LOOKS_APART_S = 1e-4
 
 
 @immutable
@@ -88,7 +89,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         memory.maps_pages = options.pages
         best = _best_round(memory, target, deadline_ns)
         arenas = [item.state.address for item in best.answer.reading.arenas]
-        locks = contention(memory, arenas)
+        locks = contention(memory, arenas, lambda: time.sleep(LOCK_LOOKS_APART_S))
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
         of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)

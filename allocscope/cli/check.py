@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import amounts, options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL, WrongUsage
+from allocscope.cli.answer import Form, form_options, tell
+from allocscope.cli.output import deliver
+from allocscope.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "check"
 EXIT_EXCEEDED = 1
@@ -61,8 +66,7 @@ EXIT_EXCEEDED = 1
 )
 @options.sample_option
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     max_retained: int | None,
@@ -75,10 +79,7 @@ def command(
     exe: Path | None,
     sample: int | None,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Holds limits against a running process, a recording or a core file. Ends with 0 where all are
     kept, with 1 where one is exceeded, and says which, why, and what can be done; with 6 where
@@ -115,16 +116,11 @@ def command(
         from allocscope.render.junit import junit as xml
 
         deliver(xml(report, now), junit)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render.check import check as text
-        from allocscope.render.page import Look
+    def text(look: Look) -> str:
+        from allocscope.render.check import check as draw
 
-        look = Look(width(output), colour(no_color, output), exact_bytes)
-        deliver(text(report, look), output)
-    if report.data.exceeded_count:
-        return EXIT_EXCEEDED
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    status = tell(report, SCHEMA, now, form, text)
+    return EXIT_EXCEEDED if report.data.exceeded_count else status

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL, WrongUsage
+from allocscope.cli.answer import Form, form_options, tell
+from allocscope.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "diff"
 
@@ -34,8 +37,7 @@ SCHEMA = "diff"
 )
 @click.option("--exact", is_flag=True, help="Read a process's smaps also where RSS is above 1 GiB.")
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     before: str,
     after: str,
@@ -43,10 +45,7 @@ def command(
     rows: int | None,
     exact: bool,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Compares two recordings or core files, or one of them with a running process, and tells
     growth of live bytes (a leak) from growth of free bytes that stay resident (retention): by
@@ -70,14 +69,10 @@ def command(
     now = time.time()
     wanted = DiffOptions(one, other, exact=exact, deadline_s=deadline_s)
     report = diff(*targets, wanted)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render.diff import diff as text
-        from allocscope.render.page import Look
+    def text(look: Look) -> str:
+        from allocscope.render.diff import diff as draw
 
-        look = Look(width(output), colour(no_color, output), exact_bytes, rows)
-        deliver(text(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    return tell(report, SCHEMA, now, form, text, rows)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL
+from allocscope.cli.answer import Form, form_options, tell
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "explain"
 
@@ -24,16 +27,12 @@ SCHEMA = "explain"
     help="Write it there too as one page for a browser, with a map of the heaps' pages.",
 )
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     html_file: Path | None,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Explains the resident memory of a process: every byte of it in one row of a ledger that adds
     up to RSS, the causes by weight, and what each remedy would give back.
@@ -51,14 +50,10 @@ def command(
         from allocscope.render.html import page
 
         write_privately(page(report, found, page_files(), now), html_file)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render.explain import explain as text
-        from allocscope.render.page import Look
+    def text(look: Look) -> str:
+        from allocscope.render.explain import explain as draw
 
-        look = Look(width(output), colour(no_color, output), exact_bytes)
-        deliver(text(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    return tell(report, SCHEMA, now, form, text)

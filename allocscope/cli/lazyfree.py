@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL
+from allocscope.cli.answer import Form, form_options, tell
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "lazyfree"
 
@@ -29,16 +31,12 @@ SCHEMA = "lazyfree"
     metavar="N|all",
     help="Rows of the table; the rest is summed.",
 )
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     reclaim: bool,
     rows: int | None,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Shows which mappings of a process hold pages that were given back with MADV_FREE, and whose
     they are. The kernel takes such pages only when it needs memory; until then RSS counts them.
@@ -56,14 +54,10 @@ def command(
         from allocscope.app.lazyfree import lazyfree
 
         report = lazyfree(pid)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render import lazyfree as pages
-        from allocscope.render.page import Look
+    def text(look: Look) -> str:
+        from allocscope.render.lazyfree import lazyfree as draw
 
-        look = Look(width(output), colour(no_color, output), exact_bytes, rows)
-        deliver(pages.lazyfree(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    return tell(report, SCHEMA, now, form, text, rows)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL
+from allocscope.cli.answer import Form, form_options, tell
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "map"
 OWNERS = 8
@@ -34,17 +35,13 @@ def _rows(
     help=f"Owners shown of each category, {OWNERS} by default; with --raw, mappings (all).",
 )
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     raw: bool,
     rows: int | Literal[""] | None,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Shows what a process has mapped and whose it is: glibc's heaps, chunks with a mapping of
     their own, other allocators, runtimes, stacks, files, shared memory. Runs of slabs of equal size
@@ -58,15 +55,11 @@ def command(
     pid = options.pid_of(target)
     now = time.time()
     report = map_process(pid, raw=raw, deadline_s=deadline_s)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
+    def text(look: Look) -> str:
         from allocscope.render.map import map_text
-        from allocscope.render.page import Look
 
-        most = (None if raw else OWNERS) if rows == "" else rows
-        look = Look(width(output), colour(no_color, output), exact_bytes, most)
-        deliver(map_text(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return map_text(report, look)
+
+    most = (None if raw else OWNERS) if rows == "" else rows
+    return tell(report, SCHEMA, now, form, text, most)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL
+from allocscope.cli.answer import Form, form_options, tell
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "pins"
 
@@ -38,18 +40,14 @@ SCHEMA = "pins"
     help="Show each chunk's first bytes. They are the program's data: mind who reads them.",
 )
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     most: int,
     rows: int | None,
     show_bytes: bool,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Names the live chunks that keep free memory in a process: the highest one of each heap, which
     keeps its end where it is, with what it looks like and who points at it; and the chunk sizes
@@ -63,14 +61,10 @@ def command(
     pid = options.pid_of(target)
     now = time.time()
     report = pins(pid, PinsOptions(most=most, show_bytes=show_bytes, deadline_s=deadline_s))
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render.page import Look
+    def text(look: Look) -> str:
         from allocscope.render.pins import pins_text
 
-        look = Look(width(output), colour(no_color, output), exact_bytes, rows)
-        deliver(pins_text(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return pins_text(report, look)
+
+    return tell(report, SCHEMA, now, form, text, rows)

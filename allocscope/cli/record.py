@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import deliver, width
-from allocscope.errors import EXIT_PARTIAL, WrongUsage
+from allocscope.cli.answer import Form, tell
+from allocscope.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "record"
 
@@ -86,13 +90,10 @@ def command(
     )
     now = time.time()
     report = record(pid, path, wanted, opener)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), None)
-    else:
-        from allocscope.render.page import Look
-        from allocscope.render.record import record as text
+    def text(look: Look) -> str:
+        from allocscope.render.record import record as draw
 
-        deliver(text(report, Look(width(None))), None)
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    return tell(report, SCHEMA, now, Form(as_json=as_json, no_color=True), text)

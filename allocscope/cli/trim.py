@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from allocscope.cli import amounts, exits, options
-from allocscope.cli.output import colour, deliver, width
+from allocscope.cli.answer import Form, form_options, tell
+from allocscope.cli.output import deliver
 from allocscope.errors import EXIT_PARTIAL, WrongUsage
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from allocscope.app.trim_repeat import Outcome, Threshold
     from allocscope.model.report import Report
     from allocscope.model.trim import TrimData
+    from allocscope.render.page import Look
 
 SCHEMA = "trim"
 STOPGAP = (
@@ -89,8 +91,7 @@ def _amount(
 )
 @options.max_pause_option
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     pad_bytes: int,
@@ -101,10 +102,7 @@ def command(
     threshold: float | None,
     max_pause_ms: float,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Foretells what malloc_trim would give back to the kernel, arena by arena and to the page,
     what would stay and why, and what it costs.
@@ -116,23 +114,19 @@ def command(
     from allocscope.app.trim import TrimOptions
 
     pid = options.pid_of(target)
-    _fit_together(rehearse, apply_it, watch_s, every_s, threshold, output)
+    _fit_together(rehearse, apply_it, watch_s, every_s, threshold, form.output)
     wanted = TrimOptions(pad_bytes, deadline_s)
     if every_s is not None:
-        return _repeat(pid, wanted, every_s, threshold, watch_s, as_json, exact_bytes)
+        return _repeat(pid, wanted, every_s, threshold, watch_s, form)
     now = time.time()
     report = _once(pid, wanted, rehearse, apply_it, watch_s, options.nanoseconds(max_pause_ms))
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render.page import Look
-        from allocscope.render.trim import trim as text
+    def text(look: Look) -> str:
+        from allocscope.render.trim import trim as draw
 
-        look = Look(width(output), colour(no_color, output), exact_bytes)
-        deliver(text(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    return tell(report, SCHEMA, now, form, text)
 
 
 def _fit_together(
@@ -181,8 +175,7 @@ def _repeat(
     every_s: float,
     threshold: float | None,
     watch_s: float | None,
-    as_json: bool,
-    exact_bytes: bool,
+    form: Form,
 ) -> int:
     """A line each time, until the process ends; the exit status is the worst of all looks."""
     from allocscope.app.trim_repeat import repeat
@@ -192,7 +185,7 @@ def _repeat(
     for now, outcome in repeat(
         pid, wanted, every_s=every_s, threshold=_threshold(threshold), watch_s=watch_s
     ):
-        deliver(_line(now, outcome, as_json, exact_bytes), None)
+        deliver(_line(now, outcome, form), None)
         worst = exits.worst((worst, _status(outcome)))
     click.echo(f"process {pid} has ended", err=True)
     return worst
@@ -206,13 +199,13 @@ def _threshold(amount: float | None) -> Threshold:
     return Threshold(above_bytes=amount)
 
 
-def _line(now: float, outcome: Outcome, as_json: bool, exact_bytes: bool) -> str:
+def _line(now: float, outcome: Outcome, form: Form) -> str:
     from allocscope.model.failure import Failure
 
-    if not as_json:
+    if not form.as_json:
         from allocscope.render.trim import line
 
-        return line(now, outcome, exact_bytes)
+        return line(now, outcome, form.exact_bytes)
     from allocscope.render import json
 
     if isinstance(outcome, Failure):

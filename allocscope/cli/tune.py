@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
-from allocscope.cli.output import colour, deliver, width
-from allocscope.errors import EXIT_PARTIAL
+from allocscope.cli.answer import Form, form_options, tell
+
+if TYPE_CHECKING:
+    from allocscope.render.page import Look
 
 SCHEMA = "tune"
 
@@ -25,16 +27,12 @@ SCHEMA = "tune"
     help="Rows of the table of arenas; the rest is summed.",
 )
 @options.deadline_option
-@options.table_options
-@options.output_options
+@form_options
 def command(
     target: str,
     rows: int | None,
     deadline_s: float,
-    no_color: bool,
-    exact_bytes: bool,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Shows what the present state of a process says about MALLOC_ARENA_MAX, the thresholds and
     the thread caches: what is in force, what was set in vain, how the arenas are used, and which
@@ -48,14 +46,10 @@ def command(
     pid = options.pid_of(target)
     now = time.time()
     report = tune(pid, deadline_s)
-    if as_json:
-        from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
-    else:
-        from allocscope.render.page import Look
-        from allocscope.render.tune import tune as text
+    def text(look: Look) -> str:
+        from allocscope.render.tune import tune as draw
 
-        look = Look(width(output), colour(no_color, output), exact_bytes, rows)
-        deliver(text(report, look), output)
-    return EXIT_PARTIAL if report.partial else 0
+        return draw(report, look)
+
+    return tell(report, SCHEMA, now, form, text, rows)

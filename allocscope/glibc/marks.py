@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from allocscope.glibc.abi import Abi
 from allocscope.glibc.layouts import StateLayout
-from allocscope.glibc.protocols import Memory
+from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState
 from allocscope.glibc.threads import Tcache
 from allocscope.immutable import immutable
@@ -23,6 +23,10 @@ from allocscope.immutable import immutable
 SMALL_BINS = 64
 """A tcache's bins for one chunk size each (TCACHE_SMALL_BINS in malloc.c; 2.42 put larger ones
 behind them)."""
+MANY_LISTS = 128
+LARGE_ARENA_BYTES = 256 << 20
+Followed = tuple[Sequence[int], bool]
+"""What a list holds, and whether it ended as it should."""
 
 
 @immutable
@@ -42,15 +46,20 @@ class Parked:
 
     def sizes(self, memory: Memory) -> dict[int, tuple[int, int]]:
         """How many chunks each thread has parked, and their bytes. Chunks in one of the first
-        SMALL_BINS are equally large; in the others each is asked."""
-        asked = [chunks[:1] if i < SMALL_BINS else chunks for _, i, chunks in self.lists]
-        word = memory.abi.word_bytes
-        places = [chunk + word for chunks in asked for chunk in chunks]
-        words = iter(memory.read_each(places, word))
+        SMALL_BINS are as large as its number says (csize2tidx in malloc.c); in the others each is
+        asked."""
+        abi = memory.abi
+        places = [
+            c + abi.word_bytes for _, i, chunks in self.lists if i >= SMALL_BINS for c in chunks
+        ]
+        words = iter(memory.read_each(places, abi.word_bytes))
         sums: dict[int, tuple[int, int]] = {}
-        for (tid, _, chunks), part in zip(self.lists, asked, strict=True):
-            read = sum(int.from_bytes(next(words) or b"", "little") & ~CHUNK_FLAGS for _ in part)
-            size = read * len(chunks) // max(1, len(part))
+        for tid, i, chunks in self.lists:
+            size = len(chunks) * (abi.min_chunk_bytes + i * abi.alignment)
+            if i >= SMALL_BINS:
+                size = sum(
+                    int.from_bytes(next(words) or b"", "little") & ~CHUNK_FLAGS for _ in chunks
+                )
             count, total = sums.get(tid, (0, 0))
             sums[tid] = (count + len(chunks), total + size)
         return sums
@@ -104,16 +113,31 @@ def detect_safe_linking(
     return default
 
 
-def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
+def _side_by_side(
+    walker: Walker, heads: Sequence[int], link_offset: int, mangled: bool, limit: int
+) -> list[Followed]:
+    """Memory.chase of all heads, every second list by another thread."""
+
+    def part(memory: Memory, _walker: Walker, heads: Sequence[int]) -> Sequence[Followed]:
+        return memory.chase(heads, link_offset=link_offset, mangled=mangled, limit=limit)
+
+    found: list[Followed] = [((), False)] * len(heads)
+    found[::2], found[1::2] = walker.each([heads[::2], heads[1::2]], part)
+    return found
+
+
+def park(memory: Memory, walker: Walker, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
     """Follows every bin of every tcache."""
     broken: list[str] = []
     parked: list[int] = []
     by_bin: list[tuple[int, int, tuple[int, ...]]] = []
     wanted = [(t, i) for t in tcaches for i, head in enumerate(t.heads) if head]
     fullest = max((t.counts[i] for t, i in wanted), default=0)
-    lists = memory.chase(
-        [t.heads[i] for t, i in wanted], link_offset=0, mangled=mangled, limit=fullest + 1
-    )
+    heads = [t.heads[i] for t, i in wanted]
+    if len(heads) >= MANY_LISTS:
+        lists = _side_by_side(walker, heads, 0, mangled, fullest + 1)
+    else:
+        lists = memory.chase(heads, link_offset=0, mangled=mangled, limit=fullest + 1)
     for (tcache, i), (found, whole) in zip(wanted, lists, strict=True):
         if not whole or len(found) != tcache.counts[i]:
             broken.append(f"tcache bin {i} of thread {tcache.tid}")
@@ -125,17 +149,22 @@ def park(memory: Memory, tcaches: Sequence[Tcache], mangled: bool) -> Parked:
 
 
 def fast_chunks(
-    memory: Memory, arena: ArenaState, mangled: bool, limit: int | None = None
+    memory: Memory,
+    arena: ArenaState,
+    mangled: bool,
+    limit: int | None = None,
+    walker: Walker | None = None,
 ) -> tuple[array[int], bool]:
     """The chunks in an arena's fastbins, sorted, and whether all of its lists ended as they should,
-    and within ``limit`` elements."""
+    and within ``limit`` elements. ``walker``: for following the lists of a large arena side by
+    side."""
     heads = [head for head in arena.fastbins if head]
-    lists = memory.chase(
-        heads,
-        link_offset=memory.abi.header_bytes,
-        mangled=mangled,
-        limit=limit or longest_list([arena], memory.abi),
-    )
+    most, link = limit or longest_list([arena], memory.abi), memory.abi.header_bytes
+    lists: Sequence[Followed]
+    if walker is not None and arena.system_bytes >= LARGE_ARENA_BYTES:
+        lists = _side_by_side(walker, heads, link, mangled, most)
+    else:
+        lists = memory.chase(heads, link_offset=link, mangled=mangled, limit=most)
     chunks = array("Q")
     for found, _ in lists:
         chunks.extend(found)

@@ -219,7 +219,8 @@ class _Reader:
             frozenset(arena.address for arena in arenas),
             pins=subject.pins,
         )
-        return _Round(arenas, threads, tcaches, mangled, park(memory, tcaches, mangled), around)
+        parked = park(memory, subject.walker, tcaches, mangled)
+        return _Round(arenas, threads, tcaches, mangled, parked, around)
 
     def read(
         self, memory: Memory, walker: Walker, now: _Round, index: int, arena: ArenaState
@@ -233,7 +234,7 @@ class _Reader:
             if index:
                 heaps = tuple(read_heaps(memory, arena, around.heap_max_bytes))
             few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
-            fast, whole = fast_chunks(memory, arena, now.safe_linking, few)
+            fast, whole = fast_chunks(memory, arena, now.safe_linking, few, walker)
             with contextlib.ExitStack() as stack:
                 if not whole:
                     rows = rows_of(around, arena, heaps)

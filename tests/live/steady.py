@@ -125,8 +125,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def state(pid: int) -> str:
-    """The kernel's letter; "" when there is no such process."""
+def state(pid: int | str) -> str:
+    """The kernel's letter, of a process or of PID/task/TID; "" when there is no such one."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -139,6 +139,16 @@ def wait_state(pid: int, wanted: str) -> None:
     while state(pid) != wanted:
         assert time.monotonic() < deadline, f"{pid} is in state {state(pid)}, not {wanted}"
         os.sched_yield()
+
+
+def wait_asleep(pid: int) -> None:
+    """Until every thread sleeps: one that has said what it has to say still has to go to wait."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    awake = names(pid, "task")
+    while awake:
+        assert time.monotonic() < deadline, f"threads {awake} of {pid} do not fall asleep"
+        os.sched_yield()
+        awake = [tid for tid in awake if state(f"{pid}/task/{tid}") not in ("S", "D", "")]
 
 
 def same_program(program: Path) -> set[int]:
