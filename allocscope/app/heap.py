@@ -213,12 +213,23 @@ def _named(indexes: Sequence[int]) -> str:
 def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> tuple[Caveat, ...]:
     """What the reader of this answer must know."""
     return (
-        tuple(_layout_caveats(answer))
+        tuple(_library_caveats(answer, of_core))
+        + tuple(_layout_caveats(answer))
         + tuple(_other_caveats(answer))
         + tuple(_validation_caveats(answer, data, of_core))
         + tuple(_damage_of_tcaches(answer))
         + tuple(_sum_caveats(answer, data))
     )
+
+
+def _library_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
+    if not of_core and not answer.image.file_readable and answer.image.version is None:
+        text = (
+            f"The file behind {answer.image.path} could not be opened (it was deleted or replaced, "
+            "or lies where this user cannot go): the library's version and build-id are unknown. "
+            "Nothing else depends on them; CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN opens it."
+        )
+        yield Caveat("libc-file", text)
 
 
 def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:

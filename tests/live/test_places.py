@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 from glibcs import judge, programs
 from live import targets
+from live.cli import command
 from live.core_files import gdbs_core
+from live.test_bad_targets_cli import NOBODY, as_user
 
 from allocscope import observe
 from allocscope.app.arenas import ArenasOptions
@@ -172,3 +174,23 @@ def test_glibc_itself_agrees(living: tuple[str, Living]) -> None:
     assert differences(name, report, truth) == []
     assert report.data.glibc_says is not None
     assert report.data.glibc_says.agrees, report.data.glibc_says.differences
+
+
+def test_what_only_a_capability_would_tell_is_named_with_it(tmp_path: Path) -> None:
+    """A deleted file can be opened with CAP_CHECKPOINT_RESTORE alone, which nobody has."""
+    (tmp_path / "place").mkdir()
+    with started([*as_user(NOBODY), *beside(tmp_path / "place")]) as (pid, truth):
+        for path in (tmp_path / "place").iterdir():
+            path.unlink()
+        done = command("arenas", "--json", str(pid), wrapper=as_user(NOBODY))
+        full = observe(pid)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (answer["libc"]["version"], answer["libc"]["build_id"]) == (None, None)
+    [caveat] = answer["caveats"]
+    assert caveat["code"] == "libc-file"
+    assert "CAP_CHECKPOINT_RESTORE" in caveat["message"]
+    assert judge.stress_differences(full, truth) == []
+    assert full.caveats == ()
+    assert answer["data"]["totals"]["live_bytes"] == full.data.totals.live_bytes
+    assert answer["data"]["totals"]["resident_bytes"] == full.data.totals.resident_bytes
