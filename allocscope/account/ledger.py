@@ -20,7 +20,7 @@ from allocscope.model.owners import Holding
 from allocscope.model.process import SmapsEntry
 from allocscope.model.situation import ArenaResidence
 from allocscope.owners.heap import extents
-from allocscope.units import plural
+from allocscope.units import plural, size
 
 LABELS: dict[LedgerKey, str] = {
     "glibc-live": "malloc, live",
@@ -41,7 +41,10 @@ LABELS: dict[LedgerKey, str] = {
     "program-data": "program data",
     "loader-and-special": "loader, kernel pages",
     "unexplained": "unexplained",
+    "not-recorded": "not recorded",
 }
+NOT_RECORDED: LedgerKey = "not-recorded"
+MALLOC_ROWS = frozenset(key for key in LABELS if key.startswith("glibc-"))
 MOST_EVIDENCE = 4
 BROKEN_LEDGER_RATIO = 0.001
 """Drift beyond this share of RSS is an error (exit 6)."""
@@ -101,29 +104,30 @@ def ledger(
         else:
             _add_holding(sums[holding.row], holding)
     _add_heaps(sums, heaps, reading, resident)
-    rows = tuple(sums[key].row(key) for key in LABELS)
     rss = sum(entry.rss_bytes for entry in entries)
+    told = [key for key in LABELS if key != NOT_RECORDED or sums[key].virtual_bytes]
+    rows = tuple(sums[key].row(key) for key in told)
     return Ledger(rss, rows, rss - sum(row.resident_bytes for row in rows))
 
 
-def of_malloc(
-    rss_bytes: int, residences: Sequence[ArenaResidence], mmapped_resident_bytes: int
-) -> Ledger:
-    """The rows of malloc alone, for a recording, which holds the memory of nobody else: here
-    ``drift_bytes`` is all that others have."""
-    sums: dict[LedgerKey, int] = dict.fromkeys(LABELS, 0)
-    sums["glibc-mmapped"] = mmapped_resident_bytes
-    for one in residences:
-        sums["glibc-live"] += one.live_bytes
-        sums["glibc-tcache"] += one.tcache_bytes
-        sums["glibc-fastbin"] += one.fastbin_bytes
-        sums["glibc-free-whole-pages"] += one.whole_pages_bytes
-        sums["glibc-free-shared-pages"] += one.shared_pages_bytes
-        sums["glibc-top"] += one.top_bytes
-        sums["glibc-overhead"] += one.overhead_bytes
-        sums["glibc-unread"] += one.unread_bytes
-    rows = tuple(LedgerRow(key, LABELS[key], sums[key], sums[key], 0, 0, ()) for key in LABELS)
-    return Ledger(rss_bytes, rows, rss_bytes - sum(sums.values()))
+def of_a_part(known: Ledger, rss_bytes: int | None) -> Ledger:
+    """The ledger of a process of which not all is told. Who has nothing of what is ``known`` is
+    left out: whether it has nothing of the rest nobody can say. ``rss_bytes``: of the whole process
+    where ``known`` is about a part of its mappings; the rest falls to the row ``not-recorded``."""
+    rows = [row for row in known.rows if row.resident_bytes or row.key in MALLOC_ROWS]
+    if rss_bytes is None:
+        return Ledger(known.rss_bytes, tuple(rows), known.drift_bytes)
+    left = rss_bytes - sum(row.resident_bytes for row in rows)
+    if left <= 0:
+        return Ledger(rss_bytes, tuple(rows), left)
+    said = (
+        f"{size(left)} of RSS are in mappings of which no figures are recorded: programs, "
+        "libraries, files, shared memory"
+    )
+    total = left + known.resident(NOT_RECORDED)
+    evidence = (said, *known.evidence_of(NOT_RECORDED))
+    row = LedgerRow(NOT_RECORDED, LABELS[NOT_RECORDED], total, total, None, None, evidence)
+    return Ledger(rss_bytes, (*(one for one in rows if one.key != NOT_RECORDED), row), 0)
 
 
 def too_much_drift(found: Ledger) -> bool:

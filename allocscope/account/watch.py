@@ -98,6 +98,15 @@ def _distance(before: int | None, now: int | None) -> int:
     return 0 if before is None or now is None else abs(now - before)
 
 
+def refaults_per_s(before: Glance, now: Glance, seconds: float) -> float | None:
+    """Pages per second; None where one of the two is unknown, or where the group is another by now,
+    which shows where the count is less."""
+    if before.refault_count is None or now.refault_count is None or seconds <= 0:
+        return None
+    came = now.refault_count - before.refault_count
+    return came / seconds if came >= 0 else None
+
+
 def walk(number: int, found: Situation, explained: Explanation) -> Walk:
     """What is kept of a walk. ``number``: the sample that made it."""
     trimmable = {arena.index: arena.figures.trimmable_bytes for arena in found.heap.arenas}

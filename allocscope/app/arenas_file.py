@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from allocscope.account import ledger
 from allocscope.app import heap
 from allocscope.app.arenas import OTHER_ALLOCATOR, SMAPS_NOT_READ
 from allocscope.app.target import Cpus, Target
@@ -22,39 +21,46 @@ from allocscope.immutable import immutable, replace
 from allocscope.model.heap import ArenasData
 from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.model.situation import ArenaResidence
-from allocscope.owners.divide import by_byte
 
 HELD_STILL = ("frozen", "quiescent")
 
 
 @immutable
 class FileAnswer:
-    """The report, from which sample (counted from 1), and what else the file says of the process;
-    ``residence``: what the resident bytes of each arena are used for."""
+    """The report, from which sample (counted from 1), what else the file says of the process, and
+    the reading that the report rests on."""
 
     report: Report[ArenasData]
     sample: int
     facts: Facts
-    residence: tuple[ArenaResidence, ...]
+    target: Target
+    answer: heap.HeapAnswer
 
 
 def arenas_of_file(path: Path, *, sample: int | None, deadline_s: float) -> FileAnswer:
     """The arenas that a recording tells of. ``sample``: counted from 1, the last by default.
 
     Raises BadInput (9), NoGlibcHeap (5)."""
+    require_recording(path)
+    deadline_ns = time.monotonic_ns() + int(deadline_s * 1e9)
+    found = open_sample(path, sample)
+    with found.memory:
+        return arenas_of_sample(found, path, deadline_ns)
+
+
+def require_recording(path: Path) -> None:
+    """BadInput for a file of another kind."""
     if kind_of(path) != RECORDING:
         raise BadInput(
             f"{path} is a core file, and a recording is needed here",
-            "Record the process while it runs: `allocscope record PID -o FILE`.",
+            "A core does not tell what was resident; `allocscope arenas FILE` says what its heap "
+            "holds. Record a process while it runs: `allocscope record PID -o FILE`.",
         )
-    started = time.monotonic_ns()
-    found = open_sample(path, sample)
-    with found.memory:
-        return _arenas(found, path, started, started + int(deadline_s * 1e9))
 
 
-def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> FileAnswer:
+def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
+    """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC. NoGlibcHeap (5)."""
+    started_ns = time.monotonic_ns()
     facts = found.facts
     target = target_of(facts)
     sort = heap.FROZEN if facts.consistency == heap.FROZEN else heap.VALIDATED
@@ -77,13 +83,7 @@ def _arenas(found: Sample, path: Path, started_ns: int, deadline_ns: int) -> Fil
         caveats=(*_caveats(facts), *heap.caveats(answer, data)),
         captured_at=facts.captured_at,
     )
-    residence = tuple(
-        ledger.residence(
-            arena, lambda start, end: by_byte(found.memory.residency, start, end).resident_bytes
-        )
-        for arena in answer.reading.arenas
-    )
-    return FileAnswer(report, found.number, facts, residence)
+    return FileAnswer(report, found.number, facts, target, answer)
 
 
 def target_of(facts: Facts) -> Target:

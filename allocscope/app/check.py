@@ -10,19 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from allocscope.account import ledger
 from allocscope.app.arenas_core import arenas_of_core
-from allocscope.app.arenas_file import FileAnswer, arenas_of_file
 from allocscope.app.explain import ExplainOptions, survey
+from allocscope.app.explain_file import survey_file
 from allocscope.causes import explanation, gate
 from allocscope.causes.elsewhere import GLIBC
 from allocscope.causes.gate import Found
 from allocscope.errors import MissingPart, WrongUsage
-from allocscope.files import CORE, RECORDING, kind_of
+from allocscope.files import RECORDING, kind_of
 from allocscope.immutable import immutable
 from allocscope.model.gate import FIGURES, GateData, Limit
 from allocscope.model.report import Caveat, Report
-from allocscope.model.situation import Situation
 
 
 @immutable
@@ -59,15 +57,13 @@ def _check_process(pid: int, options: CheckOptions) -> Report[GateData]:
 
 
 def _check_file(path: Path, options: CheckOptions) -> Report[GateData]:
-    kind = kind_of(path)
-    for key, why in gate.untold(options.limits, kind):
+    if kind_of(path) == RECORDING:
+        return _check_recording(path, options)
+    for key, why in gate.untold(options.limits):
         raise WrongUsage(
-            f"--{key} cannot be judged from a {kind}: {why}",
+            f"--{key} cannot be judged from a core: {why}",
             "Check the running process, or leave this limit out.",
         )
-    if kind == RECORDING:
-        return _check_recording(path, options)
-    assert kind == CORE
     if options.sample is not None:
         raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
     report = arenas_of_core(path, exe=options.exe, deadline_s=options.deadline_s)
@@ -77,32 +73,18 @@ def _check_file(path: Path, options: CheckOptions) -> Report[GateData]:
 def _check_recording(path: Path, options: CheckOptions) -> Report[GateData]:
     if options.exe is not None:
         raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
-    answer = arenas_of_file(path, sample=options.sample, deadline_s=options.deadline_s)
-    report = answer.report
-    situation = _recorded(answer)
-    found = Found(report.data, situation, explanation.explain(situation))
+    asked = ExplainOptions(deadline_s=options.deadline_s)
+    report = survey_file(path, asked, sample=options.sample).report
+    found = Found(report.data.heap, report.data, explanation.explain(report.data))
+    for limit in options.limits:
+        if gate.figure(limit.key, found) is None:
+            raise WrongUsage(
+                f"--{limit.key} cannot be judged from this recording: it does not tell "
+                f"{FIGURES[limit.key]}",
+                "Record the process anew (above 1 GiB of RSS with `record --exact`), check the "
+                "running process, or leave this limit out.",
+            )
     return _judged(report, found, options.limits, _allocator_caveats(report, options.limits))
-
-
-def _recorded(answer: FileAnswer) -> Situation:
-    """What a recording tells of the causes: those that lie in malloc."""
-    data, facts = answer.report.data, answer.facts
-    return Situation(
-        process=facts.process,
-        allocator=facts.allocator,
-        ledger=ledger.of_malloc(facts.rss_bytes, answer.residence, data.mmapped.resident_bytes),
-        holdings=(),
-        smaps=(),
-        heap=data,
-        residence=answer.residence,
-        rollup=None,
-        status=None,
-        limits=None,
-        outside=(),
-        pressure=None,
-        contention=None,
-        environ=facts.environ,
-    )
 
 
 def _judged(

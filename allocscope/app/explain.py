@@ -23,15 +23,20 @@ from allocscope.errors import MissingPart
 from allocscope.glibc.contention import contention
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
-from allocscope.model.ledger import Explanation, Ledger
+from allocscope.model.ledger import Explanation, Ledger, healthy_bytes
 from allocscope.model.owners import Holding
 from allocscope.model.process import SmapsEntry, SmapsRollup
 from allocscope.model.report import Caveat, Method, Report
-from allocscope.model.situation import ArenaResidence, Situation
+from allocscope.model.situation import ArenaResidence, HugeUse, Situation
 from allocscope.owners.divide import by_byte
+from allocscope.owners.huge import huge_use
 from allocscope.proc import cgroups, procfs
+from allocscope.proc.cached import cached_files
+from allocscope.proc.cgroup_memory import cgroup_memory
 from allocscope.proc.memory import ProcessMemory
+from allocscope.proc.mounts import tmpfs_devices
 from allocscope.proc.outside import outside_rss
+from allocscope.proc.swaps import swapping
 
 MOST_ROUNDS = 3
 LOCK_LOOKS_APART_S = 1e-4
@@ -68,15 +73,20 @@ def explain(pid: int, options: ExplainOptions) -> Report[Explanation]:
 def portrait(pid: int, options: ExplainOptions) -> tuple[Report[Explanation], Situation]:
     """The same, and what it rests on."""
     found = survey(pid, options)
-    report = Report(
+    return explained(found), found.data
+
+
+def explained(found: Report[Situation]) -> Report[Explanation]:
+    """The explanation of a survey."""
+    return Report(
         process=found.process,
         libc=found.libc,
         allocator=found.allocator,
         method=found.method,
         data=explanation.explain(found.data),
         caveats=found.caveats,
+        captured_at=found.captured_at,
     )
-    return report, found.data
 
 
 def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
@@ -91,15 +101,19 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas, lambda: time.sleep(LOCK_LOOKS_APART_S))
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
+        huge = _huge_use(memory, best)
         of_owners = owner_caveats(memory)
     rollup, status = _rollup(pid), procfs.status(pid)
     limits = cgroups.limits(pid)
+    cached = cached_files(pid, best.entries, tmpfs_devices(pid))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, best.answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
     data = heap.present(
         best.answer, best.target, rss_bytes=best.ledger.rss_bytes, smaps=best.entries
     )
+    threads = target.process.thread_count
+    outside = outside_rss(pid, status, threads, best.entries, cached)
     situation = Situation(
         process=target.process,
         allocator=allocator,
@@ -114,8 +128,13 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         contention=locks,
         environ=target.environ,
         pressure=cgroups.pressure(pid),
-        outside=outside_rss(pid, status, target.process.thread_count, best.entries),
+        outside=outside.facts,
+        descriptors=outside.descriptors,
+        cached=cached,
         pages=pages,
+        huge=huge,
+        swapping=swapping(),
+        cgroup=cgroup_memory(pid),
     )
     consistency = best.answer.consistency_between(before, after)
     return Report(
@@ -127,7 +146,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         caveats=allocator_caveats
         + of_owners
         + heap.caveats(best.answer, data)
-        + _drift_caveats(best.ledger),
+        + drift_caveats(best.ledger, MOST_ROUNDS),
     )
 
 
@@ -168,17 +187,27 @@ def _round(
     )
 
 
+def _huge_use(memory: ProcessMemory, found: _Round) -> HugeUse | None:
+    """None where so little is in huge pages that it cannot matter."""
+    huge_bytes = sum(part.huge_bytes or 0 for part in found.holdings)
+    if huge_bytes <= healthy_bytes(found.ledger.rss_bytes):
+        return None
+    return huge_use(memory, found.holdings, memory.residency)
+
+
 def _rollup(pid: int) -> SmapsRollup | None:
     with contextlib.suppress(MissingPart):
         return procfs.smaps_rollup(pid)
     return None
 
 
-def _drift_caveats(found: Ledger) -> tuple[Caveat, ...]:
+def drift_caveats(found: Ledger, rounds: int) -> tuple[Caveat, ...]:
+    """That the ledger does not close, after so many readings."""
     if not found.drift_bytes:
         return ()
+    each = f", in each of {rounds} readings" if rounds > 1 else ""
     text = (
-        f"{found.drift_bytes} bytes of RSS came or went between the kernel's count and this one, "
-        f"in each of {MOST_ROUNDS} readings."
+        f"{found.drift_bytes} bytes of RSS came or went between the kernel's count and this one"
+        f"{each}."
     )
     return (Caveat("drift", text, partial=account.too_much_drift(found)),)

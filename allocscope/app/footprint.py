@@ -123,11 +123,12 @@ def _row(pid: int) -> Footprint | None:
 
 
 def _with_retained(rows: Sequence[Footprint], progress: Progress) -> Iterable[Footprint]:
-    from allocscope.app.retained import retained_bytes
+    from allocscope.app.retained import Retained
 
+    retained = Retained()
     for done, row in enumerate(rows):
         progress(done, len(rows))
-        yield dataclasses.replace(row, retained_bytes=retained_bytes(row.pid))
+        yield dataclasses.replace(row, retained_bytes=retained.bytes_of(row.pid))
     progress(len(rows), len(rows))
 
 

@@ -16,7 +16,7 @@ from allocscope.glibc.par import parse_par
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, InvalidHeap, read_ring
 from allocscope.model.report import Caveat
 from allocscope.model.watch import ArenaGlance, Glance, MallocGlance
-from allocscope.proc import procfs
+from allocscope.proc import cgroups, descriptors, procfs
 from allocscope.proc.memory import ProcessMemory
 
 
@@ -56,6 +56,8 @@ class Glances:
             page_table_bytes=status.page_table_bytes,
             thread_count=procfs.stat(self._pid).thread_count,
             malloc=malloc,
+            refault_count=cgroups.refault_count(self._pid),
+            descriptor_count=descriptors.open_count(self._pid),
         )
         return glance, notes
 

@@ -294,15 +294,25 @@ def _validation_caveats(answer: HeapAnswer, data: ArenasData, of_core: bool) -> 
         )
         yield Caveat("arena-not-validated", text, partial=True)
     for item in broken:
+        figures = data.arenas[item.index].figures
+        if figures.swapped_bytes and not _places(answer, item):
+            text = (
+                f"arena {item.index}: {figures.swapped_bytes} bytes of it are swapped out; they "
+                f"are not read, so that nothing is swapped in. {_readable(figures)}"
+            )
+            yield Caveat("arena-swapped", text, partial=True)
+            continue
         text = f"arena {item.index} stood still but contradicts itself: {_faults(answer, item)}. "
-        text += _readable(data.arenas[item.index].figures)
-        yield Caveat("arena-damaged", text, partial=True)
+        yield Caveat("arena-damaged", text + _readable(figures), partial=True)
 
 
 def _faults(answer: HeapAnswer, item: ArenaReading) -> str:
     """What is wrong with an arena, and at which words that shows."""
-    places = [_place(found) for found in answer.damage if found.arena_index == item.index]
-    return "; ".join([*item.problems, *places])
+    return "; ".join([*item.problems, *_places(answer, item)])
+
+
+def _places(answer: HeapAnswer, item: ArenaReading) -> list[str]:
+    return [_place(found) for found in answer.damage if found.arena_index == item.index]
 
 
 def _place(found: Damage) -> str:

@@ -63,7 +63,9 @@ def _heap(
     except NoGlibcHeap as error:
         machine = target.images[0].machine if target.images else X86_64
         memory.abi = of_machine(machine, PAGE_BYTES) or memory.abi
-        return None, (Caveat("no-glibc-heap", f"{error.message}: its heap is unexplained here."),)
+        return None, (
+            Caveat("no-glibc-heap", f"{error.message}. No heap of glibc malloc is told here."),
+        )
     return answer, ()
 
 

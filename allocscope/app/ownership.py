@@ -41,7 +41,8 @@ def holdings(
     """Every mapping of ``entries``, divided among its owners. ``reading``: None where no glibc
     malloc could be read."""
     mappings = [entry.mapping for entry in entries]
-    claims = _claims(pid, memory, target, reading, mappings)
+    heaps = [] if reading is None else list(heap_claims(reading))
+    claims = heaps + claims_beside(pid, memory, target, heaps, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -58,16 +59,18 @@ def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
     return (Caveat("owners-of-32-bit", text),)
 
 
-def _claims(
+def claims_beside(
     pid: int,
     memory: NativeMemory,
     target: Target,
-    reading: HeapReading | None,
+    heaps: Sequence[Claim],
     mappings: Sequence[Mapping],
 ) -> list[Claim]:
+    """What all others claim, in the order in which they are believed. ``heaps``: the claims of
+    glibc's malloc, which come before them."""
     spans = [(m.start, m.end) for m in mappings if m.anonymous and m.writable and m.readable]
     guards = [m.end for m in mappings if m.anonymous and not m.readable and not m.writable]
-    claims = [] if reading is None else list(heap_claims(reading))
+    claims = list(heaps)
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))
@@ -80,7 +83,7 @@ def _claims(
     claims += hotspot.claims(pid, memory, mappings)
     readable = [(m.start, m.end) for m in mappings if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
-    return claims
+    return claims[len(heaps) :]
 
 
 def _auxv(pid: int) -> AuxVector | None:

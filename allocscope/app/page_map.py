@@ -21,11 +21,7 @@ Span = tuple[int, int]
 
 def page_map(memory: ProcessMemory, reading: HeapReading, entries: Sequence[SmapsEntry]) -> PageMap:
     """Of a reading whose walks mapped pages (``memory.maps_pages``)."""
-    heaps = [
-        HeapPages(arena.index, piece.start // PAGE * PAGE, _own_cells(piece))
-        for arena in reading.arenas
-        for piece in arena.pieces
-    ]
+    heaps = cells_by_heap(reading)
     suspected = [
         (low, high)
         for entry in entries
@@ -35,10 +31,10 @@ def page_map(memory: ProcessMemory, reading: HeapReading, entries: Sequence[Smap
         < (high := min(heap.start + len(heap.cells) * PAGE, entry.mapping.end))
     ]
     if not suspected:
-        return PageMap(tuple(heaps), lazy_known=True)
+        return PageMap(heaps, lazy_known=True)
     frames = FrameFlags.open_if_allowed()
     if frames is None:
-        return PageMap(tuple(heaps), lazy_known=False)
+        return PageMap(heaps, lazy_known=False)
     with frames:
         runs = sorted(
             chain.from_iterable(
@@ -46,6 +42,15 @@ def page_map(memory: ProcessMemory, reading: HeapReading, entries: Sequence[Smap
             )
         )
     return PageMap(tuple(with_lazy(heap, runs) for heap in heaps), lazy_known=True)
+
+
+def cells_by_heap(reading: HeapReading) -> tuple[HeapPages, ...]:
+    """What the walks told of each page, heap by heap."""
+    return tuple(
+        HeapPages(arena.index, piece.start // PAGE * PAGE, _own_cells(piece))
+        for arena in reading.arenas
+        for piece in arena.pieces
+    )
 
 
 def with_lazy(heap: HeapPages, runs: Iterable[Span]) -> HeapPages:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.meanwhile import meanwhile
+from allocscope.app.record_facts import kernel_facts, ownership, page_states
 from allocscope.app.target import Target, look
 from allocscope.errors import NoSuchProcess
 from allocscope.files.recording import RecordingWriter
@@ -23,8 +25,8 @@ from allocscope.files.words import pack
 from allocscope.glibc import structure
 from allocscope.glibc.states import InvalidHeap
 from allocscope.glibc.threads import find_tcbs
-from allocscope.immutable import immutable
-from allocscope.model.process import Process
+from allocscope.immutable import immutable, replace
+from allocscope.model.process import Process, SmapsEntry
 from allocscope.model.recording import Facts, RecordedThread, RecordResult
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.walk import Words
@@ -58,6 +60,7 @@ class Opened:
     pause_ns: int
 
 
+ReadSmaps = Callable[[], tuple[tuple[SmapsEntry, ...] | None, tuple[Caveat, ...]]]
 Opener = Callable[[Target, int], AbstractContextManager[Opened]]
 """Opens the memory of a target, until a deadline (CLOCK_MONOTONIC, ns)."""
 
@@ -161,14 +164,15 @@ def _sample(
         raise NoSuchProcess(f"process {pid} went away meanwhile")
     before = procfs.stillness(pid)
     rss = procfs.rss_bytes(pid)
-    smaps, smaps_caveats = read_smaps(pid, rss, options.exact)
     with opener(target, deadline_ns) as opened:
-        memory, target = opened.memory, opened.target
+        memory = opened.memory
         memory.keeps_words = True
-        answer = heap.read(memory, target, sort=opened.sort, deadline_ns=deadline_ns)
-        others, left_out = _others(opened, answer, deadline_ns)
+        read = _read(opened, lambda: read_smaps(pid, rss, options.exact), deadline_ns)
+        target, answer, smaps = read.target, read.answer, read.smaps
+        others, left_out = _others(opened, read, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
-        runs = _page_states(memory, target, (answer, *others))
+        owned = ownership(pid, memory, target, answer)
+        runs = page_states(memory, target, owned)
         layers = (
             _layers(memory, each, pointers, options.with_contents) for each in (*others, answer)
         )
@@ -198,48 +202,72 @@ def _sample(
             RecordedThread(thread.tid, thread.name, pointers.get(thread.tid, 0))
             for thread in target.threads
         ),
+        ownership=owned,
+        kernel=kernel_facts(target.process, smaps),
         others=tuple(other.image for other in others),
     )
     writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
     told = heap.caveats(answer, data)
-    return _Taken(facts, answer, allocator_caveats + smaps_caveats + told + left_out)
+    return _Taken(facts, answer, allocator_caveats + read.caveats + told + left_out)
+
+
+@immutable
+class _Read:
+    """The heap, and smaps of the same moment as nearly as can be; ``target`` has the mappings that
+    the heap was read with."""
+
+    target: Target
+    answer: heap.HeapAnswer
+    smaps: tuple[SmapsEntry, ...] | None
+    caveats: tuple[Caveat, ...]
+
+
+def _read(opened: Opened, read_entries: ReadSmaps, deadline_ns: int) -> _Read:
+    """Reads both at the same time. A process that mapped or unmapped memory meanwhile is read once
+    more: the two would tell of different memory."""
+    target = opened.target
+    while True:
+        with meanwhile(read_entries) as reading_smaps:
+            answer = heap.read(opened.memory, target, sort=opened.sort, deadline_ns=deadline_ns)
+            smaps, caveats = reading_smaps()
+        found = _Read(target, answer, smaps, caveats)
+        again = target is not opened.target or opened.sort == heap.FROZEN
+        if smaps is None or again or time.monotonic_ns() > deadline_ns:
+            return found
+        now = procfs.mappings(target.process.pid)
+        if tuple(entry.mapping for entry in smaps) == now:
+            return found
+        target = replace(target, mappings=now)
 
 
 def _others(
-    opened: Opened, answer: heap.HeapAnswer, deadline_ns: int
+    opened: Opened, main: _Read, deadline_ns: int
 ) -> tuple[list[heap.HeapAnswer], tuple[Caveat, ...]]:
     """The further mallocs in use, each read; a caveat for each that did not hold together."""
-    read: list[heap.HeapAnswer] = []
+    read: list[heap.HeapAnswer] = [main.answer]
     left_out = []
-    for other in answer.others:
+    for other in main.answer.others:
         found = (other.located, other.image)
         try:
             reading = heap.read(
                 opened.memory,
-                opened.target,
+                main.target,
                 sort=opened.sort,
                 deadline_ns=deadline_ns,
                 found=found,
-                beside=(answer, *read),
+                beside=read,
             )
         except InvalidHeap as error:
             text = f"The malloc of {other.image.path} is not recorded: {error.message}."
             left_out.append(Caveat("other-malloc-left-out", text, partial=True))
         else:
             read.append(reading)
-    return read, tuple(left_out)
+    return read[1:], tuple(left_out)
 
 
 def _data_spans(answer: heap.HeapAnswer) -> list[tuple[int, int]]:
     return [(m.start, m.end) for m in answer.image.mappings if m.writable and m.private]
-
-
-def _page_states(memory: NativeMemory, target: Target, answers: Iterable[heap.HeapAnswer]) -> bytes:
-    """Of all memory that a heap can lie in, and of the libraries' data."""
-    data = (span for answer in answers for span in _data_spans(answer))
-    spans = sorted({*target.anonymous_spans, *data})
-    return b"".join(memory.page_states(start, end) for start, end in spans)
 
 
 def _layers(

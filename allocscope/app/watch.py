@@ -88,6 +88,7 @@ class _Watching:
         self._last: account.Walked | None = None
         self._found: Report[Situation] | None = None
         self._number = 0
+        self._glanced: tuple[int, Glance] | None = None
 
     def sample(self) -> Report[Sample]:
         """The next sample. NoSuchProcess where the process ended or runs another program."""
@@ -102,6 +103,7 @@ class _Watching:
             raise NoSuchProcess(f"process {self._pid} went away meanwhile")
         last, found = self._last, self._found
         assert last is not None and found is not None
+        before, self._glanced = self._glanced, (begun_ns, glance)
         self._number = number
         now_ns = time.monotonic_ns()
         fresh = last.walk.sample == number
@@ -114,6 +116,9 @@ class _Watching:
             age_s=0.0 if fresh else (now_ns - last.ended_ns) / 1e9,
             moved_bytes=account.moved_bytes(last.glance, glance),
             cpu_ns=time.process_time_ns() - cpu_ns,
+            refaults_per_s=None
+            if before is None
+            else account.refaults_per_s(before[1], glance, (begun_ns - before[0]) / 1e9),
         )
         method = Method("passive", 0, now_ns - begun_ns, found.method.consistency)
         caveats = found.caveats + notes

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from allocscope.causes.finding import Finding, of_row, share
+from allocscope.causes.finding import Finding, heaviest, of_row, share
 from allocscope.causes.remedies import advice
+from allocscope.immutable import replace
 from allocscope.model.ledger import CauseKey, LedgerKey, Remedy
 from allocscope.model.owners import Holding
 from allocscope.model.situation import Situation
@@ -17,34 +18,16 @@ from allocscope.units import plural, size
 
 LARGE_PART_RATIO = 0.25
 GLIBC = frozenset({"glibc", "unknown"})
-MOST_NAMED = 3
-
-TOOLS = {
-    "CPython": "sys._debugmallocstats(), tracemalloc or memray; gc.collect() for cycles",
-    "V8": "node --inspect and a heap snapshot; v8.getHeapStatistics(); --max-old-space-size",
-    "Java": "jcmd PID GC.heap_info, jcmd PID VM.native_memory; -Xmx",
-    "Ruby": "GC.stat and ObjectSpace.memsize_of_all; GC.compact",
-    "Go": "net/http/pprof; GOMEMLIMIT, debug.FreeOSMemory()",
-}
 
 
-def _large(situation: Situation, total: int) -> bool:
+def is_large(situation: Situation, total: int) -> bool:
     return total > LARGE_PART_RATIO * situation.rss_bytes
-
-
-def _heaviest(holdings: Sequence[Holding]) -> str:
-    """The owners that hold most, by name."""
-    sums: dict[str, int] = {}
-    for holding in holdings:
-        sums[holding.owner] = sums.get(holding.owner, 0) + holding.resident_bytes
-    ranked = sorted(sums, key=lambda owner: -sums[owner])
-    return ", ".join(f"{owner} {size(sums[owner])}" for owner in ranked[:MOST_NAMED])
 
 
 def large_live(situation: Situation) -> Finding | None:
     """Large chunks with mappings of their own: in use, for free() would unmap them at once."""
     total = situation.ledger.resident("glibc-mmapped")
-    if not _large(situation, total):
+    if not is_large(situation, total):
         return None
     mmapped = situation.heap.mmapped
     return Finding(
@@ -69,7 +52,7 @@ def large_live(situation: Situation) -> Finding | None:
     )
 
 
-def _elsewhere(
+def elsewhere(
     situation: Situation,
     key: CauseKey,
     row: LedgerKey,
@@ -79,8 +62,9 @@ def _elsewhere(
     holdings: Sequence[Holding],
 ) -> Finding | None:
     total = sum(holding.resident_bytes for holding in holdings)
-    if not _large(situation, total):
+    if not is_large(situation, total):
         return None
+    named = heaviest((holding.owner, holding.resident_bytes) for holding in holdings)
     return Finding(
         key=key,
         title=title,
@@ -88,33 +72,13 @@ def _elsewhere(
         takes=of_row(row, total),
         confidence="measured",
         headline=f"{size(total)} are {words}",
-        evidence=(
-            f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {_heaviest(holdings)}",
-        ),
+        evidence=(f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {named}",),
         remedies=remedies,
     )
 
 
-def _of(situation: Situation, row: LedgerKey) -> list[Holding]:
+def holdings_of(situation: Situation, row: LedgerKey) -> list[Holding]:
     return [h for h in situation.holdings if h.key == row and h.resident_bytes]
-
-
-def runtime_heap(situation: Situation) -> Finding | None:
-    found = _of(situation, "runtime-heap")
-    tools = tuple(
-        advice("runtime-tool", f"ask the runtime itself: {tool}", "see its documentation")
-        for name, tool in TOOLS.items()
-        if any(holding.owner.startswith(name) for holding in found)
-    )
-    return _elsewhere(
-        situation,
-        "runtime-heap",
-        "runtime-heap",
-        "The heap of a language runtime, outside of malloc",
-        "in the runtime's own heap, which its garbage collector decides about",
-        tools,
-        found,
-    )
 
 
 def other_allocator(situation: Situation) -> Finding | None:
@@ -123,21 +87,21 @@ def other_allocator(situation: Situation) -> Finding | None:
     unexplained = situation.ledger.resident("unexplained")
     if serving is not None and serving.name not in GLIBC and unexplained > own:
         return _serving(situation, serving.name, own, unexplained)
-    return _elsewhere(
+    return elsewhere(
         situation,
         "other-allocator",
         "other-allocator",
         "The heap of another allocator",
         "in the heap of another allocator than glibc's",
         (advice("own-statistics", "ask that allocator for its own statistics", "none"),),
-        _of(situation, "other-allocator"),
+        holdings_of(situation, "other-allocator"),
     )
 
 
 def _serving(situation: Situation, name: str, own: int, unexplained: int) -> Finding | None:
     """Another allocator serves malloc, and its structures are not known: what nobody else owns is
     probably its own, which is a hint and stays unexplained in the ledger."""
-    if not _large(situation, own + unexplained):
+    if not is_large(situation, own + unexplained):
         return None
     return Finding(
         key="other-allocator",
@@ -159,9 +123,9 @@ def file_cache(situation: Situation) -> Finding | None:
     """Mapped files, without programs and libraries: the page cache holds them anyway."""
     programs = {h.path for h in situation.holdings if h.perms[2] == "x"}
     for row in ("file-shared", "file-private"):
-        found = [h for h in _of(situation, row) if h.path not in programs]
-        if _large(situation, sum(h.resident_bytes for h in found)):
-            return _elsewhere(
+        found = [h for h in holdings_of(situation, row) if h.path not in programs]
+        if is_large(situation, sum(h.resident_bytes for h in found)):
+            finding = elsewhere(
                 situation,
                 "file-cache",
                 row,
@@ -170,16 +134,37 @@ def file_cache(situation: Situation) -> Finding | None:
                 (advice("nothing", "nothing: under pressure these pages go first", "none"),),
                 found,
             )
+            if finding is not None:
+                return replace(finding, evidence=finding.evidence + _in_cache(situation, found))
     return None
 
 
+def _in_cache(situation: Situation, found: Sequence[Holding]) -> tuple[str, ...]:
+    """What the page cache holds of these files, and what has to be written before it goes."""
+    paths = {holding.path for holding in found}
+    files = [file for file in situation.cached if file.path in paths]
+    told = []
+    if files:
+        cached, dirty = sum(f.cached_bytes for f in files), sum(f.dirty_bytes for f in files)
+        written = f"{size(dirty)} of it after being written to disk" if dirty else "all of it clean"
+        told.append(
+            f"the page cache holds {size(cached)} of {plural(len(files), 'such file')}, mapped or "
+            f"not; the kernel can drop it, {written}"
+        )
+    indexes = {holding.mapping_index for holding in found}
+    locked = sum(situation.smaps[index].locked_bytes for index in indexes)
+    if locked:
+        told.append(f"{size(locked)} are locked (mlock) and stay")
+    return tuple(told)
+
+
 def shared_memory(situation: Situation) -> Finding | None:
-    return _elsewhere(
+    return elsewhere(
         situation,
         "shared-memory",
         "shared-memory",
         "Shared memory, which RSS counts whole in every process that maps it",
         "shared memory, counted whole in every process that has it mapped",
         (advice("count-pss", "compare PSS (`allocscope footprint`), which shares it out", "none"),),
-        _of(situation, "shared-memory"),
+        holdings_of(situation, "shared-memory"),
     )

@@ -15,6 +15,7 @@ from allocscope.causes import (
     parked,
     rank,
     retained,
+    runtimes,
     settings,
     slabs,
     spread,
@@ -37,7 +38,7 @@ RULES: tuple[Rule, ...] = (
     retained.scattered_live,
     slabs.slab_growth,
     elsewhere.large_live,
-    elsewhere.runtime_heap,
+    runtimes.runtime_heap,
     elsewhere.other_allocator,
     elsewhere.file_cache,
     elsewhere.shared_memory,
@@ -45,9 +46,18 @@ RULES: tuple[Rule, ...] = (
     pages.swapped_out,
     outside.tmpfs_held,
     outside.kernel_memory,
+    outside.descriptor_growth,
     settings.setting_without_effect,
 )
 """In the order in which they take their bytes: the more particular before the more general."""
+REMEDIES = {
+    "trim": "malloc_trim(0)",
+    "reclaim": "reclaiming them",
+    "no-thp": "doing without huge pages",
+    "tcache-count": "a smaller tcache_count",
+    "thresholds": "fixed thresholds",
+}
+"""Those whose gain can be known, as the verdict calls them."""
 
 
 def explain(situation: Situation) -> Explanation:
@@ -57,8 +67,8 @@ def explain(situation: Situation) -> Explanation:
     rss = situation.rss_bytes
     causes = tuple(rank.cause(found, exclusive, rss) for found, exclusive in ranked)
     weighty = [found for found, exclusive in ranked if rank.matters(exclusive, rss)]
-    unexplained = situation.ledger.resident("unexplained")
-    healthy = not weighty and not rank.matters(unexplained, rss)
+    unknown = situation.ledger.resident("unexplained", "not-recorded")
+    healthy = not weighty and not rank.matters(unknown, rss)
     if healthy:
         causes = (_healthy(situation), *causes)
     limits = situation.limits
@@ -74,6 +84,7 @@ def explain(situation: Situation) -> Explanation:
         memory_limit_bytes=limits.memory_limit_bytes if limits else None,
         memory_headroom_bytes=limits.memory_headroom_bytes if limits else None,
         pressure=situation.pressure,
+        cgroup=situation.cgroup,
     )
 
 
@@ -106,15 +117,29 @@ def _verdict(situation: Situation, weighty: list[Finding], causes_known: bool) -
     if not weighty and causes_known:
         return f"{start} and holds nothing worth a remedy: healthy."
     if not weighty:
-        unexplained = situation.ledger.resident("unexplained")
-        return (
-            f"{start}, of which {size(unexplained)} are unexplained: no structure of a known owner "
-            f"was found there ({share(unexplained, rss)})."
-        )
+        return f"{start}, of which {_unknown(situation)}."
     first = weighty[0]
-    said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
+    if first.outside_bytes:
+        said = f"{start}, and {first.headline}"
+    else:
+        said = f"{start}, of which {first.headline} ({share(first.bytes, rss)})"
     gains = [r for r in first.remedies if r.gain_bytes]
     if gains and gains[0].gain_bytes:
-        name = {"trim": "malloc_trim(0)"}.get(gains[0].key, gains[0].key)
+        name = REMEDIES.get(gains[0].key, gains[0].key)
         said += f"; {name} would give back about {size(gains[0].gain_bytes)}"
     return f"{said}."
+
+
+def _unknown(situation: Situation) -> str:
+    """The larger of what is unexplained and what was not recorded."""
+    rss = situation.rss_bytes
+    unexplained, unrecorded = (
+        situation.ledger.resident("unexplained"),
+        situation.ledger.resident("not-recorded"),
+    )
+    if unrecorded > unexplained:
+        return f"{size(unrecorded)} have an owner that was not recorded ({share(unrecorded, rss)})"
+    return (
+        f"{size(unexplained)} are unexplained: no structure of a known owner was found there "
+        f"({share(unexplained, rss)})"
+    )

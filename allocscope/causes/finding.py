@@ -7,11 +7,14 @@ takes them, so that no byte of the ledger counts twice in ``exclusive_bytes``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from allocscope.immutable import immutable
 from allocscope.model.ledger import CauseKey, Confidence, LedgerKey, Remedy
 from allocscope.model.situation import ArenaResidence, Situation
+from allocscope.units import size
+
+MOST_NAMED = 3
 
 Cell = tuple[LedgerKey, int | None]
 """A row of the ledger, and of which arena (None: not of an arena)."""
@@ -20,7 +23,7 @@ Cell = tuple[LedgerKey, int | None]
 @immutable
 class Finding:
     """One cause. ``takes``: its bytes by cell; ``outside_bytes``: those that are not in RSS.
-    ``headline`` follows "of which" in the verdict."""
+    ``headline`` follows "of which" in the verdict, "and" where its bytes are not in RSS."""
 
     key: CauseKey
     title: str
@@ -51,3 +54,12 @@ def of_row(key: LedgerKey, size: int) -> tuple[tuple[Cell, int], ...]:
 def share(part: int, whole: int) -> str:
     """``part`` of ``whole`` in per cent."""
     return f"{100 * part / whole:.0f} %" if whole else "nothing"
+
+
+def heaviest(amounts: Iterable[tuple[str, int]]) -> str:
+    """The owners of most, by name, each with its sum; "" for nothing."""
+    sums: dict[str, int] = {}
+    for owner, amount in amounts:
+        sums[owner] = sums.get(owner, 0) + amount
+    ranked = sorted((owner for owner in sums if sums[owner]), key=lambda owner: -sums[owner])
+    return ", ".join(f"{owner} {size(sums[owner])}" for owner in ranked[:MOST_NAMED])

@@ -24,17 +24,12 @@ OF_MALLOC: frozenset[LimitKey] = frozenset(
     {"max-retained", "max-retained-ratio", "max-trimmable", "max-arenas"}
 )
 """Limits on what glibc's malloc holds: they say nothing where another allocator serves malloc."""
-_NO_LEDGER = "it needs every mapping of the process: a file holds malloc's own structure only"
-_NO_SHARES = "it needs the kernel's count of shared and swapped pages, which no file holds"
-UNTOLD: dict[str, dict[LimitKey, str]] = {
-    "recording": {"max-footprint": _NO_SHARES, "max-unexplained-ratio": _NO_LEDGER},
-    "core": {
-        "max-retained-ratio": "it is a share of RSS, which a core does not tell",
-        "max-footprint": _NO_SHARES,
-        "max-unexplained-ratio": _NO_LEDGER,
-    },
+UNTOLD: dict[LimitKey, str] = {
+    "max-retained-ratio": "it is a share of RSS, which a core does not tell",
+    "max-footprint": "it needs the kernel's count of shared and swapped pages",
+    "max-unexplained-ratio": "it is a share of RSS, which a core does not tell",
 }
-"""Why a kind of file cannot judge a limit."""
+"""Why a core cannot judge a limit."""
 
 _RETAINING: frozenset[CauseKey] = frozenset(
     {
@@ -52,7 +47,7 @@ MOST_ROWS = 3
 @immutable
 class Found:
     """What is known of the process: its heap; but for a core also its situation, of a recording as
-    far as malloc goes."""
+    far as that tells it."""
 
     heap: ArenasData
     situation: Situation | None = None
@@ -63,10 +58,10 @@ class Found:
         return self.heap.rss_bytes if self.situation is None else self.situation.rss_bytes
 
 
-def untold(limits: Iterable[Limit], source: str) -> Iterator[tuple[LimitKey, str]]:
-    """The limits that a kind of file cannot judge, and why. ``source``: recording or core."""
+def untold(limits: Iterable[Limit]) -> Iterator[tuple[LimitKey, str]]:
+    """The limits that a core cannot judge, and why."""
     for limit in limits:
-        if why := UNTOLD[source].get(limit.key):
+        if why := UNTOLD.get(limit.key):
             yield limit.key, why
 
 
@@ -107,8 +102,8 @@ def _ratio(part: int, whole: int | None) -> float | None:
 
 
 def _unexplained(found: Found) -> float | None:
-    """A recording, whose situation has no smaps, knows nothing of what is not malloc's."""
-    if found.situation is None or not found.situation.smaps:
+    """None where a recording does not tell who has which memory: it may be anybody's."""
+    if found.situation is None or found.situation.ledger.evidence_of("not-recorded"):
         return None
     return _ratio(found.situation.ledger.resident("unexplained"), found.rss_bytes)
 

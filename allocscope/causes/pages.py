@@ -3,15 +3,14 @@ swap."""
 
 from __future__ import annotations
 
-from allocscope.causes.finding import Cell, Finding, share
+from allocscope.causes.finding import MOST_NAMED, Cell, Finding, heaviest, share
 from allocscope.causes.remedies import advice
 from allocscope.model.ledger import LedgerKey, Remedy
-from allocscope.model.situation import Situation
+from allocscope.model.situation import HugeUse, Situation
 from allocscope.units import plural, size
 
 HUGE_PAGE_BYTES = 2 << 20
 LARGE_PART_RATIO = 0.25
-MOSTLY_RATIO = 0.5
 
 
 def lazyfree_held(situation: Situation) -> Finding | None:
@@ -61,43 +60,61 @@ def _lazyfree_cells(situation: Situation) -> tuple[tuple[Cell, int], ...]:
 
 
 def thp_inflation(situation: Situation) -> Finding | None:
-    """Free memory of arenas whose pages are huge: one byte keeps 2 MiB."""
-    takes: list[tuple[Cell, int]] = []
-    huge = 0
-    for arena, there in zip(situation.heap.arenas, situation.residence, strict=True):
-        inside = arena.figures.huge_bytes or 0
-        if inside < MOSTLY_RATIO * there.resident_bytes or there.free_bytes < MOSTLY_RATIO * inside:
-            continue
-        huge += inside
-        takes += [
-            (("glibc-free-shared-pages", there.index), there.shared_pages_bytes),
-            (("glibc-free-whole-pages", there.index), there.whole_pages_bytes),
-            (("glibc-top", there.index), there.top_bytes),
-        ]
-    total = sum(taken for _, taken in takes)
-    if not total:
+    """Small pages of zeros within huge ones: the kernel put them there with a neighbour that was
+    touched, and nobody has written to them since."""
+    huge = situation.huge
+    total = sum(size for _, size in huge.zero_bytes) if huge else 0
+    if huge is None or not total:
         return None
+    owners = ((situation.holdings[number].owner, zeros) for number, zeros in huge.zero_bytes)
+    sampled = huge.looked_at_bytes < huge.huge_bytes
+    sample = f", judged by {size(huge.looked_at_bytes)} of it" if sampled else ""
     return Finding(
         key="thp-inflation",
         title="Transparent huge pages that hold more than was written",
         bytes=total,
-        takes=tuple(takes),
+        takes=_zero_cells(situation, huge),
         confidence="inferred",
-        headline=f"{size(total)} are free memory in transparent huge pages, 2 MiB for every byte "
-        "that was touched",
+        headline=f"{size(total)} are nothing but zeros in transparent huge pages, which take 2 MiB "
+        "where a byte is touched",
         evidence=(
-            f"{size(huge)} of the heap are in huge pages of {size(HUGE_PAGE_BYTES)}, and "
-            f"{size(total)} of that are free",
+            f"of {size(huge.huge_bytes)} in huge pages of {size(HUGE_PAGE_BYTES)} {size(total)} "
+            f"are small pages of nothing but zeros{sample}: most likely never written",
+            f"these lie in: {heaviest(owners)}",
         ),
         remedies=(
-            advice(
+            Remedy(
                 "no-thp",
                 "prctl(PR_SET_THP_DISABLE), or madvise instead of always in "
-                "/sys/kernel/mm/transparent_hugepage/enabled; glibc.malloc.hugetlb=0",
+                "/sys/kernel/mm/transparent_hugepage/enabled; glibc.malloc.hugetlb=0; where "
+                "khugepaged makes them, 0 in its max_ptes_none",
+                total,
+                "forecast",
                 "more page faults and TLB misses; a restart",
             ),
         ),
     )
+
+
+def _zero_cells(situation: Situation, huge: HugeUse) -> tuple[tuple[Cell, int], ...]:
+    """In an arena they are rather free than live; of which thread arena is not asked."""
+    cells: list[tuple[Cell, int]] = []
+    in_heaps = {True: 0, False: 0}
+    for number, zeros in huge.zero_bytes:
+        holding = situation.holdings[number]
+        if holding.row is None:
+            in_heaps[holding.key == "glibc-main-heap"] += zeros
+        else:
+            cells.append(((holding.row, None), zeros))
+    for main, zeros in in_heaps.items():
+        arenas = [arena for arena in situation.residence if (arena.index == 0) == main]
+        wanted: list[tuple[Cell, int]] = []
+        for arena in arenas:
+            wanted.append((("glibc-free-whole-pages", arena.index), arena.whole_pages_bytes))
+            wanted.append((("glibc-top", arena.index), arena.top_bytes))
+        wanted += [(("glibc-live", arena.index), arena.live_bytes) for arena in arenas]
+        cells += _up_to(wanted, zeros)
+    return tuple(cells)
 
 
 def fork_sharing(situation: Situation) -> Finding | None:
@@ -153,9 +170,33 @@ def swapped_out(situation: Situation) -> Finding | None:
         evidence=(
             f"{size(total)} are swapped out, beside {size(situation.rss_bytes)} resident "
             f"({share(total, total + situation.rss_bytes)} of both)",
+            *_whose(situation),
+            *_where_swapped(situation),
         ),
         remedies=(
             advice("footprint", "watch the footprint, not RSS: `allocscope footprint PID`", "none"),
         ),
         outside_bytes=total,
     )
+
+
+def _whose(situation: Situation) -> tuple[str, ...]:
+    found = [(holding.owner, holding.swapped_bytes or 0) for holding in situation.holdings]
+    told = heaviest(found)
+    return (f"swapped out are: {told}",) if told else ()
+
+
+def _where_swapped(situation: Situation) -> tuple[str, ...]:
+    """Swap that is memory itself frees less than it takes from RSS."""
+    found = situation.swapping
+    if found is None or not found.areas:
+        return ()
+    told = ", ".join(
+        f"{area.path} (zram: compressed, in memory)" if area.compressed else area.path
+        for area in found.areas[:MOST_NAMED]
+    )
+    more = len(found.areas) - MOST_NAMED
+    told += f" and {more} more" if more > 0 else ""
+    if found.zswap:
+        told += "; zswap is on, so that part of it may lie compressed in memory"
+    return (f"this machine swaps to {told}",)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from allocscope.causes import remedies
 from allocscope.causes.finding import Finding, of_arenas
 from allocscope.causes.remedies import advice
+from allocscope.model.heap import Setting
 from allocscope.model.situation import Situation
 from allocscope.units import plural, size
+
+OLD_TCACHE_COUNT = 7
+"""The default from glibc 2.26 to 2.42; 16 from 2.43 on."""
 
 
 def tcache_hoard(situation: Situation) -> Finding | None:
@@ -32,6 +36,7 @@ def tcache_hoard(situation: Situation) -> Finding | None:
             f"tcache_count is {heap.settings.tcache_count.value} "
             f"({heap.settings.tcache_count.origin}); glibc counts these chunks as in use, and "
             "malloc_trim does not reach them",
+            *_since_the_default_grew(heap.settings.tcache_count, total),
         ),
         remedies=(
             remedies.no_tcache(total),
@@ -41,6 +46,17 @@ def tcache_hoard(situation: Situation) -> Finding | None:
                 "a change of the program",
             ),
         ),
+    )
+
+
+def _since_the_default_grew(setting: Setting, total: int) -> tuple[str, ...]:
+    """Caches that are full hold as many chunks as they may, so fewer in proportion."""
+    if not isinstance(setting.value, int) or setting.value <= OLD_TCACHE_COUNT:
+        return ()
+    fewer = total - total * OLD_TCACHE_COUNT // setting.value
+    return (
+        f"up to glibc 2.42 the default was {OLD_TCACHE_COUNT}: with "
+        f"glibc.malloc.tcache_count={OLD_TCACHE_COUNT} full caches would hold {size(fewer)} less",
     )
 
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 
 from allocscope.causes.finding import share
+from allocscope.causes.parked import OLD_TCACHE_COUNT
 from allocscope.causes.settings import DEFAULT_BYTES, setting_without_effect
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with
@@ -27,8 +28,6 @@ WORTH_RATIO = 0.05
 WORTH_BYTES = 4 * MIB
 CROWDED_RATIO = 0.01
 """Of the looks at locks: found with others waiting."""
-OLD_TCACHE_COUNT = 7
-"""The default until glibc 2.42."""
 
 
 @immutable

@@ -11,7 +11,7 @@ import click
 from allocscope.cli import amounts, options
 from allocscope.cli.answer import Form, form_options, tell
 from allocscope.cli.output import deliver
-from allocscope.errors import WrongUsage
+from allocscope.errors import AllocscopeError, WrongUsage
 
 if TYPE_CHECKING:
     from allocscope.render.page import Look
@@ -56,7 +56,8 @@ EXIT_EXCEEDED = 1
     "--junit",
     type=options.FilePath(dir_okay=False),
     metavar="FILE",
-    help="Write a JUnit report there as well, a test case for each limit.",
+    help="Write a JUnit report there as well, a test case for each limit; also where the target "
+    "cannot be read.",
 )
 @click.option(
     "--exe",
@@ -111,7 +112,14 @@ def command(
     from allocscope.app.check import CheckOptions, check
 
     now = time.time()
-    report = check(wanted, CheckOptions(limits, sample=sample, exe=exe, deadline_s=deadline_s))
+    try:
+        report = check(wanted, CheckOptions(limits, sample=sample, exe=exe, deadline_s=deadline_s))
+    except AllocscopeError as error:
+        if junit is not None:
+            from allocscope.render.junit import unreadable
+
+            deliver(unreadable(target, limits, error, time.time() - now, now), junit)
+        raise
     if junit is not None:
         from allocscope.render.junit import junit as xml
 

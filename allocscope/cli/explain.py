@@ -1,24 +1,31 @@
-"""``allocscope explain``: where the resident memory of a process is, and why."""
+"""``allocscope explain``: where the resident memory of a process is or was, and why."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
 from allocscope.cli.answer import Form, form_options, tell
+from allocscope.errors import WrongUsage
+from allocscope.immutable import replace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from allocscope.model.history import History
+    from allocscope.model.ledger import Explanation
+    from allocscope.model.report import Report
+    from allocscope.model.situation import Situation
     from allocscope.render.page import Look
 
 SCHEMA = "explain"
 
 
 @click.command("explain", short_help="Where the memory of a process is, why, and what to do.")
-@click.argument("target", metavar="PID")
+@click.argument("target", metavar="PID|FILE")
 @click.option(
     "--html",
     "html_file",
@@ -26,30 +33,31 @@ SCHEMA = "explain"
     metavar="FILE",
     help="Write it there too as one page for a browser, with a map of the heaps' pages.",
 )
+@options.sample_option
 @options.deadline_option
 @form_options
 def command(
     target: str,
     html_file: Path | None,
+    sample: int | None,
     deadline_s: float,
     form: Form,
 ) -> int:
-    """Explains the resident memory of a process: every byte of it in one row of a ledger that adds
-    up to RSS, the causes by weight, and what each remedy would give back.
+    """Explains the resident memory of a process, running or recorded: every byte of it in one row
+    of a ledger that adds up to RSS, the causes by weight, and what each remedy would give back.
 
-    Reads only: the process is not stopped. `allocscope PID` is the same.
+    Reads only: a process is not stopped. `allocscope PID` and `allocscope FILE` are the same.
     """
-    from allocscope.app.explain import ExplainOptions, portrait
-
-    pid = options.pid_of(target)
+    wanted = options.target_of(target)
+    if isinstance(wanted, int) and sample is not None:
+        raise WrongUsage(f"{target} is a running process: --sample is for files", "Leave it out.")
     now = time.time()
-    asked = ExplainOptions(deadline_s=deadline_s, pages=html_file is not None)
-    report, found = portrait(pid, asked)
+    report, found, series = _explained(wanted, sample, deadline_s, html_file is not None)
     if html_file is not None:
         from allocscope.cli.html_file import page_files, write_privately
         from allocscope.render.html import page
 
-        write_privately(page(report, found, page_files(), now), html_file)
+        write_privately(page(report, found, page_files(), now, series), html_file)
 
     def text(look: Look) -> str:
         from allocscope.render.explain import explain as draw
@@ -57,3 +65,23 @@ def command(
         return draw(report, look)
 
     return tell(report, SCHEMA, now, form, text)
+
+
+def _explained(
+    wanted: int | Path, sample: int | None, deadline_s: float, for_page: bool
+) -> tuple[Report[Explanation], Situation, History | None]:
+    """The answer and what it rests on; for a page of a recording, all its samples too."""
+    from allocscope.app.explain import ExplainOptions, portrait
+
+    asked = ExplainOptions(deadline_s=deadline_s, pages=for_page)
+    if isinstance(wanted, int):
+        return *portrait(wanted, asked), None
+    from allocscope.app.explain_file import portrait_of_file
+
+    report, found = portrait_of_file(wanted, asked, sample=sample)
+    if not for_page:
+        return report, found, None
+    from allocscope.app.history import history
+
+    series, caveats = history(wanted, shown=sample, deadline_s=deadline_s)
+    return replace(report, caveats=report.caveats + caveats), found, series

@@ -62,9 +62,18 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0].isascii() and args[0].isdigit():
+        if args and args[0] not in VERBS and _is_target(args[0]):
             args = [DEFAULT_VERB, *args]
         return super().resolve_command(ctx, args)
+
+
+def _is_target(word: str) -> bool:
+    """A pid, or a file: one that is there, or that can be nothing else."""
+    if "/" in word or (word.isascii() and word.isdigit()):
+        return True
+    from pathlib import Path  # loads much, and no verb comes here
+
+    return Path(word).is_file()
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,7 +82,8 @@ def allocscope() -> None:
     """Explains, from outside, why a Linux process holds more memory than its program believes.
 
     It reads a running process that uses glibc malloc: no preparation, no debug symbols, and
-    unless an option asks for it the process is never stopped. `allocscope PID` is `explain PID`.
+    unless an option asks for it the process is never stopped. `allocscope PID` is `explain PID`,
+    and `allocscope FILE` is `explain FILE`.
     """
 
 

@@ -124,7 +124,7 @@ def pid_of(target: str) -> int:
         return found
     raise WrongUsage(
         f"{target} is not a pid, and this verb needs a running process",
-        "Give a pid (digits); files are read by `allocscope arenas` and `allocscope diff`.",
+        "Give a pid (digits); files are read by `arenas`, `explain`, `check` and `diff`.",
     )
 
 

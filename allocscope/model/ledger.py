@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from allocscope.immutable import immutable
-from allocscope.model.process import Pressure
+from allocscope.model.process import CgroupMemory, Pressure
 
 LedgerKey = Literal[
     "glibc-live",
@@ -26,8 +26,10 @@ LedgerKey = Literal[
     "program-data",
     "loader-and-special",
     "unexplained",
+    "not-recorded",
 ]
-"""The rows of the ledger, in this order."""
+"""The rows of the ledger, in this order. The last one is of files alone: what they do not tell the
+owner of."""
 
 OutsideKey = Literal[
     "hugetlb",
@@ -96,6 +98,10 @@ class Ledger:
     def row(self, key: LedgerKey) -> LedgerRow:
         return next(row for row in self.rows if row.key == key)
 
+    def evidence_of(self, key: LedgerKey) -> tuple[str, ...]:
+        """What a row rests on; nothing where there is no such row."""
+        return next((row.evidence for row in self.rows if row.key == key), ())
+
     def resident(self, *keys: LedgerKey) -> int:
         """Resident bytes of these rows together."""
         return sum(row.resident_bytes for row in self.rows if row.key in keys)
@@ -144,19 +150,21 @@ def healthy_bytes(rss_bytes: int) -> int:
 
 @immutable
 class Explanation:
-    """The data of the contract. ``peak_rss_bytes`` and ``footprint_bytes`` are None where nothing
-    tells (a recording). ``memory_limit_bytes``: the tightest limit of its control groups, None
-    without one; ``memory_headroom_bytes``: the least that any of them can still grow before the
-    kernel reclaims or kills."""
+    """The data of the contract. ``peak_rss_bytes``, ``footprint_bytes`` and ``outside_rss`` are
+    None where nothing tells (an old recording). ``memory_limit_bytes``: the tightest limit of its
+    control groups, None without one; ``memory_headroom_bytes``: the least that any of them can
+    still grow before the kernel reclaims or kills; ``cgroup``: what its own group is charged
+    with."""
 
     rss_bytes: int
     peak_rss_bytes: int | None
     footprint_bytes: int | None
     ledger: tuple[LedgerRow, ...]
     drift_bytes: int
-    outside_rss: tuple[OutsideRss, ...]
+    outside_rss: tuple[OutsideRss, ...] | None
     causes: tuple[Cause, ...]
     verdict: str
     memory_limit_bytes: int | None = None
     memory_headroom_bytes: int | None = None
     pressure: Pressure | None = None
+    cgroup: CgroupMemory | None = None

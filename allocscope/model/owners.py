@@ -21,6 +21,7 @@ RowKey = Literal[
     "program-data",
     "loader-and-special",
     "unexplained",
+    "not-recorded",
 ]
 """What is a row of the ledger as it is."""
 

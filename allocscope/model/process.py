@@ -201,6 +201,22 @@ class AuxVector:
 
 
 @immutable
+class SwapArea:
+    """``compressed``: it is memory itself, in which pages lie compressed (zram)."""
+
+    path: str
+    compressed: bool
+
+
+@immutable
+class Swapping:
+    """Where this machine swaps to. ``zswap``: pages may stay compressed in memory on their way."""
+
+    areas: tuple[SwapArea, ...]
+    zswap: bool
+
+
+@immutable
 class Stalls:
     """Shares of the last 10 and 60 seconds in which some tasks, or all at once, waited for memory
     (PSI). None where this kernel does not tell."""
@@ -222,6 +238,55 @@ class Pressure:
     cgroup: Stalls | None
     oom_kill_count: int | None
     refault_count: int | None
+
+
+@immutable
+class DescriptorUse:
+    """``limit_count``: how many it may have (soft limit), None without one. ``alike``: the file
+    that most descriptors are of, with how many; "" for none. ``half_closed_count``: TCP connections
+    that the other side has closed and this one has not; None where the kernel does not tell."""
+
+    count: int
+    limit_count: int | None
+    alike: str
+    alike_count: int
+    half_closed_count: int | None
+
+
+@immutable
+class CachedFile:
+    """A file that a process has mapped. ``mapped_bytes``: its pages in the process's RSS, without
+    copies; ``cached_bytes``: all that the page cache holds of it, ``dirty_bytes`` of that has to be
+    written to disk before it can be dropped."""
+
+    path: str
+    mapped_bytes: int
+    cached_bytes: int
+    dirty_bytes: int
+
+
+@immutable
+class CgroupMemory:
+    """What a control group is charged with, those below it included, by kind; None where this
+    version or kernel does not tell. ``path``: its directory. ``file_bytes``: page cache without
+    shared memory; ``slab_reclaimable_bytes``: mostly dentries and inodes of files that were looked
+    up; ``kernel_bytes``: all that is the kernel's, slab included; ``zswap_bytes``: what swapped
+    pages take while they lie compressed in memory, ``zswapped_bytes`` what they were before.
+    ``reclaimable_bytes``: page cache in use or not, and reclaimable slab: what the kernel can take
+    without swapping."""
+
+    path: str
+    usage_bytes: int
+    anonymous_bytes: int | None
+    file_bytes: int | None
+    shared_bytes: int | None
+    kernel_bytes: int | None
+    slab_reclaimable_bytes: int | None
+    slab_unreclaimable_bytes: int | None
+    socket_bytes: int | None
+    zswap_bytes: int | None
+    zswapped_bytes: int | None
+    reclaimable_bytes: int | None
 
 
 @immutable

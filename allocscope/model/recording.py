@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
+from allocscope.model.ledger import OutsideRss
 from allocscope.model.libc import Allocator, LibcImage
-from allocscope.model.process import Mapping, Process, SmapsEntry
+from allocscope.model.owners import Claim
+from allocscope.model.process import (
+    CachedFile,
+    CgroupLimits,
+    CgroupMemory,
+    DescriptorUse,
+    Mapping,
+    Pressure,
+    Process,
+    ProcessStatus,
+    SmapsEntry,
+    SmapsRollup,
+    Swapping,
+)
 
 
 @immutable
@@ -18,13 +32,41 @@ class RecordedThread:
 
 
 @immutable
+class Ownership:
+    """Whose the memory beside malloc's is: what the recognisers claimed of it, in the order in
+    which they are believed. ``tmpfs_devices``: devices, as maps prints them, whose files are
+    memory."""
+
+    claims: tuple[Claim, ...]
+    tmpfs_devices: tuple[str, ...]
+
+
+@immutable
+class KernelFacts:
+    """What the kernel said of the process beside its mappings. ``rollup`` is None where it was not
+    read (it costs what smaps costs) or there is none; ``outside`` is then without files in memory,
+    of which smaps tells what is mapped."""
+
+    status: ProcessStatus
+    rollup: SmapsRollup | None
+    limits: CgroupLimits
+    pressure: Pressure
+    outside: tuple[OutsideRss, ...]
+    descriptors: DescriptorUse | None = None
+    cached: tuple[CachedFile, ...] = ()
+    swapping: Swapping | None = None
+    cgroup: CgroupMemory | None = None
+
+
+@immutable
 class Facts:
     """All that a recording knows beside memory and page states.
 
     ``captured_at``: seconds since 1970. ``source`` (passive, snapshot), ``consistency`` and
     ``pause_ns``: as in Method, when it was recorded. ``smaps`` is None where it was not read,
-    ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded. ``others``:
-    the libraries of further mallocs whose structure is recorded too."""
+    ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded.
+    ``ownership`` and ``kernel`` are None in recordings of the first versions, which asked for
+    neither. ``others``: the libraries of further mallocs whose structure is recorded too."""
 
     captured_at: float
     source: str
@@ -41,6 +83,8 @@ class Facts:
     cpus_online: int | None
     cpus_cgroup: float | None
     threads: tuple[RecordedThread, ...]
+    ownership: Ownership | None = None
+    kernel: KernelFacts | None = None
     others: tuple[LibcImage, ...] = ()
 
 

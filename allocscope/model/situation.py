@@ -10,12 +10,16 @@ from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
 from allocscope.model.page_map import PageMap
 from allocscope.model.process import (
+    CachedFile,
     CgroupLimits,
+    CgroupMemory,
+    DescriptorUse,
     Pressure,
     Process,
     ProcessStatus,
     SmapsEntry,
     SmapsRollup,
+    Swapping,
 )
 
 
@@ -64,10 +68,24 @@ class Contention:
 
 
 @immutable
+class HugeUse:
+    """Transparent huge pages. ``huge_bytes``: all; ``looked_at_bytes``: those that were read, which
+    stand for the others; ``zero_bytes``: of each holding that has such pages, by its number, what
+    its small pages of nothing but zeros come to."""
+
+    huge_bytes: int
+    looked_at_bytes: int
+    zero_bytes: tuple[tuple[int, int], ...]
+
+
+@immutable
 class Situation:
-    """One process at (nearly) one moment. ``rollup``, ``status`` and ``limits`` are None where
-    nothing tells (a recording, an old kernel); ``environ`` has the malloc settings of the start
-    environment; ``heap`` is what ``arenas`` says; ``pages`` is None unless it was asked for."""
+    """One process at (nearly) one moment. ``rollup``, ``status``, ``limits``, ``outside`` and
+    ``contention`` are None where nothing tells (a recording, an old kernel); ``environ`` has the
+    malloc settings of the start environment; ``heap`` is what ``arenas`` says; ``pages`` is None
+    unless it was asked for, ``huge`` where too little is in huge pages to matter, or memory cannot
+    be read; ``cached`` has the largest of the mapped files; ``descriptors`` is None where they may
+    not be looked at."""
 
     process: Process
     allocator: Allocator | None
@@ -79,11 +97,16 @@ class Situation:
     rollup: SmapsRollup | None
     status: ProcessStatus | None
     limits: CgroupLimits | None
-    outside: tuple[OutsideRss, ...]
+    outside: tuple[OutsideRss, ...] | None
     pressure: Pressure | None
     contention: Contention | None
     environ: dict[str, str] | None
     pages: PageMap | None = None
+    huge: HugeUse | None = None
+    swapping: Swapping | None = None
+    cgroup: CgroupMemory | None = None
+    cached: tuple[CachedFile, ...] = ()
+    descriptors: DescriptorUse | None = None
 
     @property
     def rss_bytes(self) -> int:

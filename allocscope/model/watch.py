@@ -46,7 +46,10 @@ class MallocGlance:
 @immutable
 class Glance:
     """What one sample costs little to know. The kernel's figures are those of /proc/PID/status,
-    None where it prints none; ``malloc`` is None where the arenas changed while being read."""
+    None where it prints none; ``malloc`` is None where the arenas changed while being read,
+    ``descriptor_count`` where they may not be looked at. ``refault_count``: pages that came back to
+    its control group after they had been taken, since the group was made; None where the group does
+    not tell."""
 
     rss_bytes: int | None
     peak_rss_bytes: int | None
@@ -54,6 +57,8 @@ class Glance:
     page_table_bytes: int | None
     thread_count: int
     malloc: MallocGlance | None
+    refault_count: int | None = None
+    descriptor_count: int | None = None
 
 
 @immutable
@@ -99,7 +104,8 @@ class Sample:
 
     ``walked``: the walk is of this very sample. ``age_s``: seconds since it was made;
     ``moved_bytes``: how far the glances have moved since. ``cpu_ns``: CPU time that allocscope
-    needed for this sample."""
+    needed for this sample. ``refaults_per_s``: pages of the control group, since the sample before;
+    None for the first sample, and where one of the two does not tell."""
 
     number: int
     elapsed_s: float
@@ -109,6 +115,7 @@ class Sample:
     age_s: float
     moved_bytes: int
     cpu_ns: int
+    refaults_per_s: float | None = None
     kind: Literal["sample"] = "sample"
 
 

@@ -15,6 +15,7 @@ import re
 
 from allocscope.errors import BadInput
 from allocscope.immutable import immutable
+from allocscope.model.process import CgroupMemory
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _NO_LIMIT = 1 << 62
@@ -85,6 +86,32 @@ def flat_keyed(data: bytes) -> dict[str, int]:
     """A file of names with numbers, such as ``memory.stat``. Raises BadInput."""
     pairs = (line.partition(b" ") for line in data.splitlines() if line)
     return {name.decode("utf-8", "replace"): _number(value) for name, _, value in pairs}
+
+
+def memory(version: int, path: str, usage: bytes, stat: bytes, kernel: bytes) -> CgroupMemory:
+    """From ``memory.current`` and ``memory.stat`` of version 2; of version 1 from
+    ``memory.usage_in_bytes``, ``memory.stat`` and ``memory.kmem.usage_in_bytes`` (may be empty).
+    Raises BadInput."""
+    told = flat_keyed(stat)
+    if version == 1:
+        told = {key.removeprefix("total_"): size for key, size in told.items()}
+    cache, shared = told.get("file" if version == 2 else "cache"), told.get("shmem")
+    listed = [told.get(f"{sort}_file") for sort in ("inactive", "active")]
+    slab = told.get("slab_reclaimable")
+    return CgroupMemory(
+        path=path,
+        usage_bytes=usage_bytes(usage),
+        anonymous_bytes=told.get("anon" if version == 2 else "rss"),
+        file_bytes=None if cache is None else cache - (shared or 0),
+        shared_bytes=shared,
+        kernel_bytes=usage_bytes(kernel) if kernel else told.get("kernel"),
+        slab_reclaimable_bytes=slab,
+        slab_unreclaimable_bytes=told.get("slab_unreclaimable"),
+        socket_bytes=told.get("sock"),
+        zswap_bytes=told.get("zswap"),
+        zswapped_bytes=told.get("zswapped"),
+        reclaimable_bytes=None if None in listed else sum(filter(None, listed)) + (slab or 0),
+    )
 
 
 def cpu_list(text: str) -> int:

@@ -10,20 +10,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from allocscope.errors import BadInput
 from allocscope.model.libc import X86_64, Allocator, LibcImage
+from allocscope.model.owners import HeapKey
 from allocscope.model.process import Mapping, Process, SmapsEntry
-from allocscope.model.recording import Facts, RecordedThread
-from allocscope.parse import maps
+from allocscope.model.recording import Facts, KernelFacts, Ownership, RecordedThread
+from allocscope.parse import maps, plain
 
 SCHEMA = "allocscope/recording"
 SCHEMA_VERSION = 1
 _WORD_END = 1 << 64
 _SMAPS = tuple(f.name for f in dataclasses.fields(SmapsEntry) if f.name != "mapping")
 
-_PARTS = ("image", "others", "process", "allocator", "mappings", "smaps", "threads")
+_OBJECTS = (
+    "image", "others", "process", "allocator", "mappings", "smaps", "threads", "ownership",
+    "kernel",
+)  # fmt: skip
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -35,7 +39,7 @@ def dump(facts: Facts, tool_version: str) -> bytes:
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version,
-        **_plain(facts, without=_PARTS),
+        **_plain(facts, without=_OBJECTS),
         "process": _plain(facts.process),
         "image": _plain_image(facts.image),
         "others": [_plain_image(image) for image in facts.others],
@@ -43,6 +47,8 @@ def dump(facts: Facts, tool_version: str) -> bytes:
         "mappings": _lines(facts.mappings),
         "threads": [_plain(thread) for thread in facts.threads],
         "smaps": None,
+        "ownership": plain.dump(facts.ownership),
+        "kernel": plain.dump(facts.kernel),
     }
     if facts.smaps is not None:
         rows = [[getattr(entry, name) for name in _SMAPS] for entry in facts.smaps]
@@ -91,8 +97,26 @@ def load(text: bytes) -> Facts:
             RecordedThread(row.number("tid"), row.text("name"), row.number("thread_pointer"))
             for row in found.parts("threads")
         ),
+        ownership=_ownership(found),
+        kernel=_later(found, "kernel", KernelFacts),
         others=tuple(map(_image, found.parts("others"))) if "others" in found.names() else (),
     )
+
+
+def _ownership(found: _Fields) -> Ownership | None:
+    owned = _later(found, "ownership", Ownership)
+    heaps = get_args(HeapKey)
+    for claim in owned.claims if owned is not None else ():
+        if not claim.start < claim.end or claim.key in heaps:
+            raise BadInput("the facts of this recording have an impossible claim of memory")
+    return owned
+
+
+def _later(found: _Fields, name: str, kind: type[T]) -> T | None:
+    """What the first versions did not record."""
+    if name not in found.names() or found.value(name) is None:
+        return None
+    return plain.load(kind, found.value(name), name)
 
 
 def _image(image: _Fields) -> LibcImage:

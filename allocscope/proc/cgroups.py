@@ -64,23 +64,40 @@ def memory_room(pid: int) -> Room:
     return min(rooms, key=lambda room: room.left)
 
 
+def memory_group(pid: int) -> tuple[int, str | None]:
+    """The version of the hierarchy that counts memory, and the directory of the process's own
+    group, None where it cannot be seen. Raises NoSuchProcess, PermissionRefused."""
+    version, directories = _chain(*_hierarchies(pid), "memory")
+    return version, next(iter(directories), None)
+
+
 def pressure(pid: int) -> Pressure:
     """How short of memory the machine and the process's own group are. Raises NoSuchProcess,
     PermissionRefused."""
     version, directories = _chain(*_hierarchies(pid), "memory")
     own = next(iter(directories), "")
     events = "memory.events" if version == 2 else "memory.oom_control"
-    stat = _numbers(own, "memory.stat")
-    refaults = [stat[name] for name in _REFAULTS if name in stat]
     return Pressure(
         system=_stalls("/proc/pressure", "memory"),
         cgroup=_stalls(own, "memory.pressure") if version == 2 else None,
         oom_kill_count=_numbers(own, events).get("oom_kill"),
-        refault_count=sum(refaults) if refaults else None,
+        refault_count=_refaults(own),
     )
 
 
+def refault_count(pid: int) -> int | None:
+    """Pages that came back to the process's own group after they had been taken, since the group
+    was made; None where it does not tell. Raises NoSuchProcess, PermissionRefused."""
+    return _refaults(next(iter(_chain(*_hierarchies(pid), "memory")[1]), ""))
+
+
 _REFAULTS = ("workingset_refault_anon", "workingset_refault_file", "workingset_refault")
+
+
+def _refaults(directory: str) -> int | None:
+    stat = _numbers(directory, "memory.stat")
+    found = [stat[name] for name in _REFAULTS if name in stat]
+    return sum(found) if found else None
 
 
 def _stalls(directory: str, name: str) -> Stalls | None:

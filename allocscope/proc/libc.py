@@ -92,6 +92,10 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
         message = f"{subject} uses {name}, whose malloc has no arenas to read"
     elif "go" in kinds:
         message = f"{subject} is a Go program: its heap is that of the Go runtime"
+        hint = (
+            f"`allocscope map {process.pid}` shows it, with all else that is mapped; Go's own "
+            "tools are net/http/pprof and GODEBUG=gctrace=1."
+        )
     elif any(image.static for image in images):
         message = f"{subject} is a static program without a trace of glibc's malloc"
     else:

@@ -42,6 +42,11 @@ class MappedFile(Closing):
         self.how = how
         self.size_bytes = os.fstat(descriptor).st_size
 
+    @property
+    def descriptor(self) -> int:
+        """Open as long as this is."""
+        return self._descriptor
+
     def read(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes at ``offset``; fewer at the end of the file, none where it cannot
         be read."""

@@ -16,7 +16,7 @@ from allocscope.model.ledger import (
     Remedy,
     healthy_bytes,
 )
-from allocscope.model.process import Pressure
+from allocscope.model.process import CgroupMemory, Pressure
 from allocscope.model.report import Report
 from allocscope.render import sentences
 from allocscope.render.bar import stacked
@@ -43,6 +43,7 @@ LETTERS: dict[LedgerKey, str] = {
     "program-data": "d",
     "loader-and-special": "l",
     "unexplained": "?",
+    "not-recorded": "-",
 }
 WELL_KNOWN = {
     "measured": "measured",
@@ -138,13 +139,52 @@ def _outside(page: Page, data: Explanation) -> None:
     if pressed:
         page.blank()
         page.line(f"Memory is short: {'; '.join(pressed)}.", "bold")
-    if not data.outside_rss:
-        return
-    page.blank()
-    page.heading("Outside RSS")
-    for fact in data.outside_rss:
+    if data.outside_rss:
+        page.blank()
+        page.heading("Outside RSS")
+    for fact in data.outside_rss or ():
         amount = size(fact.bytes, page.look.exact_bytes)
         page.line(f"  {fact.key}: {amount}, {clean(fact.evidence)}", hanging=4)
+    if data.cgroup is not None:
+        page.blank()
+        page.heading("Its control group")
+        _cgroup(page, data.cgroup)
+
+
+def _cgroup(page: Page, group: CgroupMemory) -> None:
+    """What all processes of the group are charged with together."""
+
+    def amount(number: int | None) -> str:
+        return size(number, page.look.exact_bytes)
+
+    kinds = (
+        (group.anonymous_bytes, "anonymous"),
+        (group.file_bytes, "page cache"),
+        (group.shared_bytes, "shared memory"),
+        (group.kernel_bytes, "of the kernel"),
+    )
+    told = ", ".join(f"{amount(number)} {kind}" for number, kind in kinds if number)
+    page.line(f"  {amount(group.usage_bytes)} charged in all: {told}", hanging=4)
+    if group.slab_reclaimable_bytes is not None:
+        rest = amount(group.slab_unreclaimable_bytes)
+        page.line(
+            f"  slab: {amount(group.slab_reclaimable_bytes)} reclaimable (dentries and inodes, "
+            f"mostly), {rest} not",
+            hanging=4,
+        )
+    if group.zswapped_bytes:
+        compressed = amount(group.zswap_bytes)
+        page.line(
+            f"  zswap: {amount(group.zswapped_bytes)} swapped out, which take {compressed} "
+            "compressed in memory",
+            hanging=4,
+        )
+    if group.reclaimable_bytes is not None:
+        part = share(group.reclaimable_bytes, group.usage_bytes) or "0 %"
+        page.line(
+            f"  {amount(group.reclaimable_bytes)} ({part}) can be reclaimed without swapping",
+            hanging=4,
+        )
 
 
 def _pressure(pressure: Pressure | None) -> list[str]:
@@ -171,8 +211,12 @@ def _pressure(pressure: Pressure | None) -> list[str]:
 
 def _causes(page: Page, data: Explanation) -> None:
     """The causes that matter at length, the others in a line each."""
+    if not data.causes:
+        return
     page.blank()
     page.heading("Causes")
+    if not data.causes:
+        page.line("None that is known: what is unexplained has no structure of a known owner.")
     told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
     for number, cause in enumerate(told, start=1):
         tell_cause(page, number, cause)

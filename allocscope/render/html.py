@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterable
 
 from allocscope.immutable import immutable
+from allocscope.model.history import History
 from allocscope.model.ledger import Cause, Explanation, LedgerRow, Remedy
 from allocscope.model.report import Caveat, Report
 from allocscope.model.situation import Situation
 from allocscope.render import html_heaps, sentences
 from allocscope.render.explain import WELL_KNOWN, matters, share
+from allocscope.render.html_series import series_section
 from allocscope.render.markup import NOTHING, Cell, Heading, Html, Part, join, prose, table, tag
 from allocscope.render.text import Unit, signed_size, size, unit_for
 from allocscope.version import VERSION
@@ -32,13 +34,21 @@ class PageFiles:
     script: str
 
 
-def page(report: Report[Explanation], found: Situation, files: PageFiles, now: float) -> str:
-    """The whole page. ``found``: what the explanation rests on; ``now``: seconds since 1970."""
+def page(
+    report: Report[Explanation],
+    found: Situation,
+    files: PageFiles,
+    now: float,
+    history: History | None = None,
+) -> str:
+    """The whole page. ``found``: what the explanation rests on; ``now``: seconds since 1970;
+    ``history``: of a recording with several samples."""
     data = report.data
     body = [
-        _head(report, now if report.captured_at is None else report.captured_at),
+        _head(report, now),
         _caveats(report.caveats),
         _ledger(data),
+        NOTHING if history is None else series_section(history),
         _causes(data),
         _map(found),
         html_heaps.arenas_section(found.heap),
@@ -86,10 +96,12 @@ def _sentence(words: str) -> str:
 # ---- the head ----
 
 
-def _head(report: Report[Explanation], captured_at: float) -> Html:
+def _head(report: Report[Explanation], now: float) -> Html:
+    """Of a recording the identity says when it was."""
     data = report.data
-    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(captured_at))
-    facts = [tag("li", fact) for fact in (*sentences.identity(report), when)]
+    facts = [tag("li", fact) for fact in sentences.identity(report)]
+    if report.captured_at is None:
+        facts.append(tag("li", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))))
     return tag(
         "header",
         tag("h1", "Where the memory is"),
@@ -204,6 +216,8 @@ def _bar(rows: Iterable[LedgerRow], total: int) -> Html:
 
 
 def _causes(data: Explanation) -> Html:
+    if not data.causes:
+        return NOTHING
     told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
     smaller = [cause for cause in data.causes if cause not in told]
     rest = NOTHING

@@ -60,8 +60,8 @@ def map_section(pages: PageMap, heap: ArenasData) -> Html:
     if not pages.lazy_known:
         note = tag(
             "p",
-            "There are lazily freed pages, which this user may not see one by one "
-            "(CAP_SYS_ADMIN): on the map they look like any others.",
+            "There may be lazily freed pages, which were not seen one by one (that needs a running "
+            "process and CAP_SYS_ADMIN): on the map they look like any others.",
         )
     return tag(
         "section",

@@ -81,14 +81,10 @@ def _arenas(page: Page, data: TuneData) -> None:
     page.blank()
     page.heading(f"Arenas, the most reusable first ({unit.name})")
     page.table(fit(columns(cut, unit, look.rows), look.width))
-    page.items(
-        [
-            "free res: free, yet in RSS",
-            "reusable: of that, whole pages and the end of the heap",
-            "idle: no thread is attached",
-        ],
-        "dim",
-    )
+    words = ["free res: free, yet in RSS", "reusable: of that, whole pages and the end of the heap"]
+    if data.idle_arena_count:
+        words.append("idle: no thread is attached")
+    page.items(words, "dim")
     if data.idle_arena_count:
         held = size(data.idle_reusable_bytes, look.exact_bytes)
         page.line(f"{plural(data.idle_arena_count, 'arena')} without a thread: {held} reusable.")

@@ -69,6 +69,7 @@ def line(report: Report[Sample], change: int | None, when: float, exact: bool = 
     parts = [time.strftime("%H:%M:%S", time.localtime(when)), rss]
     if glance.swap_bytes:
         parts.append(f"swap {size(glance.swap_bytes, exact)}")
+    parts += _refaults(sample)
     parts.append(_malloc(sample, exact))
     live, free = _resident(walk, ("glibc-live",)), _resident(walk, FREE)
     parts.append(f"live {size(live, exact)}, free {size(free, exact)} {_age(sample, exact)}")
@@ -80,6 +81,13 @@ def end(report: Report[End]) -> str:
     data = report.data
     samples = plural(data.sample_count, "sample")
     return f"{clean(data.message)}: {samples} in {age(data.elapsed_s)}."
+
+
+def _refaults(sample: Sample) -> list[str]:
+    """Pages that its group had to fetch again since the sample before; nothing where all is
+    well."""
+    rate = sample.refaults_per_s
+    return [f"{rate:.0f} refaults/s in its cgroup"] if rate is not None and rate >= 1 else []
 
 
 def _malloc(sample: Sample, exact: bool) -> str:
@@ -135,10 +143,12 @@ class _Sheet:
     def head(self) -> None:
         """Who is watched, and what the kernel says."""
         process, glance, exact = self._report.process, self._sample.glance, self._look.exact_bytes
+        opened = glance.descriptor_count
         self._page.items(
             [
                 f"pid {process.pid} {clean(process.comm, 40)}",
                 plural(glance.thread_count, "thread"),
+                *([] if opened is None else [plural(opened, "descriptor")]),
                 f"sample {self._sample.number}",
                 f"watched for {age(self._sample.elapsed_s)}",
                 clean_path(process.exe, 60),
@@ -150,7 +160,7 @@ class _Sheet:
             sums.append(f"peak {size(glance.peak_rss_bytes, exact)}")
         if glance.swap_bytes:
             sums.append(f"swap {size(glance.swap_bytes, exact)}")
-        self._page.items([*sums, _malloc(self._sample, exact)])
+        self._page.items([*sums, *_refaults(self._sample), _malloc(self._sample, exact)])
         self._page.blank()
 
     def ledger(self) -> None:

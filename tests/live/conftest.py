@@ -1,8 +1,9 @@
 """Real programs that nobody here wrote, as targets: each fixture is the pid of one that is up
-and has gone quiet."""
+and has gone quiet. And a control group to put them in."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,24 @@ def waits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return targets.compile_c(
         "waits.c", tmp_path_factory.mktemp("targets") / "waits", "-pthread", "-ldl"
     )
+
+
+@pytest.fixture
+def limited_group() -> Iterator[tuple[Path, str]]:
+    """A cgroup below our own in which memory can be limited, and the name of the limit's file."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, tail = line.partition(" - ")
+        kind, _, options = tail.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
+            limit = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
+            group = Path(fields.split()[4]) / f"allocscope-test-{os.getpid()}"
+            try:
+                group.mkdir()
+                (group / limit).write_text(str(64 << 20))
+            except OSError:
+                group.rmdir() if group.exists() else None
+                continue
+            yield group, limit
+            group.rmdir()
+            return
+    pytest.skip("needs a writable cgroup with the memory controller (CAP_SYS_ADMIN)")

@@ -17,7 +17,9 @@ import pytest
 from live.cli import ROOT, assert_refused, command, unharmed
 from live.core_files import gdbs_core
 from live.programs import READY_SECONDS, speaking
+from live.recordings import rewritten
 
+from allocscope.app.record import RecordOptions, record
 from allocscope.lab.child import child
 from allocscope.lab.fixture import RunningFixture
 
@@ -96,7 +98,8 @@ def test_a_recording_is_judged_as_its_process_was(running: Running, tmp_path: Pa
     pid, path = str(running("scattered").pid), str(tmp_path / "a.asrec")
     assert command("record", pid, "-o", path).returncode == 0
     limits = ("--max-retained", "1MiB", "--max-trimmable", "1GiB", "--max-arenas", "3")
-    limits += ("--max-retained-ratio", "20%")
+    limits += ("--max-retained-ratio", "20%", "--max-footprint", "1MiB")
+    limits += ("--max-unexplained-ratio", "1%")
     live, recorded = (told("check", target, *limits, status=1) for target in (pid, path))
     for one, other in zip(live["limits"], recorded["limits"], strict=True):
         for name in ("key", "figure", "most", "found", "exceeded"):
@@ -152,11 +155,14 @@ def test_a_name_that_was_chosen_to_do_harm(tmp_path: Path) -> None:
     assert case.get("classname") == "allocscope.check.\\x1b[2J<&\\xff>"
 
 
-def test_a_file_refuses_what_it_cannot_judge(running: Running, tmp_path: Path) -> None:
-    pid, path = str(running("healthy").pid), str(tmp_path / "a.asrec")
-    assert command("record", pid, "-o", path).returncode == 0
-    done = command("check", path, "--max-footprint", "1GiB", "--max-retained", "1GiB")
-    assert_refused(done, 2, "--max-footprint cannot be judged from a recording", "running process")
+def test_an_old_recording_refuses_what_it_cannot_judge(running: Running, tmp_path: Path) -> None:
+    pid, path = running("healthy").pid, tmp_path / "a.asrec"
+    record(pid, path, RecordOptions())
+    rewritten(path, lambda facts: (facts.pop("kernel"), facts.pop("ownership")))
+    for limit in ("--max-footprint=1GiB", "--max-unexplained-ratio=50%"):
+        done = command("check", str(path), limit, "--max-retained", "1GiB")
+        name = limit.partition("=")[0]
+        assert_refused(done, 2, f"{name} cannot be judged from this recording", "Record")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +177,25 @@ def test_wrong_usage(words: tuple[str, ...], cause: str, cure: str, running: Run
     assert_refused(command("check", str(running("healthy").pid), *words), 2, cause, cure)
 
 
-def test_a_target_that_is_gone_leaves_no_report(tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_read_leaves_a_report_of_errors(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    report = tmp_path / "junit.xml"
-    words = ("check", str(gone.pid), "--max-arenas", "1", "--junit", str(report))
-    assert command(*words).returncode == 3
-    assert not report.exists()
+    report, nothing = tmp_path / "junit.xml", tmp_path / "a<&\x1b.asrec"
+    nothing.write_text("nothing")
+    for target, status, kind in (
+        (str(gone.pid), 3, "NoSuchProcess"),
+        (str(nothing), 9, "BadInput"),
+    ):
+        words = ("check", target, "--max-arenas", "1", "--max-retained", "1MiB")
+        done = command(*words, "--junit", str(report))
+        assert (done.returncode, done.stdout) == (status, "")
+        suite = ET.parse(report).getroot().find("testsuite")
+        assert suite is not None
+        counts = [suite.get(name) for name in ("tests", "failures", "errors")]
+        assert counts == ["2", "0", "2"]
+        errors = {case.get("name"): case.find("error") for case in suite.iter("testcase")}
+        assert errors.keys() == {"max-retained", "max-arenas"}
+        for error in errors.values():
+            assert error is not None
+            assert error.get("type") == kind
+            assert (error.get("message") or "") in done.stderr

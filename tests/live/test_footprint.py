@@ -17,16 +17,30 @@ from pathlib import Path
 
 import pytest
 from live.cli import ROOT, assert_refused, command
-from live.targets import become_nobody, compile_c, in_fork, need_root, only_child, wait_until
+from live.targets import (
+    READY_SECONDS,
+    become_nobody,
+    compile_c,
+    in_fork,
+    need_root,
+    only_child,
+    wait_until,
+)
+from live.targets import running as running_c
 from live.test_contract import answer
 
+from allocscope.app import retained as app_retained
 from allocscope.app.arenas import ArenasOptions, arenas
 from allocscope.app.footprint import Selection, everyone, footprint, tree_of
+from allocscope.app.target import Target, find_malloc
 from allocscope.cli import footprint as cli_footprint
 from allocscope.cli.group import run
+from allocscope.glibc.locate import Located
+from allocscope.glibc.protocols import Memory
 from allocscope.lab.child import Child, child
 from allocscope.lab.fixture import RunningFixture
 from allocscope.model.footprint import Footprint
+from allocscope.model.libc import LibcImage
 from allocscope.render import footprint as page
 from allocscope.render import json as json_page
 
@@ -45,7 +59,8 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_c("kinds.c", tmp_path_factory.mktemp("targets") / "kinds")
+    """Static: what others do must not change its share of a library's pages."""
+    return compile_c("kinds.c", tmp_path_factory.mktemp("targets") / "kinds", "-static")
 
 
 def made(started: Child) -> int:
@@ -249,6 +264,46 @@ def rows_retained(pid: int) -> int:
     [row] = footprint(Selection((pid,)), retained=True).data.rows
     assert row.retained_bytes is not None
     return row.retained_bytes
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes in which malloc was searched for."""
+    found: list[int] = []
+
+    def search(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
+        found.append(target.process.pid)
+        return find_malloc(memory, target)
+
+    monkeypatch.setattr(app_retained, "find_malloc", search)
+    return found
+
+
+def test_malloc_is_searched_for_once_in_each_program(
+    running: Callable[..., RunningFixture], searches: list[int]
+) -> None:
+    first, second = running("scattered"), running("scattered", scale=0.5)
+    other = running("pinned-top")
+    pids = (first.pid, second.pid, other.pid)
+    alone = [rows_retained(pid) for pid in pids]
+    assert len(set(alone)) == 3
+    searches.clear()
+    data = footprint(Selection((), (*pids, *pids)), retained=True).data
+    assert [row.retained_bytes for row in data.rows] == alone
+    assert searches == [first.pid, other.pid]
+
+
+def test_where_a_library_is_there_twice_malloc_is_searched_for_each_time(
+    tmp_path: Path, searches: list[int]
+) -> None:
+    namespaces = compile_c("namespaces.c", tmp_path / "namespaces", "-ldl")
+    with running_c([namespaces]) as one, running_c([namespaces]) as other:
+        for started in (one, other):
+            started.line(READY_SECONDS)
+        pids = (one.process.pid, other.process.pid)
+        data = footprint(Selection((), pids), retained=True).data
+    assert searches == list(pids)
+    assert data.rows[0].retained_bytes == data.rows[1].retained_bytes
 
 
 def test_progress_is_for_terminals_only(parent: int) -> None:

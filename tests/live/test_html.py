@@ -26,6 +26,7 @@ from oracle.memory import Memory
 
 from allocscope.app.explain import ExplainOptions, portrait
 from allocscope.app.page_map import with_lazy
+from allocscope.app.record import RecordOptions, record
 from allocscope.lab.child import child
 from allocscope.lab.fixture import RunningFixture
 from allocscope.model.page_map import FREE, HELD, LAZY, PAGE, TRIMMABLE, HeapPages
@@ -274,3 +275,49 @@ def test_hostile_names_run_nothing(quiet: Tab, running: Running, tmp_path: Path)
     assert HOSTILE_NAME[:15] in quiet.evaluate("document.title")
     assert os.fspath(program)[-30:] in quiet.evaluate("document.body.textContent")
     assert quiet.evaluate("document.scripts.length") == 2
+
+
+# ---- a recording over time ----
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_series_is_drawn(
+    width: int, dark: bool, running: Running, quiet: Tab, tmp_path: Path
+) -> None:
+    recording, page = tmp_path / "a.asrec", tmp_path / "page.html"
+    record(running("scattered").pid, recording, RecordOptions(every_s=0.01, for_s=0.04))
+    assert command("explain", str(recording), "--html", str(page)).returncode == 0
+    quiet.open(page, width=width, dark=dark)
+    assert quiet.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+    drawn = quiet.evaluate(
+        """(() => {
+            const box = (one) => one.getBoundingClientRect();
+            const svg = document.querySelector('.series svg');
+            const at = box(svg);
+            const shapes = [...svg.querySelectorAll('polygon')].map((one) => ({
+                high: box(one).height, wide: box(one).width, fill: getComputedStyle(one).fill,
+            }));
+            const lines = [...document.querySelectorAll('.amounts span')].map(box);
+            const times = [...document.querySelectorAll('.times span')].map(box);
+            return {
+                wide: at.width, high: at.height, shapes,
+                tips: svg.querySelectorAll('rect > title').length,
+                firstLine: (lines[0].top + lines[0].bottom) / 2 - at.top,
+                lastLine: (lines.at(-1).top + lines.at(-1).bottom) / 2 - at.bottom,
+                times: times.filter((one) => one.width).length,
+                apart: times.every((one, n) => !n || one.left >= times[n - 1].right || !one.width),
+            };
+        })()"""
+    )
+    assert drawn["wide"] > 0.75 * width
+    assert drawn["high"] > 200
+    assert drawn["tips"] == 5
+    assert all(shape["wide"] == pytest.approx(drawn["wide"], abs=2) for shape in drawn["shapes"])
+    # four rows of malloc are more than 2 % of its RSS, files are, and the rest is one area
+    assert len(drawn["shapes"]) == 6
+    assert len({shape["fill"] for shape in drawn["shapes"]}) >= 5
+    assert abs(drawn["firstLine"]) < 2
+    assert abs(drawn["lastLine"]) < 2
+    assert drawn["times"] == (3 if width == 400 else 5)
+    assert drawn["apart"]

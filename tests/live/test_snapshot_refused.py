@@ -156,27 +156,6 @@ def test_no_room(target: Steady, change: dict[str, object], word: str) -> None:
     assert word in str(error)
 
 
-@pytest.fixture
-def limited_group() -> Iterator[tuple[Path, str]]:
-    """A cgroup below our own in which memory can be limited, and the name of the limit's file."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, tail = line.partition(" - ")
-        kind, _, options = tail.split(" ", 2)
-        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
-            limit = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
-            group = Path(fields.split()[4]) / f"allocscope-test-{os.getpid()}"
-            try:
-                group.mkdir()
-                (group / limit).write_text(str(64 << 20))
-            except OSError:
-                group.rmdir() if group.exists() else None
-                continue
-            yield group, limit
-            group.rmdir()
-            return
-    pytest.skip("needs a writable cgroup with the memory controller (CAP_SYS_ADMIN)")
-
-
 def test_limit_of_a_cgroup(
     limited_group: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

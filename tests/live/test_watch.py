@@ -22,6 +22,7 @@ from live.cli import assert_refused, command, unharmed
 from live.pages import kernel_says
 from live.terminal import Terminal, terminal
 
+from allocscope.app.glance import Glances
 from allocscope.app.watch import WatchOptions, watch
 from allocscope.lab.child import Child, child
 from allocscope.model.report import Report
@@ -44,6 +45,14 @@ def breathes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def target(breathes: Path) -> Iterator[Child]:
     with targets.running([breathes]) as started:
         yield started
+
+
+def test_descriptors_are_counted(waits: Path) -> None:
+    """As many as the directory has."""
+    with targets.running([waits]) as started:
+        pid = started.process.pid
+        glance, _ = Glances(pid).take()
+        assert glance.descriptor_count == len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def tell(target: Child, order: str, answer: str = "done") -> None:
@@ -114,6 +123,59 @@ def test_samples_follow_the_kernel(target: Child) -> None:
     assert mapped.glance.malloc.mmapped_bytes >= 30 * MIB
     assert again.glance.malloc.system_bytes > trimmed.glance.malloc.system_bytes + 9 * MIB
     assert again.glance.peak_rss_bytes > 70 * MIB
+
+
+READS_AGAIN = """
+import sys
+with open(sys.argv[1], "rb") as file:
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        file.seek(0)
+        while file.read(1 << 20):
+            pass
+        print("done", flush=True)
+"""
+
+
+def refaults(group: Path) -> int:
+    """What the group itself says, of its own pages."""
+    lines = map(str.split, (group / "memory.stat").read_text().splitlines())
+    return sum(int(count) for name, count in lines if name.startswith("workingset_refault"))
+
+
+def test_refaults_are_those_between_two_samples(
+    limited_group: tuple[Path, str], tmp_path: Path
+) -> None:
+    """A file of 48 MiB, read again and again in a group that may have 24 MiB."""
+    group, limit = limited_group
+    file = tmp_path / "file"
+    with file.open("wb") as written:
+        written.write(bytes(48 * MIB))
+        written.flush()
+        os.fsync(written.fileno())  # and out of the cache, in which it is charged to who wrote it
+        os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with targets.running([sys.executable, "-c", READS_AGAIN, file]) as started:
+        (group / limit).write_text(str(24 * MIB))
+        (group / "cgroup.procs").write_text(str(started.pid))
+        tell(started, "fill")
+        counts = [refaults(group)]
+
+        def between(count: int) -> bool:
+            if count < 3:
+                tell(started, "read")
+                counts.append(refaults(group))
+            return count < 3
+
+        watched = Watched(between)
+        watched.run(started.pid)
+    samples = [report.data for report in watched.samples]
+    assert [sample.glance.refault_count for sample in samples] == counts
+    assert counts[0] < counts[1] < counts[2]
+    assert samples[0].refaults_per_s is None
+    for n in (1, 2):
+        seconds = samples[n].elapsed_s - samples[n - 1].elapsed_s
+        rate = samples[n].refaults_per_s
+        assert rate == pytest.approx((counts[n] - counts[n - 1]) / seconds)
 
 
 def test_a_walk_is_repeated_when_enough_has_moved_and_its_pause_is_over(target: Child) -> None:

@@ -75,13 +75,13 @@ def surroundings(kind: str) -> Iterator[None]:
     huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if kind == "huge" and (not huge.exists() or "[never]" in huge.read_text()):
         pytest.skip("this kernel has no transparent huge pages, or they are off")
-    if kind.startswith("file") and _file_system("/var/tmp") in ("tmpfs", "ramfs"):
+    if kind.startswith("file") and file_system("/var/tmp") in ("tmpfs", "ramfs"):
         pytest.skip("this kernel has no disk behind /var/tmp")
     with swap() if kind.endswith("swapped") else contextlib.nullcontext():
         yield
 
 
-def _file_system(path: str) -> str:
+def file_system(path: str) -> str:
     """The type of the file system that a directory is on."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     around = [m for m in mounts if f"{path}/".startswith(f"{m[1].rstrip('/')}/")]

@@ -11,8 +11,15 @@ from allocscope.causes.explanation import RULES, explain
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
-from allocscope.model.process import ProcessStatus, SmapsRollup
-from allocscope.model.situation import Contention, Situation
+from allocscope.model.process import (
+    CachedFile,
+    DescriptorUse,
+    Mapping,
+    ProcessStatus,
+    SmapsEntry,
+    SmapsRollup,
+)
+from allocscope.model.situation import Contention, HugeUse, Situation
 
 SPREAD = [arena(i, live=1, whole_pages=9) for i in range(1, 6)]
 RAISED = dataclasses.replace(SETTINGS, trim_threshold_bytes=setting(64 * MIB, "dynamic"))
@@ -66,7 +73,11 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
     ("large-live", situation(arena(0, live=1), holdings=(holding("glibc-mmapped", 40),))),
     (
         "thp-inflation",
-        situation(arena(0, live=1), arena(1, live=2, shared_pages=38), huge_bytes=40 * MIB),
+        situation(
+            arena(0, live=4, whole_pages=36),
+            holdings=(holding("glibc-main-heap", 40, "main heap", huge_bytes=40 * MIB),),
+            huge=HugeUse(40 * MIB, 40 * MIB, ((0, 30 * MIB),)),
+        ),
     ),
     (
         "lazyfree-held",
@@ -84,8 +95,81 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
     ("fork-sharing", situation(arena(0, live=100), rollup=ROLLUP)),
     ("swapped-out", situation(arena(0, live=1), smaps=(smaps(swap=40 * MIB),))),
     ("tmpfs-held", situation(outside=(OutsideRss("tmpfs-held", 40 * MIB, "held"),))),
+    (
+        "descriptor-growth",
+        situation(arena(0, live=20), descriptors=DescriptorUse(1000, 1024, "", 0, 0)),
+    ),
     ("kernel-memory", situation(outside=(OutsideRss("page-tables", 40 * MIB, "VmPTE"),))),
 ]
+COLLECTED = SmapsEntry(
+    Mapping(1 << 40, (1 << 40) + MIB, "r-xp", 0, "fe:00", 7, "/usr/share/dotnet/libcoreclr.so"),
+    *([0] * 8),
+)
+
+
+def test_a_runtime_that_is_loaded_is_a_hint_whose_heap_the_unexplained_is() -> None:
+    made = situation(holdings=(holding("unexplained", 40),), smaps=(smaps(), COLLECTED))
+    found = explain(made)
+    first = found.causes[0]
+    assert (first.key, first.confidence, first.bytes) == ("runtime-heap", "hint", 40 * MIB)
+    assert ".NET" in first.title
+    assert "dotnet-counters" in first.remedies[0].action
+    assert keys_of(situation(holdings=(holding("unexplained", 40),))) == []
+
+
+def test_a_runtimes_heap_is_told_with_its_tools_and_its_habit() -> None:
+    made = situation(holdings=(holding("runtime-heap", 40, "Go heap"),), smaps=(smaps(), COLLECTED))
+    first = explain(made).causes[0]
+    assert (first.key, first.confidence) == ("runtime-heap", "measured")
+    assert "GOGC" in first.evidence[1]
+    assert "GOMEMLIMIT" in first.remedies[0].action
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (DescriptorUse(600, 1024, "", 0, 0), None),
+        (DescriptorUse(1000, 1024, "", 0, None), "1000 descriptors are open, of 1024"),
+        (DescriptorUse(5000, 1 << 20, "/data/x", 4000, 0), "4000 of 5000 descriptors are of /data"),
+        (DescriptorUse(400, 1024, "", 0, 200), "200 TCP connections were closed by the other"),
+        (DescriptorUse(400, None, "/data/x", 300, 20), None),
+    ],
+)
+def test_descriptors_that_nobody_closes(use: DescriptorUse, said: str | None) -> None:
+    found = explain(situation(arena(0, live=20), descriptors=use)).causes
+    told = [cause for cause in found if cause.key == "descriptor-growth"]
+    assert [cause.confidence for cause in told] == ["hint"] * (said is not None)
+    if said is not None:
+        [text] = told[0].evidence
+        assert text.startswith(said)
+    assert found[0].key == "healthy"  # no bytes are known
+
+
+@pytest.mark.parametrize(("count", "lines"), [(7, 2), (16, 3)])
+def test_what_the_greater_default_of_thread_caches_came_to(count: int, lines: int) -> None:
+    settings = dataclasses.replace(SETTINGS, tcache_count=setting(count))
+    evidence = (
+        explain(situation(arena(0, live=20, tcache=32), settings=settings)).causes[0].evidence
+    )
+    assert len(evidence) == lines
+    if count > 7:
+        assert "tcache_count=7 full caches would hold 18.0 MiB less" in evidence[2]
+
+
+def test_of_mapped_files_it_is_told_what_has_to_be_written_and_what_is_locked() -> None:
+    made = situation(
+        holdings=(holding("file-shared", 30, path="/data", mapping_index=0),),
+        smaps=(dataclasses.replace(smaps(), locked_bytes=2 * MIB),),
+        cached=(CachedFile("/data", 30 * MIB, 64 * MIB, 4 * MIB),),
+    )
+    _, cache, locked = explain(made).causes[0].evidence
+    assert cache == (
+        "the page cache holds 64.0 MiB of 1 such file, mapped or not; the kernel can drop it, 4.0 "
+        "MiB of it after being written to disk"
+    )
+    assert locked == "2.0 MiB are locked (mlock) and stay"
+
+
 MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ("untrimmed-free", situation(arena(0, live=60, shared_pages=10))),
     ("scattered-live", situation(arena(0, live=60, whole_pages=10))),
@@ -98,7 +182,15 @@ MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ("raised-thresholds", situation(arena(0, live=20, top=40))),
     ("setting-without-effect", situation(arena(0, live=20))),
     ("large-live", situation(arena(0, live=50), holdings=(holding("glibc-mmapped", 4),))),
-    ("thp-inflation", situation(arena(0, live=38, shared_pages=2), huge_bytes=40 * MIB)),
+    ("thp-inflation", situation(arena(0, live=2, whole_pages=38), huge_bytes=40 * MIB)),
+    (
+        "thp-inflation",
+        situation(
+            arena(0, live=2, whole_pages=38),
+            holdings=(holding("glibc-main-heap", 40, huge_bytes=40 * MIB),),
+            huge=HugeUse(40 * MIB, 40 * MIB, ((0, 0),)),
+        ),
+    ),
     ("lazyfree-held", situation(arena(0, live=20))),
     ("runtime-heap", situation(arena(0, live=90), holdings=(holding("runtime-heap", 10),))),
     (
@@ -123,7 +215,7 @@ def test_a_situation_shows_its_cause(key: CauseKey, made: Situation) -> None:
     assert cause.title
     assert cause.evidence
     assert all(remedy.action and remedy.cost for remedy in cause.remedies)
-    if key != "setting-without-effect":
+    if key not in ("setting-without-effect", "descriptor-growth"):
         assert found.causes[0].key == key
         assert cause.exclusive_bytes <= cause.bytes
         assert "healthy" not in keys_of(made)

@@ -16,6 +16,7 @@ from unit.situations import MIB, arena, holding, situation
 from unit.test_causes import ROLLUP, STATUS
 from unit.test_render_json import validate
 
+from allocscope.account import ledger
 from allocscope.app import check as app
 from allocscope.app.check import CheckOptions
 from allocscope.causes.explanation import explain
@@ -23,7 +24,6 @@ from allocscope.causes.gate import Found, figure, judge, untold
 from allocscope.cli import amounts
 from allocscope.cli.group import run
 from allocscope.errors import MissingPart, WrongUsage
-from allocscope.files import RECORDING_MAGIC
 from allocscope.model.gate import FIGURES, GateData, Limit, LimitKey, Verdict
 from allocscope.model.libc import Allocator
 from allocscope.model.report import Caveat, Report
@@ -117,7 +117,8 @@ def test_a_file_has_figures_and_the_remedy_of_its_heap_but_no_causes() -> None:
 
 def test_what_is_not_known_is_not_nought() -> None:
     assert figure("max-footprint", found(dataclasses.replace(SCATTERED, rollup=None))) is None
-    recorded = found(dataclasses.replace(SCATTERED, smaps=()))
+    part = ledger.of_a_part(SCATTERED.ledger, SCATTERED.rss_bytes + MIB)
+    recorded = found(dataclasses.replace(SCATTERED, ledger=part))
     assert figure("max-unexplained-ratio", recorded) is None
     core = Found(dataclasses.replace(SCATTERED.heap, rss_bytes=None))
     assert figure("max-retained-ratio", core) is None
@@ -127,12 +128,9 @@ def test_what_is_not_known_is_not_nought() -> None:
             judge([Limit(key, 0)], core)  # type: ignore[arg-type]
 
 
-def test_a_file_says_which_limits_it_cannot_judge() -> None:
+def test_a_core_cannot_judge_shares_of_rss() -> None:
     every = [Limit(key, 0) for key in LEAST]
-    assert [key for key, _ in untold(every, "recording")] == [
-        "max-footprint", "max-unexplained-ratio"
-    ]  # fmt: skip
-    assert [key for key, _ in untold(every, "core")] == [
+    assert [key for key, _ in untold(every)] == [
         "max-retained-ratio", "max-footprint", "max-unexplained-ratio"
     ]  # fmt: skip
 
@@ -179,10 +177,10 @@ def test_a_kernel_that_does_not_tell_is_a_missing_part(seen: Any) -> None:
         checked(max_footprint=1)
 
 
-def test_a_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.asrec"
-    path.write_bytes(RECORDING_MAGIC + bytes(32))
-    with pytest.raises(WrongUsage, match="--max-footprint cannot be judged from a recording"):
+def test_a_core_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    path.write_bytes(b"\x7fELF" + bytes(12) + b"\x04\0")
+    with pytest.raises(WrongUsage, match="--max-footprint cannot be judged from a core"):
         app.check(path, CheckOptions((Limit("max-footprint", 1),)))
 
 

@@ -83,3 +83,58 @@ def test_garbage_is_parsed_or_refused(data):
             parse(data)
         except BadInput:
             continue
+
+
+V2_STAT = b"""\
+anon 104857600
+file 73400320
+kernel 9437184
+kernel_stack 163840
+pagetables 1048576
+sock 4096
+shmem 20971520
+zswap 1048576
+zswapped 4194304
+inactive_file 31457280
+active_file 20971520
+slab_reclaimable 6291456
+slab_unreclaimable 1048576
+slab 7340032
+"""
+V1_STAT = b"""\
+cache 14368768
+rss 10915840
+shmem 9084928
+inactive_file 28672
+active_file 5255168
+total_cache 2952978432
+total_rss 132825088
+total_shmem 9084928
+total_inactive_file 1524113408
+total_active_file 1419780096
+"""
+
+
+def test_memory_of_a_group_by_kind() -> None:
+    mib = 1 << 20
+    found = cgroup.memory(2, "/group", b"188743680\n", V2_STAT, b"")
+    assert (found.usage_bytes, found.anonymous_bytes) == (180 * mib, 100 * mib)
+    assert (found.file_bytes, found.shared_bytes) == (50 * mib, 20 * mib)
+    assert (found.kernel_bytes, found.socket_bytes) == (9 * mib, 4096)
+    assert (found.slab_reclaimable_bytes, found.slab_unreclaimable_bytes) == (6 * mib, mib)
+    assert (found.zswap_bytes, found.zswapped_bytes) == (mib, 4 * mib)
+    assert found.reclaimable_bytes == (30 + 20 + 6) * mib
+
+
+def test_memory_of_a_group_of_version_1_counts_those_below() -> None:
+    found = cgroup.memory(1, "/group", b"3085803520\n", V1_STAT, b"2097152\n")
+    assert (found.anonymous_bytes, found.file_bytes) == (132825088, 2952978432 - 9084928)
+    assert (found.kernel_bytes, found.slab_reclaimable_bytes) == (2 << 20, None)
+    assert found.reclaimable_bytes == 1524113408 + 1419780096
+
+
+def test_what_a_group_does_not_tell_is_unknown() -> None:
+    found = cgroup.memory(2, "/group", b"4096\n", b"anon 4096\n", b"")
+    assert (found.anonymous_bytes, found.file_bytes, found.reclaimable_bytes) == (4096, None, None)
+    with pytest.raises(BadInput):
+        cgroup.memory(2, "/group", b"", b"", b"")

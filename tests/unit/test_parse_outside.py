@@ -3,10 +3,15 @@ them."""
 
 from __future__ import annotations
 
-import pytest
+import contextlib
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allocscope.account import sockets as account
 from allocscope.errors import BadInput
-from allocscope.parse import fdinfo, mountinfo, sockets, status
+from allocscope.parse import fdinfo, mountinfo, sockdiag, sockets, status
 
 MOUNTINFO = b"""\
 22 27 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
@@ -117,3 +122,109 @@ def test_huge_pages_in_status() -> None:
     lines = b"State:\tS (sleeping)\nTgid:\t1\nTracerPid:\t0\nUid:\t0\t0\t0\t0\n"
     assert status.parse(lines).hugetlb_bytes is None
     assert status.parse(lines + b"HugetlbPages:\t    4096 kB\n").hugetlb_bytes == 4 << 20
+
+
+def message(kind: int, body: bytes) -> bytes:
+    """A message of netlink as the kernel writes it, on a little-endian machine."""
+    size = 16 + len(body)
+    head = size.to_bytes(4, "little") + kind.to_bytes(2, "little") + bytes(10)
+    return head + body + bytes(-size % 4)
+
+
+def attribute(kind: int, *numbers: int) -> bytes:
+    body = b"".join(number.to_bytes(4, "little") for number in numbers)
+    return (4 + len(body)).to_bytes(2, "little") + kind.to_bytes(2, "little") + body
+
+
+def unix(inode: int, *, peer: int = 0, state: int = 1, unread: int = 0, sent: int = 0) -> bytes:
+    """As Linux 6.18 sends it: family, type, state, padding, inode, cookie."""
+    fixed = bytes([1, 1, state, 0]) + inode.to_bytes(4, "little") + bytes(8)
+    memory = (0, 212992, sent, 212992, 0, 0, 0, 0, 0)
+    return fixed + attribute(2, peer) + attribute(4, unread, sent) + attribute(5, *memory)
+
+
+def tcp(inode: int, state: int, *memory: int) -> bytes:
+    rest = b"".join(number.to_bytes(4, "little") for number in (0, 7, 8, 1000, inode))
+    fixed = bytes([2, state, 0, 0]) + bytes(48) + rest
+    return fixed + attribute(15, 0) + (attribute(7, *memory) if memory else b"")
+
+
+def test_answers_about_sockets() -> None:
+    first, second = unix(5, peer=6, sent=30976), unix(6, peer=5, unread=30000)
+    data = message(20, first) + message(20, second)
+    assert sockdiag.bodies(data) == ([first, second], False)
+    assert sockdiag.bodies(message(3, bytes(4))) == ([], True)
+    assert sockdiag.unix_socket(second) == sockdiag.UnixSocket(6, 5, 30000, 0)
+    assert sockdiag.unix_socket(unix(7, state=10, unread=3)).unread_bytes == 0  # connections
+    received = sockdiag.inet_socket(tcp(9, 1, 51664, 131072, 0, 3939840, 1584, 0, 8, 4, 0))
+    assert received == sockdiag.InetSocket(9, 1, 51664 + 1584 + 8 + 4)
+    sending = sockdiag.inet_socket(tcp(9, 8, 0, 131072, 500, 3939840, 2389, 18091, 0, 0, 0))
+    assert sending == sockdiag.InetSocket(9, sockdiag.CLOSE_WAIT, 2389 + 18091)
+    assert sockdiag.inet_socket(tcp(0, 6)) == sockdiag.InetSocket(0, 6, 0)  # in TIME-WAIT
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0" * 8,
+        message(20, bytes(4))[:-1],
+        message(2, (2).to_bytes(4, "little")),
+        message(2, (-2).to_bytes(4, "little", signed=True)),
+    ],
+)
+def test_no_answer_about_sockets(data: bytes) -> None:
+    with pytest.raises(BadInput):
+        sockdiag.bodies(data)
+
+
+@pytest.mark.parametrize("body", [b"", bytes(20), unix(5)[:-3], tcp(9, 1, 1, 2)])
+def test_no_socket(body: bytes) -> None:
+    with pytest.raises(BadInput):
+        (sockdiag.unix_socket if body[:1] != b"\x02" else sockdiag.inet_socket)(body)
+
+
+def test_memory_between_two_unix_sockets_counts_once_for_whoever_holds_an_end() -> None:
+    pair = [
+        sockdiag.UnixSocket(5, 6, 0, 30976),
+        sockdiag.UnixSocket(6, 5, 30000, 0),
+        sockdiag.UnixSocket(7, 0, 200, 0),
+    ]
+    assert account.of_unix(pair, {5, 6}) == 30976
+    assert account.of_unix(pair, {5}) == account.of_unix(pair, {6}) == 30976
+    assert account.of_unix(pair, {7}) == 200  # who sent it has closed
+    assert account.of_unix(pair, {8}) == 0
+
+
+DMA_BUF = b"""\
+pos:\t0
+flags:\t02000002
+mnt_id:\t13
+ino:\t517
+size:\t8388608
+count:\t3
+exp_name:\tsystem
+name:\tframe
+"""
+
+
+def test_a_buffer_that_devices_share() -> None:
+    assert fdinfo.shared_buffer(DMA_BUF) == fdinfo.SharedBuffer("system", 517, 8 << 20)
+    assert fdinfo.shared_buffer(AMDGPU) is None
+    assert fdinfo.shared_buffer(DMA_BUF.replace(b"8388608", b"large")) is None
+    assert fdinfo.device_client(DMA_BUF) is None
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind_are_an_answer_about_sockets_or_bad_input(data: bytes) -> None:
+    for parse in (sockdiag.bodies, sockdiag.unix_socket, sockdiag.inet_socket):
+        with contextlib.suppress(BadInput):
+            parse(data)
+
+
+@given(st.integers(0, 70), st.integers(0, 255))
+def test_an_answer_with_a_wrong_byte_is_an_answer_or_bad_input(at: int, byte: int) -> None:
+    whole = bytearray(message(20, unix(5, peer=6, sent=1)))
+    whole[at] = byte
+    with contextlib.suppress(BadInput):
+        for body in sockdiag.bodies(bytes(whole))[0]:
+            sockdiag.unix_socket(body)

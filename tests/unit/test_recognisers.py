@@ -9,7 +9,7 @@ from unit.heaps import Image
 
 from allocscope.model.owners import Claim
 from allocscope.model.process import AuxVector
-from allocscope.owners import cpython, ruby, v8
+from allocscope.owners import cpython, go, ruby, v8
 from allocscope.owners.loader import link_maps, loader_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 
@@ -194,6 +194,32 @@ def test_chunks_that_name_one_heap_are_v8s() -> None:
     assert spans_of(claims) == [(0, CHUNK), (4 * CHUNK, 5 * CHUNK + 0x2000)]
 
 
+def v8_chunk_of_12(image: Image, at: int) -> None:
+    """Of Node 22: flags, the chunk itself, then what was there before."""
+    image.words(at, 0x12, at, CHUNK, ELSEWHERE, at + 0x1140, at + CHUNK)
+
+
+def v8_chunk_of_13(image: Image, at: int, about: int, *, itself: int = 0) -> None:
+    """Of Node 24: flags and a pointer; the words there as in a process of it."""
+    image.words(at, 0x12, about)
+    counters = (0x3FFF0, 0, 0x10, CHUNK)
+    area = (at + CHUNK, ELSEWHERE + 0x8000, at + 0x10)
+    image.words(about, 0x6B20AB0, itself or at, CHUNK, *counters, *area, ELSEWHERE)
+
+
+def test_chunks_of_later_v8s() -> None:
+    image = Image()
+    v8_chunk_of_12(image, BASE)
+    v8_chunk_of_12(image, BASE + CHUNK)
+    v8_chunk_of_13(image, BASE + 4 * CHUNK, ELSEWHERE + 0x1000)
+    v8_chunk_of_13(image, BASE + 5 * CHUNK, ELSEWHERE + 0x2000)
+    v8_chunk_of_13(image, BASE + 6 * CHUNK, ELSEWHERE + 0x3000, itself=BASE)
+    with image.memory() as memory:
+        claims = list(v8.claims(memory, [(BASE, BASE + 7 * CHUNK)]))
+    expected = [(number * CHUNK, (number + 1) * CHUNK) for number in (0, 1, 4, 5)]
+    assert spans_of(claims) == expected
+
+
 def test_a_chunk_alone_or_of_another_heap_is_none() -> None:
     image = Image()
     v8_chunk(image, BASE)
@@ -201,6 +227,52 @@ def test_a_chunk_alone_or_of_another_heap_is_none() -> None:
     image.words(BASE + 2 * CHUNK, CHUNK, 4, ELSEWHERE, BASE, BASE + CHUNK)  # an area elsewhere
     with image.memory() as memory:
         assert list(v8.claims(memory, [(BASE, BASE + 3 * CHUNK)])) == []
+
+
+# ---- Go ----
+
+ARENA = 64 << 20
+GO_HEAP = 0xC0_0000_0000
+
+
+def go_heap(image: Image, *, page_words_at: int, start: int = GO_HEAP) -> None:
+    """The table's entries of two arenas, of which the first has a span at its start."""
+    table, description = BASE, BASE + (48 << 20)
+    first = table + (GO_HEAP + (1 << 47)) // ARENA * 8
+    image.words(first, description, description + (4 << 20))
+    span = BASE + (44 << 20)
+    image.words(description + page_words_at, span)
+    image.words(description + (4 << 20), 0)
+    image.words(span, 0, 0, 0, start, 4)
+
+
+def claims_of_go(image: Image) -> list[Claim]:
+    spans = [(GO_HEAP, GO_HEAP + ARENA + (8 << 20)), (BASE, BASE + (64 << 20))]
+    with image.memory() as memory:
+        return list(go.claims(memory, spans))
+
+
+@pytest.mark.parametrize("page_words_at", [0, 0x104000, 0x200000])
+def test_arenas_that_the_runtimes_table_leads_to_are_gos(page_words_at: int) -> None:
+    image = Image()
+    go_heap(image, page_words_at=page_words_at)
+    heap = [claim for claim in claims_of_go(image) if claim.owner == "Go heap"]
+    assert [(claim.start - GO_HEAP, claim.end - GO_HEAP) for claim in heap] == [
+        (0, ARENA),
+        (ARENA, ARENA + (8 << 20)),
+    ]
+    assert f"table at {BASE:#x}" in heap[0].evidence
+    [one, other] = [claim for claim in claims_of_go(image) if claim not in heap]
+    assert one.start == BASE + (48 << 20)
+    assert one.end == one.start + page_words_at + (64 << 10)
+    assert other.start == one.start + (4 << 20)
+
+
+@pytest.mark.parametrize("wrong", [{"page_words_at": 0x100}, {"start": GO_HEAP + 8192}])
+def test_a_way_that_does_not_lead_back_is_none_of_gos(wrong: dict[str, int]) -> None:
+    image = Image()
+    go_heap(image, **{"page_words_at": 0, **wrong})
+    assert claims_of_go(image) == []
 
 
 # ---- Ruby ----

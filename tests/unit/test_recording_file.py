@@ -21,9 +21,19 @@ from allocscope.files import CORE, RECORDING, kind_of
 from allocscope.files.container import FORMAT_VERSION, MAGIC, Reader, Writer
 from allocscope.files.recording import Recording, RecordingWriter, open_sample
 from allocscope.files.words import pack
+from allocscope.model.ledger import OutsideRss
 from allocscope.model.libc import Allocator, LibcImage
-from allocscope.model.process import Mapping, Process, SmapsEntry
-from allocscope.model.recording import Facts, RecordedThread
+from allocscope.model.owners import Claim
+from allocscope.model.process import (
+    CgroupLimits,
+    Mapping,
+    Pressure,
+    Process,
+    ProcessStatus,
+    SmapsEntry,
+    Stalls,
+)
+from allocscope.model.recording import Facts, KernelFacts, Ownership, RecordedThread
 from allocscope.parse import facts as facts_text
 
 BASE = 0x5555_0000_0000
@@ -48,6 +58,16 @@ FACTS = Facts(
     cpus_online=2,
     cpus_cgroup=0.5,
     threads=(RecordedThread(42, "na\udcffme", 0x7F00_0000_0740), RecordedThread(43, "t", 0)),
+    ownership=Ownership(
+        (Claim(BASE, BASE + 4096, "runtime-heap", "na\udcffme", "so it says"),), ("00:1",)
+    ),
+    kernel=KernelFacts(
+        status=ProcessStatus("S", 0, 0, 12288, 16384, 4096, 0, 0, 0, (42,), False),
+        rollup=None,
+        limits=CgroupLimits(0.5, "/cg", 1 << 30, 1 << 20, 1 << 29, None),
+        pressure=Pressure(Stalls(0.25, 0.5, None, None), None, 0, None),
+        outside=(OutsideRss("page-tables", 4096, "VmPTE"),),
+    ),
 )
 
 
@@ -265,18 +285,42 @@ def test_facts_of_a_later_schema_say_so() -> None:
 
 def test_missing_facts_are_bad_input() -> None:
     for name in GOOD:
-        if name in ("tool_version", "others"):
+        if name in ("tool_version", *LATER):
             continue
         rest = {key: value for key, value in GOOD.items() if key != name}
         with pytest.raises(BadInput):
             facts_text.load(json.dumps(rest).encode())
 
 
+LATER = ("ownership", "kernel", "others")
+"""What the first versions did not write."""
+
+
+def test_a_recording_of_the_first_version_lacks_what_came_later_and_is_read() -> None:
+    old = {name: value for name, value in GOOD.items() if name not in LATER}
+    facts = facts_text.load(json.dumps(old).encode())
+    assert facts == dataclasses.replace(FACTS, ownership=None, kernel=None)
+
+
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    later = json.loads(json.dumps(GOOD))
+    later["new"] = later["kernel"]["new"] = later["ownership"]["claims"][0]["new"] = [{}]
+    assert facts_text.load(json.dumps(later).encode()) == FACTS
+
+
+@pytest.mark.parametrize(
+    "change", [{"end": BASE}, {"key": "glibc-main-heap"}, {"key": "nobody"}, {"start": -1}]
+)
+def test_impossible_claims_are_bad_input(change: dict[str, Any]) -> None:
+    wrong = json.loads(json.dumps(GOOD))
+    wrong["ownership"]["claims"][0].update(change)
+    with pytest.raises(BadInput, match=r"claim|ownership\.claims\.(key|start)"):
+        facts_text.load(json.dumps(wrong).encode())
+
+
 def test_further_mallocs() -> None:
     two = dataclasses.replace(FACTS, others=(FACTS.image, FACTS.image))
     assert facts_text.load(facts_text.dump(two, "0.1.0")) == two
-    first_versions = {key: value for key, value in GOOD.items() if key != "others"}
-    assert facts_text.load(json.dumps(first_versions).encode()).others == ()
     for hostile in ({}, [{}], [7], "x"):
         with pytest.raises(BadInput):
             facts_text.load(json.dumps({**GOOD, "others": hostile}).encode())

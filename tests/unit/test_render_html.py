@@ -156,8 +156,8 @@ def test_without_pages_there_is_no_map(pages: PageMap | None) -> None:
 
 def test_what_is_not_known_of_pages_is_said() -> None:
     unseen = dataclasses.replace(PAGES, lazy_known=False)
-    assert "may not see one by one" not in made()
-    assert "may not see one by one" in made(dataclasses.replace(FOUND, pages=unseen))
+    assert "were not seen one by one" not in made()
+    assert "were not seen one by one" in made(dataclasses.replace(FOUND, pages=unseen))
 
 
 def test_the_page_needs_nothing_else_and_runs_one_script() -> None:

@@ -16,7 +16,7 @@ from unit import reports
 from unit.situations import MIB
 
 from allocscope.account import watch as account
-from allocscope.account.ledger import LABELS
+from allocscope.account.ledger import LABELS, NOT_RECORDED
 from allocscope.account.watch import Series, Walked, point, walk_is_due
 from allocscope.model.ledger import CauseKey, LedgerKey
 from allocscope.model.report import Report
@@ -36,6 +36,7 @@ from allocscope.render.sparkline import ASCII, BLOCKS, sparkline
 from allocscope.render.watch import Screen, end, line, screen
 
 SECOND = 10**9
+KEYS = [key for key in LABELS if key != NOT_RECORDED]
 ROWS = {"glibc-live": 40, "glibc-top": 3, "glibc-free-shared-pages": 50, "file-private": 5}
 
 
@@ -55,7 +56,7 @@ def glance(
 def walk(sample: int = 1, **mib: int) -> Walk:
     """``glibc_live=3`` is that row with 3 MiB."""
     sizes = {**ROWS, **{name.replace("_", "-"): size for name, size in mib.items()}}
-    rows = tuple(WalkRow(key, LABELS[key], sizes.get(key, 0) * MIB, 0, 0) for key in LABELS)
+    rows = tuple(WalkRow(key, LABELS[key], sizes.get(key, 0) * MIB, 0, 0) for key in KEYS)
     arenas = (WalkArena(0, 0x1000, 90 * MIB, 40 * MIB, 50 * MIB, MIB),)
     return Walk(sample, 100 * MIB, rows, 0, arenas, "scattered-live", "It holds too much.")
 
@@ -270,13 +271,13 @@ def test_arenas_that_do_not_fit_are_counted() -> None:
 
 
 def test_rows_that_do_not_fit_are_one_row() -> None:
-    series, many = Series(9), sample(of=walk(1, **{k.replace("-", "_"): 1 for k in LABELS}))
+    series, many = Series(9), sample(of=walk(1, **{k.replace("-", "_"): 1 for k in KEYS}))
     series.add(point(many))
     shown = screen(report(many), series, Look(100), Screen(24)).split("\n")
     [folded] = [text for text in shown if "smaller rows" in text]
     count = int(folded.split()[0])
     assert float(folded.split()[3]) == count
-    assert sum(label in text for label in LABELS.values() for text in shown) == 18 - count
+    assert sum(LABELS[key] in text for key in KEYS for text in shown) == 18 - count
 
 
 def test_rows_are_sorted_as_asked_for() -> None:
@@ -297,3 +298,27 @@ def test_a_screen_without_arenas_says_why() -> None:
     shown = screen(report(moving), series, Look(80), Screen(24))
     assert "The arenas changed while this sample was taken." in shown
     assert "malloc ?" in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "rate"),
+    [(10, 40, 12.0), (10, 10, 0.0), (None, 40, None), (10, None, None), (40, 10, None)],
+)
+def test_refaults_per_second_are_those_of_one_group(
+    before: int | None, now: int | None, rate: float | None
+) -> None:
+    """A count that is less is of another group, into which the process was moved."""
+    seen = (glance(refault_count=before), glance(refault_count=now))
+    assert account.refaults_per_s(*seen, 2.5) == rate
+    assert account.refaults_per_s(*seen, 0.0) is None
+
+
+def test_refaults_are_told_where_there_are_any() -> None:
+    for rate, told in ((None, ""), (0.0, ""), (0.4, ""), (312.4, "312 refaults/s in its cgroup")):
+        data = replace(sample(), refaults_per_s=rate)
+        shown = line(report(data), None, 0.0)
+        assert (told in shown) if told else ("refault" not in shown)
+        series = Series(10)
+        series.add(point(data))
+        whole = screen(report(data), series, Look(width=80), Screen(height=24))
+        assert (told in whole) if told else ("refault" not in whole)

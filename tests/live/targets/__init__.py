@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import time
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 from unit import tiny_elf
 
+import allocscope
 from allocscope.errors import MissingPart
 from allocscope.lab.child import Child, child
 
@@ -142,7 +145,11 @@ def in_fork(action: Callable[[], str]) -> str:
 
 
 def become_nobody() -> None:
-    """Gives up every privilege for good."""
+    """Gives up every privilege for good. Modules are loaded before: nobody may not be allowed to
+    read this checkout."""
+    for module in pkgutil.walk_packages(allocscope.__path__, "allocscope."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
