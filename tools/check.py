@@ -99,6 +99,12 @@ def tested() -> bool:
         return skips.judge(report) and passed
 
 
+def matrix() -> bool:
+    """Every glibc of the archive, with every fixture and one seed, as a table."""
+    words = ["-m", "glibcs.matrix", "--seeds", "1", "--print"]
+    return run(sys.executable, *words, PYTHONPATH="tests")
+
+
 def sanitized() -> bool:
     """Tests that call the native helper, again, on one that watches its memory and arithmetic."""
     runtime = subprocess.run(
@@ -128,6 +134,7 @@ STEPS: list[tuple[str, Callable[[], bool]]] = [
     ("C without warnings", c_without_warnings),
     ("native helper for aarch64", built_for_aarch64),
     ("tests, one seed for each glibc", tested),
+    ("every glibc with every fixture", matrix),
     ("native helper under ASan and UBSan", sanitized),
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from allocscope.glibc.layouts import Layout
 from allocscope.glibc.par import (
     DEFAULT_MMAP_MAX,
     DEFAULT_THRESHOLD,
@@ -129,12 +130,13 @@ def arena_limit(par: ParValues, surroundings: Surroundings) -> int | None:
     return par.layout.abi.arenas_per_cpu * surroundings.cpus_online
 
 
-def settings(par: ParValues, arena_count: int, surroundings: Surroundings) -> Settings:
-    """All settings of the contract."""
+def settings(
+    par: ParValues, layout: Layout, arena_count: int, surroundings: Surroundings
+) -> Settings:
+    """All settings of the contract. ``layout``: the row that was chosen for the target."""
     origins = _Origins(par, surroundings.environ)
     threshold = (DEFAULT_THRESHOLD,)
     abi = par.layout.abi
-    hugetlb = par.hp_pagesize or par.thp_pagesize
     return Settings(
         arena_max=origins.of("arena_max", par.arena_max, (0,)),
         arena_test=origins.of("arena_test", par.arena_test, (abi.arenas_per_cpu,)),
@@ -155,15 +157,40 @@ def settings(par: ParValues, arena_count: int, surroundings: Surroundings) -> Se
         tcache_max_bytes=origins.of_tcache(
             "tcache_max", par.tcache_max_bytes, TCACHE_DEFAULT_BYTES[abi.word_bytes]
         ),
-        hugetlb=Setting(
-            hugetlb, "tunable" if "hugetlb" in origins.tunables else "default", _huge_evidence(par)
-        ),
+        hugetlb=_huge_pages(par, layout, origins.tunables.get("hugetlb")),
     )
 
 
-def _huge_evidence(par: ParValues) -> str:
+def _huge_pages(par: ParValues, layout: Layout, wanted: int | None) -> Setting:
+    """The size of the huge pages that malloc uses. ``wanted``: glibc.malloc.hugetlb, which is a
+    mode (1: transparent ones, 2: of the pool) or the size of the pool's pages."""
+    value = par.hp_pagesize or par.thp_pagesize
+    if wanted and not value:
+        known = par.layout.hp_pagesize is not None
+        why = "glibc found no such pages" if known else "it came with glibc 2.35"
+        evidence = f"the start environment asks for {wanted}: without effect ({why})"
+        return Setting(0, "default", evidence, without_effect=True)
+    origin = "default" if wanted is None else "tunable"
+    return Setting(value, origin, _huge_evidence(par, layout))
+
+
+def _huge_evidence(par: ParValues, layout: Layout) -> str:
+    """Which memory is of huge pages. Seen with strace under 2.36 to 2.44, on x86-64 and i386."""
+    most = layout.heap_max_bytes(par.hp_pagesize)
     if par.hp_pagesize:
-        return f"mp_.hp_pagesize is {par.hp_pagesize}: heaps use hugetlb pages"
+        text = f"mp_.hp_pagesize is {par.hp_pagesize}"
+        if layout.heaps_on_hugetlb(par.hp_pagesize):
+            return f"{text}: heaps use hugetlb pages"
+        return (
+            f"{text}, and a thread's heap has {most} bytes at most: only chunks with mappings of "
+            "their own use hugetlb pages, no heap does"
+        )
     if par.thp_pagesize:
-        return f"mp_.thp_pagesize is {par.thp_pagesize}: heaps ask for transparent huge pages"
+        text = f"mp_.thp_pagesize is {par.thp_pagesize}"
+        if par.thp_pagesize <= most:
+            return f"{text}: heaps ask for transparent huge pages"
+        return (
+            f"{text}, and a thread's heap has {most} bytes at most: the main heap and chunks with "
+            "mappings of their own ask for transparent huge pages, heaps of threads do not"
+        )
     return "mp_ asks for no huge pages"

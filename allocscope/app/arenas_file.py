@@ -62,7 +62,7 @@ def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
     """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC. NoGlibcHeap (5)."""
     started_ns = time.monotonic_ns()
     facts = found.facts
-    target = _target(facts)
+    target = target_of(facts)
     sort = heap.FROZEN if facts.consistency == heap.FROZEN else heap.VALIDATED
     try:
         answer = heap.read(
@@ -97,14 +97,14 @@ def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
     return FileAnswer(report, found.number, facts, target, answer)
 
 
-def _target(facts: Facts) -> Target:
+def target_of(facts: Facts) -> Target:
     """The process as it was. A control block lies where the recording says, so the thread pointer
     stands for the robust list, from which it was once found."""
     heads = tuple(ThreadHead(t.tid, t.name, t.thread_pointer) for t in facts.threads)
     return Target(
         process=facts.process,
         mappings=facts.mappings,
-        images=(facts.image,),
+        images=(facts.image, *facts.others),
         threads=heads,
         environ=facts.environ,
         cpus=Cpus(facts.cpus_online, facts.cpus_cgroup),

@@ -54,7 +54,7 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
     if found is None:
         raise _no_malloc(core, images)
     located, image = found
-    if not located.par.hp_pagesize:  # with hugetlb pages malloc never uses brk
+    if not located.layout.heaps_on_hugetlb(located.par.hp_pagesize):
         mappings = _with_heap_named(mappings, located.par.sbrk_base)
     program = _program(core, mappings)
     caveats: tuple[Caveat, ...] = ()

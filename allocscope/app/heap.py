@@ -10,13 +10,13 @@ from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
 from allocscope.app.target import OtherMalloc, Target, find_malloc, libc_of, other_mallocs
 from allocscope.glibc.locate import Located
-from allocscope.glibc.mmapped import joined
+from allocscope.glibc.mmapped import PAGE, joined
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
 from allocscope.glibc.validate import ArenaReading
 from allocscope.immutable import immutable, replace
 from allocscope.model.damage import Damage
-from allocscope.model.heap import ArenasData, Figures
+from allocscope.model.heap import ArenasData, Figures, Mmapped
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry, Stillness
 from allocscope.model.report import Caveat
@@ -86,15 +86,18 @@ def read(
     found: tuple[Located, LibcImage] | None = None,
     trim: Trim = PLAIN_TRIM,
     pins: bool = False,
+    beside: Sequence[HeapAnswer] = (),
 ) -> HeapAnswer:
     """Reads the heap through ``memory``. ``deadline_ns``: CLOCK_MONOTONIC. ``recorded``: this
     memory cannot change, whatever ``sort`` says of the time when it was taken. ``found``: where
-    malloc lies, if that is known. ``trim``: which malloc_trim is to be foretold.
+    malloc lies, if that is known. ``trim``: which malloc_trim is to be foretold. ``beside``: what
+    was read of other mallocs of the process, whose tcaches are then not taken for this one's.
 
     Raises NoGlibcHeap, InvalidHeap (exit 5), NoSuchProcess, PermissionRefused."""
     memory.deadline_ns = deadline_ns
     located, image = found or find_malloc(memory, target)
     memory.abi = replace(memory.abi, alignment=located.layout.abi.alignment)
+    others = other_mallocs(memory, target, image)
     subject = Subject(
         memory=memory,
         walker=memory,
@@ -106,6 +109,13 @@ def read(
         hugetlb_spans=target.hugetlb_spans,
         trim=trim,
         pins=pins,
+        others_mmapped=_mmapped_of(others),
+        others_tcaches=frozenset(
+            thread.tcache.address
+            for answer in beside
+            for thread in answer.reading.threads
+            if thread.tcache is not None
+        ),
     )
     reading = read_heap(
         subject,
@@ -124,9 +134,14 @@ def read(
         resident,
         reading.parked.sizes(memory),
         _hugetlb_bytes(memory, target, reading),
-        other_mallocs(memory, target, image),
+        others,
         _damage(memory, reading) if sort != FROZEN or found is not None else (),
     )
+
+
+def _mmapped_of(others: Sequence[OtherMalloc]) -> tuple[int, int]:
+    """Count and bytes of their chunks with mappings of their own."""
+    return sum(it.mmapped_count for it in others), sum(it.mmapped_bytes for it in others)
 
 
 def _hugetlb_bytes(memory: NativeMemory, target: Target, reading: HeapReading) -> int:
@@ -161,6 +176,7 @@ def present(
     arenas = tuple(account.arena(item, smaps, answer.sort) for item in reading.arenas)
     settings = account_settings.settings(
         reading.par,
+        reading.layout,
         len(arenas),
         account_settings.Surroundings(
             environ=target.environ,
@@ -197,12 +213,23 @@ def _named(indexes: Sequence[int]) -> str:
 def caveats(answer: HeapAnswer, data: ArenasData, *, of_core: bool = False) -> tuple[Caveat, ...]:
     """What the reader of this answer must know."""
     return (
-        tuple(_layout_caveats(answer))
+        tuple(_library_caveats(answer, of_core))
+        + tuple(_layout_caveats(answer))
         + tuple(_other_caveats(answer))
         + tuple(_validation_caveats(answer, data, of_core))
         + tuple(_damage_of_tcaches(answer))
         + tuple(_sum_caveats(answer, data))
     )
+
+
+def _library_caveats(answer: HeapAnswer, of_core: bool) -> Iterable[Caveat]:
+    if not of_core and not answer.image.file_readable and answer.image.version is None:
+        text = (
+            f"The file behind {answer.image.path} could not be opened (it was deleted or replaced, "
+            "or lies where this user cannot go): the library's version and build-id are unknown. "
+            "Nothing else depends on them; CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN opens it."
+        )
+        yield Caveat("libc-file", text)
 
 
 def _layout_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
@@ -227,12 +254,14 @@ def _other_caveats(answer: HeapAnswer) -> Iterable[Caveat]:
     for other in answer.others:
         arenas = f"{other.arena_count} arena{'s' if other.arena_count > 1 else ''}"
         text = (
-            f"There is another malloc in this process, that of {other.path} (loaded once more, in "
-            f"a namespace of its own, or preloaded): {arenas} of {other.system_bytes} bytes, "
-            f"{other.mmapped_count} chunks with mappings of their own of {other.mmapped_bytes} "
-            "bytes. None of that is in these figures."
+            f"There is another malloc in this process, that of {other.image.path} (loaded once "
+            f"more, in a namespace of its own, or preloaded): {arenas} of {other.system_bytes} "
+            f"bytes, {_chunks(other.mmapped_count)} of {other.mmapped_bytes} bytes. None of that "
+            "is in these figures"
         )
-        yield Caveat("other-malloc", text)
+        if other.mmapped_count:
+            text += ", but for those mappings: nothing tells whose one is, so all count as found"
+        yield Caveat("other-malloc", f"{text}.")
 
 
 def _validation_caveats(answer: HeapAnswer, data: ArenasData, of_core: bool) -> Iterable[Caveat]:
@@ -324,16 +353,32 @@ def _sum_caveats(answer: HeapAnswer, data: ArenasData) -> Iterable[Caveat]:
         where = _named([arena.index for arena in residue])
         text = f"{where}: {total} system bytes are not accounted for."
         yield Caveat("residue", text, partial=True)
-    mmapped = data.mmapped
-    counted = (mmapped.count, mmapped.bytes)
-    if not moving and counted != (mmapped.found_count, mmapped.found_bytes):
-        text = (
-            f"glibc counts {mmapped.count} chunks with mappings of their own "
-            f"({mmapped.bytes} bytes); {mmapped.found_count} ({mmapped.found_bytes} bytes) were "
-            "found by their headers."
-        )
-        yield Caveat("mmapped-not-found", text)
+    if not moving:
+        yield from _mmapped_caveats(answer, data.mmapped)
     broken = answer.reading.parked.broken
     if broken and not moving and not any(found.arena_index is None for found in answer.damage):
         text = f"Free lists that did not end as they should: {', '.join(broken[:8])}."
         yield Caveat("broken-lists", text)
+
+
+def _chunks(count: int) -> str:
+    return f"{count} chunk{'' if count == 1 else 's'} with mappings of their own"
+
+
+def _mmapped_caveats(answer: HeapAnswer, mmapped: Mmapped) -> Iterable[Caveat]:
+    """Do glibc's counters agree with what was found? Mappings are whole pages, so less than one is
+    no mapping: from 2.43 on each realloc of such a chunk adds a header's size to glibc's bytes, for
+    ever."""
+    others_count, others_bytes = _mmapped_of(answer.others)
+    count, total = mmapped.count + others_count, mmapped.bytes + others_bytes
+    usable = answer.reading.layout.mmap_size_is_usable
+    drift = total - mmapped.found_bytes
+    if count == mmapped.found_count and (drift == 0 or (usable and 0 < drift < PAGE)):
+        return
+    text = (
+        f"glibc counts {_chunks(count)} ({total} bytes); "
+        f"{mmapped.found_count} ({mmapped.found_bytes} bytes) were found by their headers."
+    )
+    if usable and count == mmapped.found_count and drift > 0:
+        text += " This glibc's count of bytes grows with each realloc of such a chunk."
+    yield Caveat("mmapped-not-found", text)

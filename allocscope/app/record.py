@@ -1,12 +1,14 @@
 """``record``: a reading of a process, and what another reading needs to be made again, in a file.
 
 The words that a recording keeps are those that the reading's own walk looked at, so both say the
-same. Nothing is stopped or changed; app.record_frozen reads a frozen copy instead.
+same. Where several mallocs are in use, each is read and recorded. Nothing is stopped or changed;
+app.record_frozen reads a frozen copy instead.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +23,7 @@ from allocscope.errors import NoSuchProcess
 from allocscope.files.recording import RecordingWriter
 from allocscope.files.words import pack
 from allocscope.glibc import structure
+from allocscope.glibc.states import InvalidHeap
 from allocscope.glibc.threads import find_tcbs
 from allocscope.immutable import immutable, replace
 from allocscope.model.process import Process, SmapsEntry
@@ -167,10 +170,14 @@ def _sample(
         memory.keeps_words = True
         read = _read(opened, lambda: read_smaps(pid, rss, options.exact), deadline_ns)
         target, answer, smaps = read.target, read.answer, read.smaps
+        others, left_out = _others(opened, read, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
         owned = ownership(pid, memory, target, answer)
         runs = page_states(memory, target, owned)
-        writer.memory(runs, _layers(memory, answer, pointers, options.with_contents))
+        layers = (
+            _layers(memory, each, pointers, options.with_contents) for each in (*others, answer)
+        )
+        writer.memory(runs, itertools.chain.from_iterable(layers))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
@@ -198,10 +205,12 @@ def _sample(
         ),
         ownership=owned,
         kernel=kernel_facts(target.process, smaps),
+        others=tuple(other.image for other in others),
     )
     writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
-    return _Taken(facts, answer, allocator_caveats + read.caveats + heap.caveats(answer, data))
+    told = heap.caveats(answer, data)
+    return _Taken(facts, answer, allocator_caveats + read.caveats + told + left_out)
 
 
 @immutable
@@ -231,6 +240,31 @@ def _read(opened: Opened, read_entries: ReadSmaps, deadline_ns: int) -> _Read:
         if tuple(entry.mapping for entry in smaps) == now:
             return found
         target = replace(target, mappings=now)
+
+
+def _others(
+    opened: Opened, main: _Read, deadline_ns: int
+) -> tuple[list[heap.HeapAnswer], tuple[Caveat, ...]]:
+    """The further mallocs in use, each read; a caveat for each that did not hold together."""
+    read: list[heap.HeapAnswer] = [main.answer]
+    left_out = []
+    for other in main.answer.others:
+        found = (other.located, other.image)
+        try:
+            reading = heap.read(
+                opened.memory,
+                main.target,
+                sort=opened.sort,
+                deadline_ns=deadline_ns,
+                found=found,
+                beside=read,
+            )
+        except InvalidHeap as error:
+            text = f"The malloc of {other.image.path} is not recorded: {error.message}."
+            left_out.append(Caveat("other-malloc-left-out", text, partial=True))
+        else:
+            read.append(reading)
+    return read[1:], tuple(left_out)
 
 
 def _data_spans(answer: heap.HeapAnswer) -> list[tuple[int, int]]:

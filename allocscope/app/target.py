@@ -90,10 +90,11 @@ def look(pid: int, *, without_glibc: bool = False) -> Target:
 @immutable
 class OtherMalloc:
     """A malloc in use beside the one that is read: that of a library in a namespace of its own, or
-    of libc_malloc_debug. Bytes obtained from the kernel by its arenas, and its chunks with mappings
-    of their own."""
+    of libc_malloc_debug, and where it lies. Bytes obtained from the kernel by its arenas, and its
+    chunks with mappings of their own."""
 
-    path: str
+    located: Located
+    image: LibcImage
     arena_count: int
     system_bytes: int
     mmapped_count: int
@@ -113,7 +114,8 @@ def other_mallocs(memory: Memory, target: Target, chosen: LibcImage) -> tuple[Ot
             arenas = read_ring(memory, located.main_arena, located.layout.state)
             found.append(
                 OtherMalloc(
-                    path=image.path,
+                    located=located,
+                    image=image,
                     arena_count=len(arenas),
                     system_bytes=sum(arena.system_bytes for arena in arenas),
                     mmapped_count=located.par.n_mmaps,

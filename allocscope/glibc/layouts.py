@@ -138,6 +138,12 @@ class Layout:
             return 4 * hp_pagesize
         return self.abi.heap_max_bytes
 
+    def heaps_on_hugetlb(self, hp_pagesize: int) -> bool:
+        """Whether heaps, the main one too, are made of hugetlb pages, and brk is never used. Where
+        their largest size does not follow the pages', pages larger than that serve only chunks with
+        mappings of their own (9f551e28a7, 2.42)."""
+        return 0 < hp_pagesize <= self.heap_max_bytes(hp_pagesize)
+
 
 # ---- structures, as their members in order ----
 
@@ -405,7 +411,7 @@ MALLOC_DEBUG_RELEASES = (
         None,
         PAR_4N,
         "libc_malloc_debug of 2.35, 2.36 … 2.41, 2.42",
-        ((X86_64, "its 2.36, 2.41 (run)"),),
+        ((X86_64, "its 2.36, 2.41 (run)"), (I386, "its 2.36, 2.41 (run)")),
         malloc_debug=True,
     ),
     Release(
@@ -414,7 +420,7 @@ MALLOC_DEBUG_RELEASES = (
         None,
         PAR_5N,
         "libc_malloc_debug of 2.43, 2.44",
-        ((X86_64, "its 2.43, 2.44 (run)"),),
+        ((X86_64, "its 2.43, 2.44 (run)"), (I386, "its 2.43, 2.44 (run)")),
         malloc_debug=True,
     ),
 )

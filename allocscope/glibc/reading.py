@@ -55,7 +55,9 @@ three microseconds for one link of each list; keeping takes as long as there are
 class Subject:
     """What is read: memory, walk, where malloc lies, the threads, the writable anonymous mappings
     (ascending), the end of the break, which malloc_trim is to be foretold, and which of the
-    mappings are of hugetlb pages."""
+    mappings are of hugetlb pages. ``others_mmapped``: count and bytes of the chunks with mappings
+    of their own that other mallocs of the process have; ``others_tcaches``: addresses of tcaches
+    that are theirs."""
 
     memory: Memory
     walker: Walker
@@ -67,14 +69,16 @@ class Subject:
     trim: Trim = PLAIN_TRIM
     hugetlb_spans: tuple[tuple[int, int], ...] = ()
     pins: bool = False
+    others_mmapped: tuple[int, int] = (0, 0)
+    others_tcaches: frozenset[int] = frozenset()
 
 
 @immutable
 class HeapReading:
     """All of a process's malloc at (nearly) one moment. ``also_fit``: further rows that the memory
     fits, where the library's version does not decide between them and ``layout``. ``mmapped``: the
-    mappings of chunks that have one of their own. ``shaped_count``: tcaches that were found by
-    their shape, because no thread tells of its own."""
+    mappings of chunks that have one of their own, also of other mallocs. ``shaped_count``: tcaches
+    that were found by their shape, because no thread tells of its own."""
 
     layout: Layout
     also_fit: tuple[Layout, ...]
@@ -133,7 +137,7 @@ class _Reader:
             self.memory,
             self.tcbs,
             {arena.address for arena in arenas},
-            in_spans(subject.spans, self.memory.abi.alignment),
+            in_spans(subject.spans, self.memory.abi.alignment, subject.others_tcaches),
             tcache_layouts(subject.located),
             subject.located.par.tcache_count or 0,
         )
@@ -315,12 +319,13 @@ def read_heap(
     )
     par = now.around.par
     owned = [(piece.start, piece.end) for item in arenas for piece in item.pieces]
+    others_count, others_bytes = subject.others_mmapped
     mmapped = find_mmapped(
         subject.memory,
         _without(subject.spans, owned),
         reader.layout.mmap_size_is_usable,
-        par.n_mmaps,
-        par.mmapped_mem,
+        par.n_mmaps + others_count,
+        par.mmapped_mem + others_bytes,
     )
     return HeapReading(
         layout=reader.layout,
@@ -354,9 +359,12 @@ def tcache_layouts(located: Located) -> list[TcacheLayout]:
     return list({row.tcache.name: row.tcache for row in located.layouts if row.tcache}.values())
 
 
-def in_spans(spans: Sequence[tuple[int, int]], alignment: int) -> Callable[[int], bool]:
+def in_spans(
+    spans: Sequence[tuple[int, int]], alignment: int, others: frozenset[int] = frozenset()
+) -> Callable[[int], bool]:
+    """Can an address be that of a tcache? ``others``: what is known to be no tcache of ours."""
     low, high = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-    return lambda address: low <= address < high and address % alignment == 0
+    return lambda word: low <= word < high and word % alignment == 0 and word not in others
 
 
 def _without(

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from allocscope.glibc.layouts import TcacheLayout
+from allocscope.glibc.mmapped import IS_MMAPPED, PAGE
 from allocscope.glibc.protocols import Memory
+from allocscope.glibc.states import CHUNK_FLAGS
 from allocscope.immutable import immutable
 
 TCB_SEARCH_BYTES = 0x500
@@ -136,10 +138,19 @@ def parse_tcache(
     return Tcache(tid, address, counts, heads, data, address - abi.header_bytes)
 
 
-def _chunk_sizes(memory: Memory, pointers: Sequence[int]) -> list[int]:
+def _size_words(memory: Memory, pointers: Sequence[int]) -> list[int]:
     word = memory.abi.word_bytes
     found = memory.read_each([pointer - word for pointer in pointers], word)
-    return [0 if data is None else memory.abi.word(data) & ~7 for data in found]
+    return [0 if data is None else memory.abi.word(data) for data in found]
+
+
+def _may_hold(size_word: int, layout: TcacheLayout) -> bool:
+    """Can a tcache lie in a chunk with this size word? Of its own size; or, where a thread found no
+    arena to take it from (no address space left for a heap), in a mapping of one page."""
+    size, flags = size_word & ~CHUNK_FLAGS, size_word & CHUNK_FLAGS
+    if flags == IS_MMAPPED:
+        return layout.size <= size <= PAGE
+    return size in layout.chunk_sizes
 
 
 def read_tcache(
@@ -156,10 +167,10 @@ def _read_tcaches(
     """What each ``(tid, pointer)`` leads to, None where that can be no tcache."""
     if layout is None:
         return [None] * len(pointers)
-    sizes = _chunk_sizes(memory, [pointer for _, pointer in pointers])
+    words = _size_words(memory, [pointer for _, pointer in pointers])
     there = [
-        pointer != 0 and pointer % layout.abi.alignment == 0 and size in layout.chunk_sizes
-        for (_, pointer), size in zip(pointers, sizes, strict=True)
+        pointer != 0 and pointer % layout.abi.alignment == 0 and _may_hold(word, layout)
+        for (_, pointer), word in zip(pointers, words, strict=True)
     ]
     wanted = [pointer for (_, pointer), is_one in zip(pointers, there, strict=True) if is_one]
     found = iter(memory.read_each(wanted, layout.size))
@@ -215,10 +226,10 @@ def find_slots(
         words = tls_words(memory, tcb)
         arena_votes.update(offset for offset, word in words.items() if word in arenas)
         inside = {o: word for o, word in words.items() if in_heap(word) and word not in arenas}
-        sizes = _chunk_sizes(memory, list(inside.values()))
+        sizes = _size_words(memory, list(inside.values()))
         for (offset, word), size in zip(inside.items(), sizes, strict=True):
             for layout in layouts:
-                if size in layout.chunk_sizes:
+                if _may_hold(size, layout):
                     tcache = read_tcache(memory, tid, word, layout, fill)
                     if tcache is not None:
                         tcache_votes[layout.name, offset] += 1

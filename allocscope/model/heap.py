@@ -113,7 +113,8 @@ class Arena:
 @immutable
 class Mmapped:
     """Chunks with a mapping of their own: glibc's counters (``mp_``) beside what was found by
-    header."""
+    header, with those of other mallocs in the process: nothing tells whose a mapping is.
+    ``resident_bytes``: of all that was found."""
 
     count: int
     bytes: int

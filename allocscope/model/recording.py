@@ -66,7 +66,7 @@ class Facts:
     ``pause_ns``: as in Method, when it was recorded. ``smaps`` is None where it was not read,
     ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded.
     ``ownership`` and ``kernel`` are None in recordings of the first versions, which asked for
-    neither."""
+    neither. ``others``: the libraries of further mallocs whose structure is recorded too."""
 
     captured_at: float
     source: str
@@ -85,6 +85,7 @@ class Facts:
     threads: tuple[RecordedThread, ...]
     ownership: Ownership | None = None
     kernel: KernelFacts | None = None
+    others: tuple[LibcImage, ...] = ()
 
 
 @immutable

@@ -25,7 +25,8 @@ _WORD_END = 1 << 64
 _SMAPS = tuple(f.name for f in dataclasses.fields(SmapsEntry) if f.name != "mapping")
 
 _OBJECTS = (
-    "image", "process", "allocator", "mappings", "smaps", "threads", "ownership", "kernel",
+    "image", "others", "process", "allocator", "mappings", "smaps", "threads", "ownership",
+    "kernel",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -34,15 +35,14 @@ Object = dict[str, Any]
 
 def dump(facts: Facts, tool_version: str) -> bytes:
     """The text, ASCII only."""
-    image = _plain(facts.image, without=("mappings",))
-    image["mappings"] = _lines(facts.image.mappings)
     answer: Object = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version,
         **_plain(facts, without=_OBJECTS),
         "process": _plain(facts.process),
-        "image": image,
+        "image": _plain_image(facts.image),
+        "others": [_plain_image(image) for image in facts.others],
         "allocator": _plain(facts.allocator),
         "mappings": _lines(facts.mappings),
         "threads": [_plain(thread) for thread in facts.threads],
@@ -99,6 +99,7 @@ def load(text: bytes) -> Facts:
         ),
         ownership=_ownership(found),
         kernel=_later(found, "kernel", KernelFacts),
+        others=tuple(map(_image, found.parts("others"))) if "others" in found.names() else (),
     )
 
 
@@ -158,6 +159,10 @@ def _environ(found: _Fields) -> dict[str, str] | None:
 def _plain(value: Any, without: Sequence[str] = ()) -> Object:
     names = (f.name for f in dataclasses.fields(value) if f.name not in without)
     return {name: getattr(value, name) for name in names}
+
+
+def _plain_image(image: LibcImage) -> Object:
+    return {**_plain(image, without=("mappings",)), "mappings": _lines(image.mappings)}
 
 
 def _lines(mappings: Iterable[Mapping]) -> str:

@@ -18,6 +18,7 @@ from allocscope.model.report import Method, Report
 from allocscope.render.text import KIB, age, clean, clean_path, duration, plural, signed_size, size
 
 FROM_CORE = "core"
+PAGE_BYTES = 4 * KIB
 
 
 def held_bytes(data: ArenasData) -> int:
@@ -84,17 +85,14 @@ def _allocator(allocator: Allocator | None) -> str:
 
 def mmapped(data: Mmapped, exact: bool = False) -> str:
     """The chunks outside the arenas; the count found by header is told where it differs from
-    glibc's.
+    glibc's (by whole pages: glibc's bytes may be a few too many).
     """
     if not data.count and not data.found_count:
         return "mmapped: no chunk has a mapping of its own."
-    line = (
-        f"mmapped: {plural(data.count, 'chunk')} outside the arenas, {size(data.bytes, exact)}, "
-        f"of which {size(data.resident_bytes, exact)} resident"
-    )
-    if (data.found_count, data.found_bytes) == (data.count, data.bytes):
-        return f"{line}."
-    return f"{line} (found by header: {data.found_count}, {size(data.found_bytes, exact)})."
+    line = f"mmapped: {plural(data.count, 'chunk')} outside the arenas, {size(data.bytes, exact)}"
+    if data.found_count != data.count or not 0 <= data.bytes - data.found_bytes < PAGE_BYTES:
+        line += f"; found by header: {data.found_count}, {size(data.found_bytes, exact)}"
+    return f"{line}, of which {size(data.resident_bytes, exact)} resident."
 
 
 def method(how: Method) -> str:

@@ -22,7 +22,8 @@ WIDE_HEAD = """
 
 Both have the same offsets. On aarch64 only cores were read, on an x86-64 machine; allocscope itself
 has never been run there (its native helper is compiled for it with every warning an error), so
-there *checked* says nothing of live processes, page sizes other than 4 KiB or memory tagging.
+there *checked* says nothing of live processes, page sizes other than 4 KiB or memory tagging. The
+cores there are an emulator's and name no files, by which libc_malloc_debug is told from libc.
 
 | layout | releases | also in | checked on x86-64 | checked on aarch64 |
 |---|---|---|---|---|

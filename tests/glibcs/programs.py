@@ -56,12 +56,12 @@ def build(
     return program
 
 
-def fixture_program(name: str, directory: Path) -> Path:
+def fixture_program(name: str, directory: Path, machine: str = "amd64") -> Path:
     """A fixture (fixtures/NAME), built to run under every glibc."""
     sources = fixture.sources()
     common = sources / "common"
     files = [*sorted(common.glob("*.c")), sources / name / f"{name}.c"]
-    return build(files, directory / name, f"-I{common}")
+    return build(files, directory / f"{name}-{machine}", f"-I{common}", machine=machine)
 
 
 def versions_needed(program: Path) -> set[tuple[int, ...]]:
@@ -85,11 +85,16 @@ def loader_of(tree: Tree) -> list[str]:
 
 @contextlib.contextmanager
 def running(
-    tree: Tree, program: Path, *arguments: str, **environment: str
+    tree: Tree,
+    program: Path,
+    *arguments: str,
+    wrapper: Sequence[str] = (),
+    **environment: str,
 ) -> Iterator[dict[str, Any]]:
-    """Runs a program that follows the fixtures' protocol: yields its ready line, ends it by EOF."""
+    """Runs a program that follows the fixtures' protocol: yields its ready line, ends it by EOF.
+    ``wrapper``: a command that becomes the program."""
     with subprocess.Popen(
-        [*loader_of(tree), str(program), *arguments],
+        [*wrapper, *loader_of(tree), str(program), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PATH": os.environ["PATH"], **environment},

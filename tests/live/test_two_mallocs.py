@@ -3,7 +3,9 @@ named with what they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,35 +15,82 @@ from live import targets
 from live.core_files import gdbs_core
 
 from allocscope import observe
+from allocscope.app import heap
 from allocscope.app.arenas import ArenasOptions
 from allocscope.app.arenas_core import arenas_of_core
+from allocscope.app.arenas_file import arenas_of_file, target_of
 from allocscope.app.arenas_frozen import arenas_frozen
+from allocscope.app.record import RecordOptions, record
+from allocscope.app.target import first_malloc
+from allocscope.files.recording import open_sample
 from allocscope.lab.fixture import RunningFixture
 
+THEIR_CHUNKS = 6000
+"""What the program allocates from the second library's arena (targets/namespaces.c)."""
+PAGE_BYTES = 4096
 DEBUG = targets.c_library().parent / "libc_malloc_debug.so.0"
 
 
-def test_a_library_in_a_namespace_of_its_own(tmp_path: Path) -> None:
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
+    """The pid of a program that uses two C libraries, and what each says of itself: bytes of its
+    arena and of its mappings, the program's own first."""
     program = targets.compile_c("namespaces.c", tmp_path / "namespaces", "-ldl")
     with targets.running([program]) as started:
-        ours, ours_mmapped, theirs, theirs_mmapped = map(
-            int, started.line(targets.READY_SECONDS).split()
-        )
-        report = observe(started.process.pid)
-        core = gdbs_core(started.process.pid, tmp_path)
-        frozen = arenas_frozen(
-            started.process.pid, ArenasOptions(), ask_glibc=False, max_pause_ns=10**9
-        )
-    totals = report.data.totals
-    assert (totals.system_bytes, totals.residue_bytes) == (ours, 0)
-    assert report.data.mmapped.bytes == ours_mmapped
-    dead = arenas_of_core(core, exe=None, deadline_s=60)
-    assert dead.data.totals.system_bytes == ours
-    for seen in (report, frozen, dead):
+        said = [int(number) for number in started.line(targets.READY_SECONDS).split()]
+        yield started.process.pid, said
+
+
+def test_a_library_in_a_namespace_of_its_own(two: tuple[int, list[int]], tmp_path: Path) -> None:
+    pid, (ours, ours_mmapped, theirs, theirs_mmapped) = two
+    report = observe(pid)
+    recording, core = tmp_path / "a.rec", gdbs_core(pid, tmp_path)
+    frozen = arenas_frozen(pid, ArenasOptions(), ask_glibc=False, max_pause_ns=10**9)
+    record(pid, recording, RecordOptions())
+    recorded = arenas_of_file(recording, sample=None, deadline_s=60).report
+    for seen in (report, frozen, recorded, arenas_of_core(core, exe=None, deadline_s=60)):
+        totals, mmapped = seen.data.totals, seen.data.mmapped
+        assert (totals.system_bytes, totals.residue_bytes) == (ours, 0)
+        assert mmapped.bytes == ours_mmapped
+        # nothing in memory tells whose they are
+        assert mmapped.found_bytes == ours_mmapped + theirs_mmapped
+        codes = [caveat.code for caveat in seen.caveats if not caveat.code.startswith("core-")]
+        assert codes == ["other-malloc"]
         [caveat] = [caveat for caveat in seen.caveats if caveat.code == "other-malloc"]
         assert f"1 arena of {theirs} bytes" in caveat.message
         assert f"of {theirs_mmapped} bytes" in caveat.message
         assert str(targets.c_library()) in caveat.message
+    assert (recorded.data.arenas, recorded.data.mmapped) == (
+        report.data.arenas,
+        report.data.mmapped,
+    )
+
+
+def test_a_recording_holds_both_to_the_last_chunk(
+    two: tuple[int, list[int]], tmp_path: Path
+) -> None:
+    pid, (_, _, theirs, _) = two
+    path = tmp_path / "a.rec"
+    record(pid, path, RecordOptions())
+    found = open_sample(path)
+    with found.memory:
+        target = target_of(found.facts)
+        [image] = found.facts.others
+        attempt = first_malloc(found.memory, [image], target.anonymous_spans, page_bytes=PAGE_BYTES)
+        read = functools.partial(
+            heap.read,
+            found.memory,
+            target,
+            sort=heap.VALIDATED,
+            deadline_ns=time.monotonic_ns() + 60 * 10**9,
+            recorded=True,
+        )
+        answer = read(found=attempt, beside=[read()])
+    totals = heap.present(answer, target, rss_bytes=None, smaps=None).totals
+    assert answer.image == image
+    assert answer.reading.sound
+    assert (totals.system_bytes, totals.residue_bytes, totals.unread_bytes) == (theirs, 0, 0)
+    assert totals.live_count >= THEIR_CHUNKS
 
 
 CHECKS = {"switched off": {}, "switched on": {"GLIBC_TUNABLES": "glibc.malloc.check=3"}}

@@ -40,6 +40,7 @@ class Sums:
     alignment_bytes: int = 0
     fencepost_bytes: int = 0
     tcache_struct_bytes: int = 0
+    foreign_bytes: int = 0
     chunks: list[tuple[int, int, str]] = dataclasses.field(default_factory=list, repr=False)
 
     @property
@@ -49,6 +50,7 @@ class Sums:
             + self.alignment_bytes
             + self.fencepost_bytes
             + self.tcache_struct_bytes
+            + self.foreign_bytes
         )
 
     @property
@@ -60,19 +62,28 @@ class Sums:
 @dataclasses.dataclass(frozen=True)
 class Row:
     """Chunks that lie one after the other from ``start`` to ``end``; ``end`` is top or the end
-    of a heap."""
+    of a heap. ``foreign_bytes`` that somebody else took from the break lie behind the first two
+    fenceposts, where it is not 0."""
 
     start: int
     end: int
     ends_in_top: bool
     header_bytes: int
     alignment_bytes: int
+    foreign_bytes: int = 0
 
 
-def walk(memory: Memory, layout: Layout, main_arena: int, par: int) -> list[Sums]:
-    """The sums of every arena, main_arena first, then in ring order."""
+def walk(
+    memory: Memory, layout: Layout, main_arena: int, par: int, foreign_bytes: int = 0
+) -> list[Sums]:
+    """The sums of every arena, main_arena first, then in ring order. ``foreign_bytes``: what the
+    program took from the break by itself, once, after its first use of malloc; nothing in memory
+    tells."""
     arenas = list(_ring(memory, layout, main_arena))
     rows = {arena: list(_rows(memory, layout, arena, main_arena, par)) for arena in arenas}
+    rows[main_arena] = [
+        dataclasses.replace(row, foreign_bytes=foreign_bytes) for row in rows[main_arena]
+    ]
     chunk_starts = {
         chunk for arena in arenas for row in rows[arena] for chunk, _ in _chunks(memory, row)
     }
@@ -162,13 +173,16 @@ def _aligned(address: int) -> int:
 
 def _chunks(memory: Memory, row: Row) -> Iterator[tuple[int, int]]:
     """(address, size) of each chunk; the last one of a row that does not end in top has size 0."""
-    chunk = row.start
+    chunk, before, foreign_bytes = row.start, 0, row.foreign_bytes
     while chunk < row.end:
         size = memory[chunk + 8] & ~FLAGS
         yield chunk, size
         if size == 0:
             break
         chunk += size
+        if size == before == CHUNK_UNIT:
+            chunk, foreign_bytes = chunk + foreign_bytes, 0
+        before = size
     arrived = chunk == row.end if row.ends_in_top else chunk == row.end - CHUNK_UNIT
     if not arrived:
         raise OracleError(f"the row from {row.start:#x} ends at {chunk:#x}, not at {row.end:#x}")
@@ -181,6 +195,7 @@ def _sum(
     for row in rows:
         sums.arena_headers_bytes += row.header_bytes
         sums.alignment_bytes += row.alignment_bytes
+        sums.foreign_bytes += row.foreign_bytes
         for chunk, size in _chunks(memory, row):
             kind = _kind(memory, row, chunk, size, listed)
             sums.chunks.append((chunk, size, kind))

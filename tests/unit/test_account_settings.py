@@ -9,9 +9,9 @@ import pytest
 
 from allocscope.account.settings import Surroundings, arena_limit, settings, version_number
 from allocscope.glibc.abi import WIDE
-from allocscope.glibc.layouts import PAR_4, par_layout
+from allocscope.glibc.layouts import PAR_3, PAR_4, Layout, narrow_layouts, par_layout, wide_layouts
 from allocscope.glibc.par import ParValues
-from allocscope.model.heap import Settings
+from allocscope.model.heap import Setting, Settings
 
 DEFAULTS: dict[str, int] = {
     "trim_threshold": 131072,
@@ -46,7 +46,16 @@ def surroundings(environ: dict[str, str] | None = None, **changes: Any) -> Surro
 
 
 def found(environ: dict[str, str] | None, **changes: int) -> Settings:
-    return settings(par(**changes), 5, surroundings(environ))
+    return settings(par(**changes), row("2.36", wide_layouts()), 5, surroundings(environ))
+
+
+def row(version: str, layouts: tuple[Layout, ...]) -> Layout:
+    [layout] = [layout for layout in layouts if version in layout.versions]
+    return layout
+
+
+def huge(layout: Layout, environ: dict[str, str], **changes: int) -> Setting:
+    return settings(par(**changes), layout, 5, surroundings(environ)).hugetlb
 
 
 def tunable(name: str, value: str) -> dict[str, str]:
@@ -136,7 +145,35 @@ def test_huge_pages() -> None:
     assert "transparent" in thp.evidence
     both = found({}, thp_pagesize=2 << 20, hp_pagesize=1 << 30).hugetlb
     assert (both.value, both.origin) == (1 << 30, "default")
-    assert "hugetlb pages" in both.evidence
+    assert both.evidence.endswith(": heaps use hugetlb pages")
+
+
+def test_huge_pages_that_are_larger_than_a_heap() -> None:
+    wide, narrow = (row("2.43", layouts) for layouts in (wide_layouts(), narrow_layouts()))
+    for layout, page in ((narrow, 2 << 20), (wide, 1 << 30)):
+        answer = huge(layout, {}, hp_pagesize=page)
+        assert answer.value == page
+        assert "at most: only chunks" in answer.evidence
+        assert answer.evidence.endswith("no heap does")
+    assert huge(wide, {}, hp_pagesize=2 << 20).evidence.endswith(": heaps use hugetlb pages")
+    older = row("2.41", narrow_layouts())  # whose heaps grow with the pages
+    assert huge(older, {}, hp_pagesize=2 << 20).evidence.endswith(": heaps use hugetlb pages")
+    assert "the main heap and chunks" in huge(narrow, {}, thp_pagesize=2 << 20).evidence
+
+
+def test_huge_pages_that_were_asked_for_in_vain() -> None:
+    unknown = settings(
+        dataclasses.replace(par(), layout=par_layout(PAR_3, WIDE)),
+        row("2.31", wide_layouts()),
+        5,
+        surroundings(tunable("hugetlb", "1")),
+    ).hugetlb
+    assert unknown.without_effect
+    assert "came with glibc 2.35" in unknown.evidence
+    refused = found(tunable("hugetlb", "2")).hugetlb
+    assert (refused.value, refused.origin, refused.without_effect) == (0, "default", True)
+    assert "found no such pages" in refused.evidence
+    assert found(tunable("hugetlb", "0")).hugetlb.origin == "tunable"
 
 
 @pytest.mark.parametrize(

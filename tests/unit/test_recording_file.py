@@ -292,7 +292,7 @@ def test_missing_facts_are_bad_input() -> None:
             facts_text.load(json.dumps(rest).encode())
 
 
-LATER = ("ownership", "kernel")
+LATER = ("ownership", "kernel", "others")
 """What the first versions did not write."""
 
 
@@ -316,6 +316,14 @@ def test_impossible_claims_are_bad_input(change: dict[str, Any]) -> None:
     wrong["ownership"]["claims"][0].update(change)
     with pytest.raises(BadInput, match=r"claim|ownership\.claims\.(key|start)"):
         facts_text.load(json.dumps(wrong).encode())
+
+
+def test_further_mallocs() -> None:
+    two = dataclasses.replace(FACTS, others=(FACTS.image, FACTS.image))
+    assert facts_text.load(facts_text.dump(two, "0.1.0")) == two
+    for hostile in ({}, [{}], [7], "x"):
+        with pytest.raises(BadInput):
+            facts_text.load(json.dumps({**GOOD, "others": hostile}).encode())
 
 
 def test_nothing_unknown_stays_unknown() -> None:

@@ -14,7 +14,7 @@ static void use(void *(*allocate)(size_t), int times)
     for (int i = 0; i < SMALL * times; i++)
         memset(allocate(SMALL_BYTES), 'x', SMALL_BYTES);
     for (int i = 0; i < LARGE * times; i++)
-        memset(allocate(LARGE_BYTES), 'x', LARGE_BYTES);
+        memset(allocate(LARGE_BYTES * times), 'x', LARGE_BYTES * times);
 }
 
 int main(void)
