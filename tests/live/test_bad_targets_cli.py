@@ -185,18 +185,23 @@ def test_no_snapshot_of_itself() -> None:
         ("waiter", ["musl-gcc"], "uses musl"),
         ("waiter", ["musl-gcc", "-static"], "static program without a trace of glibc's malloc"),
         ("bare", ["gcc", "-nostdlib", "-static"], "static program without a trace of glibc"),
-        ("bare", ["gcc", "-nostdlib", "-static", "-DGO"], "is a Go program"),
         (
             "bare",
             ["gcc", "-nostdlib", "-static", "-m32"],
             "static program without a trace of glibc",
         ),
     ],
-    ids=["musl", "static musl", "no libc", "go", "32 bits"],
+    ids=["musl", "static musl", "no libc", "32 bits"],
 )
 def test_without_glibc(source: str, compiler: list[str], cause: str, directory: Path) -> None:
     with standing([built(directory, source, *compiler), str(BLOCKS)]) as pid:
         refuses(pid, 5, cause, "allocscope reads heaps of glibc malloc")
+
+
+def test_a_go_program_is_referred_to_map_and_to_gos_own_tools(directory: Path) -> None:
+    with standing([built(directory, "bare", "gcc", "-nostdlib", "-static", "-DGO")]) as pid:
+        refuses(pid, 5, "is a Go program", f"`allocscope map {pid}` shows it")
+        refuses(pid, 5, "is a Go program", "net/http/pprof")
 
 
 def test_a_static_program_with_glibc(directory: Path) -> None:
