@@ -4,7 +4,7 @@ A mapping made for one chunk begins with the chunk's header (or, for memalign, w
 it noted in prev_size), and header and mapping length must agree to the byte. The kernel joins
 neighbouring mappings, so each one is gone through mapping by mapping. ``mp_`` counts them, and the
 search ends when the count is reached, at the cheapest step that gets there: headers where mappings
-begin; then where memalign puts them, seen from there; then at any page, within bounds.
+begin; then where memalign puts them, seen from there; then at any page, within bounds (STEPS).
 
 A process may have 65,000 mappings, so headers are read ahead, many in one call.
 """
@@ -82,17 +82,28 @@ def _nowhere(start: int, end: int, abi: Abi) -> Sequence[int]:
     return ()
 
 
+STEPS = (
+    (_nowhere, False),
+    (_aligned_offsets, False),
+    (_page_offsets, False),
+    (_aligned_offsets, True),
+    (_page_offsets, True),
+)
+
+
 class _Headers:
     """The headers of chunks. ``offsets``: where else than at the beginning of a mapping they are
-    looked for, SEARCH_PLACES in all."""
+    looked for, SEARCH_PLACES in all. ``further_first``: what is found there counts more."""
 
     def __init__(
         self,
         memory: Memory,
         size_is_usable: bool,
         offsets: Callable[[int, int, Abi], Sequence[int]],
+        further_first: bool = False,
     ) -> None:
         self._memory = memory
+        self._further_first = further_first
         self._abi = memory.abi
         self._at_once = (memory.abi.slack_bytes,)
         self._size_is_usable = size_is_usable
@@ -104,7 +115,7 @@ class _Headers:
     def expect(self, spans: Sequence[Span]) -> None:
         """Looks ahead at what will be asked for these spans, in place of what it knew before."""
         self._at_start = self._lengths(spans, [self._at_once] * len(spans))
-        bare = [span for span in spans if not self._at_start[span]]
+        bare = [span for span in spans if self._further_first or not self._at_start[span]]
         self._further_on = self._lengths(bare, [self._elsewhere(span) for span in bare])
 
     def _elsewhere(self, span: Span) -> Sequence[int]:
@@ -142,10 +153,20 @@ class _Headers:
         """Length of the mapping at ``start`` in a span up to ``end``, 0 when it is no chunk's.
 
         Where a header leads to no other one, it may be what memalign left at the start of a mapping
-        that realloc resized since; the chunk's own header lies further on and tells the truth."""
+        that realloc resized since; the chunk's own header lies further on and tells the truth.
+        What realloc gave back may since have become another chunk's mapping, to the byte: then even
+        the stale header leads to the next one, and ``further_first`` is needed."""
+        if self._further_first and (length := self._length_further_on((start, end))):
+            following = (start + length, end)
+            if (
+                following[0] == end
+                or self._length_at_start(following)
+                or self._length_further_on(following)
+            ):
+                return length
         length = self._length_at_start((start, end))
-        following = start + length
-        if length and (following == end or self._length_at_start((following, end))):
+        following = (start + length, end)
+        if length and (following[0] == end or self._length_at_start(following)):
             return length
         return self._length_further_on((start, end)) or length
 
@@ -222,9 +243,10 @@ def find_mmapped(
             found.setdefault(start, end)
         return complete()
 
-    for offsets in (_nowhere, _aligned_offsets, _page_offsets):
+    for offsets, further_first in STEPS:
         found.clear()
-        if completed_by(_by_spans(_Headers(memory, size_is_usable, offsets), spans)):
+        headers = _Headers(memory, size_is_usable, offsets, further_first)
+        if completed_by(_by_spans(headers, spans)):
             break
     else:
         completed_by(_by_pages(memory, _Headers(memory, size_is_usable, _nowhere), spans))

@@ -70,6 +70,20 @@ def test_where_memalign_put_it(version: str, offset: int) -> None:
     assert find(malloc, spans) == malloc.mappings
 
 
+@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("others_offset", [0, 0x30])
+def test_another_chunk_where_realloc_gave_memory_back(version: str, others_offset: int) -> None:
+    """The header that memalign left at the start still tells the length of before, which is now
+    that of both."""
+    malloc = Malloc(version)
+    start = malloc.mapping(0x21000, offset=0xFF0)
+    malloc.mapping(0x5000, gap=0, offset=others_offset)
+    malloc.mapping(0x3000, gap=0)
+    stale = 0x26000 - (16 if malloc.release.mmap_size_is_usable else 0)
+    malloc.image.words(start, 0, stale | 2)
+    assert find(malloc, [(start, malloc.mappings[-1][1])]) == malloc.mappings
+
+
 def test_huge_pages_of_2_43() -> None:
     malloc = Malloc(NEW)
     malloc.mapping(0x200000, hugetlb=True)
