@@ -14,11 +14,8 @@ import bisect
 from collections.abc import Sequence
 
 from allocscope.act import task, vet
-from allocscope.errors import NoSuchProcess
 from allocscope.model.process import Mapping
-from allocscope.proc import procfs
 
-_MOST_THREADS = 512
 _ENOUGH = 8
 _ROOM_BYTES = 16 << 10
 
@@ -46,12 +43,7 @@ def choose(pid: int, possible: Sequence[Mapping]) -> list[int]:
     starts = [m.start for m in possible]
     ranked: list[tuple[int, int]] = []
     reasons: set[str] = set()
-    for tid in task.threads(pid)[:_MOST_THREADS]:
-        try:
-            status = procfs.status(tid)
-        except NoSuchProcess:
-            continue  # this thread has ended meanwhile
-        call = task.system_call(pid, tid)
+    for tid, status, call in vet.threads(pid):
         reason = vet.unfit(status)
         if not reason and status.state == "D":
             reason = "vfork" if call and call[0] in VFORKS else "uninterruptible"

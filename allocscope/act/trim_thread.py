@@ -24,13 +24,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from allocscope.act import borrow, task, vet
-from allocscope.errors import NoSuchProcess
 from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 from allocscope.native import lib
-from allocscope.proc import procfs
-
-_MOST_THREADS = 512
 
 # Numbers of x86-64: read, poll, select, nanosleep, wait4, futex, restart_syscall, clock_nanosleep,
 # waitid, pselect6, ppoll.
@@ -87,12 +83,7 @@ def choose(
     ranked: list[tuple[int, Candidate]] = []
     reasons: dict[int, str] = {}
     unfit: set[str] = set()
-    for tid in task.threads(pid)[:_MOST_THREADS]:
-        try:
-            status = procfs.status(tid)
-        except NoSuchProcess:
-            continue  # this thread has ended meanwhile
-        call = task.system_call(pid, tid)
+    for tid, status, call in vet.threads(pid):
         reason = vet.unfit(status)
         if reason:
             unfit.add(reason)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 from allocscope.act import task
@@ -25,6 +26,7 @@ _PASSIVE = "Use a passive command."
 _READ_INSTEAD = (
     "What only reads works: `allocscope arenas PID`, `record`, `diff`, and `arenas` of a core file."
 )
+_MOST_THREADS = 512
 _ELF_32 = b"\x7fELF\x01"
 
 
@@ -52,6 +54,17 @@ def refuse_stopped(pid: int) -> None:
     """Raises Unsafe for a process whose threads stand still, perhaps with a lock in hand."""
     if procfs.status(pid).state == "T":
         raise Unsafe(f"process {pid} is stopped (SIGSTOP)", f"Continue it. {_PASSIVE}")
+
+
+def threads(pid: int) -> Iterator[tuple[int, ProcessStatus, tuple[int, int] | None]]:
+    """The number, status and system call of each thread, of very many the first. Threads that end
+    meanwhile are passed over. Raises NoSuchProcess."""
+    for tid in task.threads(pid)[:_MOST_THREADS]:
+        try:
+            status = procfs.status(tid)
+        except NoSuchProcess:
+            continue
+        yield tid, status, task.system_call(pid, tid)
 
 
 def unfit(status: ProcessStatus) -> str:

@@ -156,19 +156,23 @@ class _Headers:
         that realloc resized since; the chunk's own header lies further on and tells the truth.
         What realloc gave back may since have become another chunk's mapping, to the byte: then even
         the stale header leads to the next one, and ``further_first`` is needed."""
-        if self._further_first and (length := self._length_further_on((start, end))):
-            following = (start + length, end)
-            if (
-                following[0] == end
-                or self._length_at_start(following)
-                or self._length_further_on(following)
-            ):
+        if self._further_first:
+            length = self._length_further_on((start, end))
+            if self._leads_on(length, start, end, also_further_on=True):
                 return length
         length = self._length_at_start((start, end))
-        following = (start + length, end)
-        if length and (following[0] == end or self._length_at_start(following)):
+        if self._leads_on(length, start, end):
             return length
         return self._length_further_on((start, end)) or length
+
+    def _leads_on(
+        self, length: int, start: int, end: int, *, also_further_on: bool = False
+    ) -> bool:
+        """Is there a header behind a mapping of that length, or nothing at all?"""
+        following = start + length, end
+        if not length or following[0] == end or self._length_at_start(following):
+            return bool(length)
+        return also_further_on and bool(self._length_further_on(following))
 
     def chain(self, start: int, end: int) -> Iterator[Span]:
         """Neighbouring mappings from ``start`` on."""

@@ -34,7 +34,8 @@ GO_PAGE = 8192
 PAGE_WORDS_AT = (0, 0x104000, 0x200000)
 """In a description: from Go 1.22 on, in 1.20 and 1.21, and before (behind the bitmap)."""
 PAGE_WORDS_BYTES = ARENA // GO_PAGE * WORD
-SPAN = struct.Struct("<5Q")
+SPAN = struct.Struct("<24x2Q")
+"""Behind two links and a list: where a span starts, and how many pages it has."""
 MOST_PAGES_TRIED = 1 << 16
 MOST_ARENAS_TRIED = 4
 Span = tuple[int, int]
@@ -118,7 +119,7 @@ def _leads_back(
     told = memory.read_each(spans, SPAN.size)
     for (entry, _), span, data in zip(led, spans, told, strict=True):
         if span and data is not None:
-            _, _, _, start, page_count = SPAN.unpack(data)
+            start, page_count = SPAN.unpack(data)
             if start == arena and page_count > 0:
                 return entry
     return None

@@ -18,6 +18,7 @@ import struct
 
 from allocscope.glibc.protocols import Memory
 from allocscope.model.process import Mapping
+from allocscope.owners import go
 from allocscope.owners.recogniser import PAGE, WORD, Recogniser
 
 _EDGES_TRIED = 32
@@ -123,22 +124,17 @@ class Go(PageMap):
     page_bits = 26
     leaf_bits = 22
     align = PAGE
-    offset = 1 << 47  # the runtime counts from the lowest address that a machine could have
-    _ARENA_BYTES, _PAGE_BITS = 1 << 26, 13
-    _SPANS_AT = (0, (1 << 20) + (1 << 14), 1 << 21)
-    """From 1.22 on; 1.20 and 1.21; before."""
-    _SPAN = struct.Struct("<24x2Q")
+    offset = go.BEFORE_ZERO
 
     def descriptor(self, memory: Memory, entry: int, page: int) -> int:
-        place = WORD * (page % self._ARENA_BYTES >> self._PAGE_BITS)
-        for spans in self._SPANS_AT:
+        place = page % go.ARENA // go.GO_PAGE * WORD
+        for spans in go.PAGE_WORDS_AT:
             span = _word(memory, entry + spans + place)
-            [data] = memory.read_each([span], self._SPAN.size) if span else [None]
+            [data] = memory.read_each([span], go.SPAN.size) if span else [None]
             if data is None:
                 continue
-            start, count = self._SPAN.unpack(data)
-            sound = start % (1 << self._PAGE_BITS) == 0 and start <= page
-            if sound and page < start + (count << self._PAGE_BITS):
+            start, count = go.SPAN.unpack(data)
+            if start % go.GO_PAGE == 0 and start <= page < start + count * go.GO_PAGE:
                 return span
         return 0
 
