@@ -19,6 +19,8 @@ from live.test_explain import assert_the_ledger_closes, explained, resident
 from live.test_which_number import file_system
 
 from allocscope.app.explain import ExplainOptions, survey
+from allocscope.app.explain_file import portrait_of_file
+from allocscope.app.record import RecordOptions, record
 from allocscope.lab.child import child
 from allocscope.proc import sockdiag
 
@@ -382,7 +384,7 @@ def test_a_mapped_file_is_the_page_caches() -> None:
         assert data.causes[0].key in ("file-cache", "shared-memory")
 
 
-def test_what_the_page_cache_holds_of_a_mapped_file() -> None:
+def test_what_the_page_cache_holds_of_a_mapped_file(tmp_path: Path) -> None:
     """64 MiB were written, 40 MiB of it are mapped and read; all of it is cached."""
     code = (
         "file = tempfile.NamedTemporaryFile(dir='/var/tmp')\n"
@@ -405,6 +407,16 @@ def test_what_the_page_cache_holds_of_a_mapped_file() -> None:
         [cache] = [fact for fact in data.outside_rss if fact.key == "page-cache"]
         assert cache.bytes >= 24 * MIB
         assert "/var/tmp/" in cache.evidence
+        record(pid, tmp_path / "a.asrec", RecordOptions())
+    there, _ = portrait_of_file(tmp_path / "a.asrec", ExplainOptions(), sample=None)
+    assert there.data.causes[0].key == "file-cache"
+    assert (
+        there.data.causes[0].evidence[1].startswith("the page cache holds 64.0 MiB of 1 such file")
+    )
+    assert there.data.outside_rss is not None
+    [kept] = [fact for fact in there.data.outside_rss if fact.key == "page-cache"]
+    assert kept.bytes >= 24 * MIB
+    assert "/var/tmp/" in kept.evidence
 
 
 def test_a_heap_of_cpython_is_the_runtimes() -> None:
