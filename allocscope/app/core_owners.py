@@ -18,13 +18,14 @@ from allocscope.glibc.reading import HeapReading
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.walk import Residency
-from allocscope.owners.divide import divide
+from allocscope.owners.divide import Resident, divide
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.mapped import files_of
 from allocscope.proc import allocators
 from allocscope.proc.mapped import OpenFile
 
-NOTHING = Residency(0, 0, 0, 0)
+VSYSCALL = 0xFFFFFFFFFF600000
+"""On x86-64 (Documentation/arch/x86/x86_64/mm.rst)."""
 
 
 def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
@@ -33,16 +34,33 @@ def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
     return opener(core, found.target.mappings, elsewhere)
 
 
-def holdings_of_core(
+def claims_of_core(
     core: Core, found: CoreTarget, reading: HeapReading, open_file: OpenFile
-) -> tuple[Holding, ...]:
-    """Every mapping, divided among its owners; nothing is said to be resident."""
+) -> list[Claim]:
+    """All claims, in the order in which they are believed. The recognisers see no pages of zeros,
+    for of a live process they are shown none that were never touched."""
     mappings = found.target.mappings
-    claims = list(heap_claims(reading))
-    claims += _named_by_the_kernel(core, mappings)
-    claims += claims_beside(_beside(core, found, open_file), core, found.target, claims, mappings)
-    entries = [SmapsEntry(mapping, 0, 0, 0, 0, 0, 0, 0, 0) for mapping in mappings]
-    return divide(entries, claims, files_of(mappings, ()), lambda _start, _end: NOTHING)
+    claims = [*heap_claims(reading), *_named_by_the_kernel(core, mappings)]
+    known = _beside(core, found, open_file)
+    with core.without_zeros() as memory:
+        return claims + claims_beside(known, memory, found.target, claims, mappings)
+
+
+def holdings_of_core(
+    mappings: Sequence[Mapping], claims: Sequence[Claim], resident: Resident
+) -> tuple[tuple[SmapsEntry, ...], tuple[Holding, ...]]:
+    """Every mapping with its figures as smaps would tell them, and divided among its owners.
+    ``resident``: what is to be called so."""
+    entries = []
+    for mapping in mappings:
+        there = resident(mapping.start, mapping.end).resident_bytes
+        entries.append(SmapsEntry(mapping, there, there, 0, 0, 0, there, 0, 0))
+    return tuple(entries), divide(entries, claims, files_of(mappings, ()), resident)
+
+
+def nothing(_start: int, _end: int) -> Residency:
+    """For who only wants to know whose the memory is."""
+    return Residency(0, 0, 0, 0)
 
 
 def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
@@ -58,13 +76,21 @@ def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
 
 
 def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
-    for mapping in mappings:
+    data_end = core.notes.vdso_start
+    for mapping in reversed(mappings):
         if mapping.inode:
             continue
-        if mapping.start <= core.notes.random_bytes_at < mapping.end:
+        if mapping.end == data_end and mapping.perms == "r--p":
+            evidence = "read-only, right below the kernel's code: its data for that"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vvar]", evidence)
+            data_end = mapping.start
+        elif mapping.start <= core.notes.random_bytes_at < mapping.end:
             evidence = "the kernel's random bytes (AT_RANDOM) are on it"
             owner = "stack of the main thread"
             yield Claim(mapping.start, mapping.end, "thread-stacks", owner, evidence)
         elif mapping.start == core.notes.vdso_start:
             evidence = "the kernel's code for fast system calls (AT_SYSINFO_EHDR)"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vdso]", evidence)
+        elif mapping.start == VSYSCALL:
+            evidence = "the kernel's page for old system calls, always at that address"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
