@@ -11,7 +11,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+
+from allocscope.typed import NoReturn
 
 COLLECT_AFTER = 100_000
 """New objects after which Python looks for garbage. Its default of 700 makes it do so some fifty

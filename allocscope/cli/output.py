@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from allocscope.errors import WrongUsage
+from allocscope.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
