@@ -63,6 +63,14 @@ def nothing(_start: int, _end: int) -> Residency:
     return Residency(0, 0, 0, 0)
 
 
+def is_reserve(core: Core, mapping: Mapping) -> bool:
+    """Anonymous memory that holds nothing and cannot be given anything. gdb writes what may not be
+    touched at all as if it could be read."""
+    if mapping.inode or mapping.writable:
+        return False
+    return not core.residency(mapping.start, mapping.end).resident_bytes
+
+
 def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
     notes = core.notes
     vector = AuxVector(notes.base, notes.phdr, notes.phnum, notes.entry, notes.page_bytes, False)
@@ -94,3 +102,6 @@ def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Cl
         elif mapping.start == VSYSCALL:
             evidence = "the kernel's page for old system calls, always at that address"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
+        elif is_reserve(core, mapping):
+            owner, evidence = "reserved address space", "not writable, and nothing but zeros"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", owner, evidence)
