@@ -95,7 +95,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
         swapping=kernel.swapping if kernel else None,
         cgroup=kernel.cgroup if kernel else None,
         pressure=kernel.pressure if kernel else None,
-        contention=None,
+        contention=facts.contention,
         environ=facts.environ,
         pages=_pages(answer, facts) if pages else None,
     )
@@ -194,7 +194,7 @@ def _pages(answer: FileAnswer, facts: Facts) -> PageMap:
 
 def _not_recorded(facts: Facts, arena_count: int) -> tuple[Caveat, ...]:
     missing = []
-    if arena_count > 1:
+    if arena_count > 1 and facts.contention is None:
         missing.append("how often the arenas' locks are contended")
     if facts.smaps is None:
         missing.append(

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.lazyfree import lazy_pages
+from allocscope.app.locks import looks_at_locks
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.record_facts import kernel_facts, ownership, page_states
 from allocscope.app.target import Target, look
@@ -172,6 +174,9 @@ def _sample(
         target, answer, smaps = read.target, read.answer, read.smaps
         others, left_out = _others(opened, read, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
+        with ProcessMemory(pid) as alive:
+            lazy = None if smaps is None else lazy_pages(alive, pid, smaps)
+            contended = looks_at_locks(alive, answer.reading)
         owned = ownership(pid, memory, target, answer)
         runs = page_states(memory, target, owned)
         layers = (
@@ -206,6 +211,8 @@ def _sample(
         ownership=owned,
         kernel=kernel_facts(target.process, smaps),
         others=tuple(other.image for other in others),
+        contention=contended,
+        lazyfree=lazy,
     )
     writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)
