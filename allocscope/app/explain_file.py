@@ -27,7 +27,7 @@ from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Report
 from allocscope.model.situation import Situation
 from allocscope.native.memory import NativeMemory
-from allocscope.owners.divide import by_byte, divide
+from allocscope.owners.divide import by_byte, divide, without_figures
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.mapped import files_of
 
@@ -69,7 +69,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
     found.memory.maps_pages = pages
     answer = arenas_of_sample(found, path, deadline_ns)
     facts = found.facts
-    parts = _holdings(answer, found.memory)
+    parts = holdings_of_file(answer, found.memory)
 
     def resident(start: int, end: int) -> int:
         return by_byte(found.memory.residency, start, end).resident_bytes
@@ -118,9 +118,16 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
 # ---- whose the memory is ----
 
 
-def _holdings(answer: FileAnswer, memory: NativeMemory) -> tuple[Holding, ...]:
+def holdings_of_file(
+    answer: FileAnswer, memory: NativeMemory, *, all_mappings: bool = False
+) -> tuple[Holding, ...]:
+    """The mappings whose figures the recording tells, divided among their owners;
+    ``all_mappings``: the others too, without figures."""
     facts = answer.facts
     entries = _entries(facts, memory)
+    told = {entry.mapping.start for entry in entries}
+    if all_mappings and facts.smaps is None:
+        entries = tuple(_entry(mapping, memory) for mapping in facts.mappings)
     owned = facts.ownership
     claims = list(heap_claims(answer.answer.reading))
     if owned is None:
@@ -130,7 +137,9 @@ def _holdings(answer: FileAnswer, memory: NativeMemory) -> tuple[Holding, ...]:
     files = files_of(facts.mappings, owned.tmpfs_devices if owned else ())
     parts = divide(entries, claims, files, memory.residency)
     if facts.smaps is None:
-        return tuple(replace(p, private_dirty_bytes=None, lazyfree_bytes=None) for p in parts)
+        parts = tuple(replace(p, private_dirty_bytes=None, lazyfree_bytes=None) for p in parts)
+        starts = [entry.mapping.start for entry in entries]
+        return tuple(p if starts[p.mapping_index] in told else without_figures(p) for p in parts)
     return parts
 
 
