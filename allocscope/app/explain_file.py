@@ -14,7 +14,14 @@ from pathlib import Path
 
 from allocscope.account import ledger as account
 from allocscope.app.arenas import SMAPS_NOT_READ
-from allocscope.app.arenas_file import FileAnswer, arenas_of_sample, require_recording
+from allocscope.app.arenas_file import (
+    OWNERS_UNTOLD,
+    SMAPS_UNTOLD,
+    FileAnswer,
+    arenas_of_sample,
+    not_recorded,
+    require_recording,
+)
 from allocscope.app.explain import ExplainOptions, drift_caveats, explained
 from allocscope.app.page_map import cells_by_heap
 from allocscope.files.recording import Recording, Sample
@@ -206,18 +213,13 @@ def _not_recorded(facts: Facts, arena_count: int) -> tuple[Caveat, ...]:
     if arena_count > 1 and facts.contention is None:
         missing.append("how often the arenas' locks are contended")
     if facts.smaps is None:
-        missing.append(
-            "the figures of files and shared memory, and what is lazily freed (smaps was not read: "
-            "`record --exact`)"
-        )
+        missing.append(SMAPS_UNTOLD)
     elif sum(entry.anon_huge_bytes for entry in facts.smaps) > healthy_bytes(facts.rss_bytes):
         missing.append("what of its huge pages was never written")
     if facts.ownership is None:
-        missing.append("whose the memory beside malloc's is")
+        missing.append(OWNERS_UNTOLD)
     if facts.kernel is None:
         missing.append("peak and footprint, limits and pressure, sockets and open files")
     elif facts.kernel.rollup is None:
         missing.append("the footprint")
-    if not missing:
-        return ()
-    return (Caveat("not-recorded", f"The recording does not tell: {'; '.join(missing)}."),)
+    return not_recorded(missing)
