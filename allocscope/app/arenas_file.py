@@ -58,7 +58,9 @@ def require_recording(path: Path) -> None:
         )
 
 
-def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
+def arenas_of_sample(
+    found: Sample, path: Path, deadline_ns: int, *, pins: bool = False
+) -> FileAnswer:
     """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC. NoGlibcHeap (5)."""
     started_ns = time.monotonic_ns()
     facts = found.facts
@@ -72,6 +74,7 @@ def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
             deadline_ns=deadline_ns,
             recorded=True,
             trim=mlocked.plain_trim(facts.smaps),
+            pins=pins,
         )
     except (NoGlibcHeap, InvalidHeap) as error:
         raise NoGlibcHeap(

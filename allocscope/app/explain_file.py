@@ -69,7 +69,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
     found.memory.maps_pages = pages
     answer = arenas_of_sample(found, path, deadline_ns)
     facts = found.facts
-    parts = _holdings(answer, found.memory)
+    parts = holdings_of_file(answer, found.memory)
 
     def resident(start: int, end: int) -> int:
         return by_byte(found.memory.residency, start, end).resident_bytes
@@ -118,7 +118,8 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
 # ---- whose the memory is ----
 
 
-def _holdings(answer: FileAnswer, memory: NativeMemory) -> tuple[Holding, ...]:
+def holdings_of_file(answer: FileAnswer, memory: NativeMemory) -> tuple[Holding, ...]:
+    """Every mapping of a recorded process, divided among its owners."""
     facts = answer.facts
     entries = _entries(facts, memory)
     owned = facts.ownership

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.contents import contents_beside, first_pages
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.record_facts import kernel_facts, ownership, page_states
 from allocscope.app.target import Target, look
@@ -173,11 +174,13 @@ def _sample(
         others, left_out = _others(opened, read, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
         owned = ownership(pid, memory, target, answer)
-        runs = page_states(memory, target, owned)
+        files = first_pages(target.mappings, owned) if options.with_contents else ()
+        runs = page_states(memory, target, owned, files)
         layers = (
             _layers(memory, each, pointers, options.with_contents) for each in (*others, answer)
         )
-        writer.memory(runs, itertools.chain.from_iterable(layers))
+        beside = contents_beside(memory, target.mappings, owned) if options.with_contents else ()
+        writer.memory(runs, itertools.chain((pack([span]) for span in beside), *layers))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)

@@ -124,7 +124,7 @@ def pid_of(target: str) -> int:
         return found
     raise WrongUsage(
         f"{target} is not a pid, and this verb needs a running process",
-        "Give a pid (digits); files are read by `arenas`, `explain`, `check` and `diff`.",
+        "Give a pid (digits); files are read by `arenas`, `explain`, `pins`, `check` and `diff`.",
     )
 
 
@@ -148,6 +148,23 @@ def sample_option(function: F) -> F:
         metavar="N",
         help="Which sample of a recording, counted from 1; the last by default.",
     )(function)
+
+
+def exe_option(function: F) -> F:
+    return click.option(
+        "--exe",
+        type=FilePath(exists=True, dir_okay=False),
+        metavar="PROGRAM",
+        help="The program that a core file is of.",
+    )(function)
+
+
+def for_files(target: int | Path, *, sample: int | None, exe: Path | None) -> None:
+    """WrongUsage for options of files with a running process."""
+    if isinstance(target, int) and (sample is not None or exe is not None):
+        raise WrongUsage(
+            f"{target} is a running process: --sample and --exe are for files", "Leave them out."
+        )
 
 
 def rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
