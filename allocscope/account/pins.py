@@ -40,12 +40,15 @@ class HeapEnd:
     run_count: int
     run_bytes: int
     free_bytes_below: int
-    released_if_freed_bytes: int
+    released_if_freed_bytes: int | None
 
 
-def heap_ends(reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes) -> list[HeapEnd]:
+def heap_ends(
+    reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes | None
+) -> list[HeapEnd]:
     """One for each heap that has such a chunk with free memory below it, by what freeing it would
-    release, then by the free memory below. ``brk_end``: where the break ends."""
+    release, then by the free memory below. ``brk_end``: where the break ends. ``resident``: None
+    where nothing tells what is."""
     found = []
     for arena in reading.arenas:
         for piece in arena.pieces:
@@ -53,9 +56,9 @@ def heap_ends(reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes) -> 
             if pins is None or not pins.last:
                 continue
             end = _end(reading, abi, arena.index, piece, pins, brk_end, resident)
-            if end.free_bytes_below or end.released_if_freed_bytes:
+            if end.free_bytes_below or end.released_if_freed_bytes != 0:
                 found.append(end)
-    found.sort(key=lambda e: (-e.released_if_freed_bytes, -e.free_bytes_below, e.chunk))
+    found.sort(key=lambda e: (-(e.released_if_freed_bytes or 0), -e.free_bytes_below, e.chunk))
     return found
 
 
@@ -66,12 +69,12 @@ def _end(
     piece: Piece,
     pins: Pins,
     brk_end: int,
-    resident: Sizes,
+    resident: Sizes | None,
 ) -> HeapEnd:
     alone = pins.run_count == 1
     new_top = pins.below_start if alone else pins.last
     at_break = index or piece.end == brk_end
-    released = 0
+    released: int | None = 0
     if piece.holds_top and at_break:
         released = _released(reading, abi, new_top, piece.end, resident)
     return HeapEnd(
@@ -87,14 +90,18 @@ def _end(
     )
 
 
-def _released(reading: HeapReading, abi: Abi, top: int, end: int, resident: Sizes) -> int:
+def _released(
+    reading: HeapReading, abi: Abi, top: int, end: int, resident: Sizes | None
+) -> int | None:
     """What free() hands back once top begins at ``top``."""
     size, par = end - top, reading.par
     if size < max(TRIM_ATTEMPT_BYTES, par.trim_threshold):
         return 0
     unit = par.thp_pagesize or abi.page_bytes
     extra = (size - abi.min_chunk_bytes - 1 - par.top_pad) // unit * unit
-    return resident(end - extra, end) if extra > 0 else 0
+    if extra <= 0:
+        return 0
+    return None if resident is None else resident(end - extra, end)
 
 
 def pinning_classes(reading: HeapReading) -> tuple[PinningClass, ...]:

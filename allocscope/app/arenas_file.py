@@ -65,10 +65,10 @@ def require_recording(path: Path) -> None:
 
 
 def arenas_of_sample(
-    found: Sample, path: Path, deadline_ns: int, *, pad_bytes: int = 0
+    found: Sample, path: Path, deadline_ns: int, *, pins: bool = False, pad_bytes: int = 0
 ) -> FileAnswer:
-    """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC; ``pad_bytes``: of the
-    malloc_trim that is foretold. NoGlibcHeap (5)."""
+    """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC; ``pins``: as in heap.read;
+    ``pad_bytes``: of the malloc_trim that is foretold. NoGlibcHeap (5)."""
     started_ns = time.monotonic_ns()
     facts = found.facts
     target = target_of(facts)
@@ -81,6 +81,7 @@ def arenas_of_sample(
             deadline_ns=deadline_ns,
             recorded=True,
             trim=mlocked.trim_among(facts.smaps, pad_bytes),
+            pins=pins,
         )
     except (NoGlibcHeap, InvalidHeap) as error:
         raise NoGlibcHeap(

@@ -205,7 +205,8 @@ def _claims(
             heaps = []  # no glibc, or none that can be read: nothing is known to be its own
             machine = target.images[0].machine if target.images else X86_64
             sparing.abi = of_machine(machine, PAGE_BYTES) or sparing.abi
-        others = ownership.claims_beside(pid, sparing, target, heaps, mappings, wanted)
+        known = ownership.beside(target, mappings)
+        others = ownership.claims_beside(known, sparing, target, heaps, mappings, wanted)
         return disjoint([*heaps, *others])
 
 

@@ -1,5 +1,4 @@
-"""Who owns which memory of a live process: all recognisers, in the order in which they are
-believed.
+"""Who owns which memory of a process: all recognisers, in the order in which they are believed.
 
 What was read chunk by chunk comes first (glibc's heaps), then what threads' control blocks say,
 then what files say; each later recogniser is shown only the anonymous memory that is left.
@@ -14,6 +13,8 @@ from allocscope.errors import AllocscopeError
 from allocscope.glibc.layouts import WORD
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import find_tcbs
+from allocscope.immutable import immutable
+from allocscope.model.libc import MappedAllocator
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.report import Caveat
@@ -26,9 +27,34 @@ from allocscope.owners.mapped import files_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 from allocscope.proc import allocators, go, hotspot, mounts, procfs
+from allocscope.proc.mapped import OpenFile, opener
 from allocscope.proc.segments import bss_claims
 
 Span = tuple[int, int]
+
+
+@immutable
+class Beside:
+    """What recognisers must know of a process beside its memory. ``program``: its path as maps
+    prints it; ``allocators``: other than the C library's; ``auxv``: None where nothing tells."""
+
+    main_tid: int
+    program: str
+    open_file: OpenFile
+    allocators: tuple[MappedAllocator, ...]
+    auxv: AuxVector | None
+
+
+def beside(target: Target, mappings: Sequence[Mapping]) -> Beside:
+    """Of a running process. Raises NoSuchProcess, PermissionRefused."""
+    pid = target.process.pid
+    return Beside(
+        main_tid=pid,
+        program=target.process.exe.replace("\n", "\\012"),
+        open_file=opener(pid),
+        allocators=allocators.mapped_allocators(pid, tuple(mappings)),
+        auxv=_auxv(pid),
+    )
 
 
 def holdings(
@@ -42,7 +68,7 @@ def holdings(
     malloc could be read."""
     mappings = [entry.mapping for entry in entries]
     heaps = [] if reading is None else list(heap_claims(reading))
-    claims = heaps + claims_beside(pid, memory, target, heaps, mappings)
+    claims = heaps + claims_beside(beside(target, mappings), memory, target, heaps, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -60,7 +86,7 @@ def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
 
 
 def claims_beside(
-    pid: int,
+    known: Beside,
     memory: NativeMemory,
     target: Target,
     heaps: Sequence[Claim],
@@ -76,16 +102,16 @@ def claims_beside(
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))
-    claims += bss_claims(pid, mappings)
+    claims += bss_claims(mappings, known.open_file)
     left = unclaimed(spans, claims)
-    claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
-    mapped = allocators.mapped_allocators(pid, tuple(mappings))
-    known = recognisers(memory, mappings, mapped)
-    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), known)
-    claims += hotspot.claims(pid, memory, mappings)
+    claims += loader_claims(memory, left, tcbs.get(known.main_tid), known.auxv)
+    structured = recognisers(memory, mappings, known.allocators)
+    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), structured)
+    claims += hotspot.claims(memory, mappings, known.open_file)
     readable = [(m.start, m.end) for m in wanted if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
-    in_go = go_recognisers(memory, mappings, go.program(pid, mappings))
+    is_go = go.is_go(known.program, mappings, known.open_file)
+    in_go = go_recognisers(memory, mappings, known.program if is_go else None)
     claims += allocator_claims(memory, mappings, unclaimed(spans, claims), in_go)
     return claims[len(heaps) :]
 

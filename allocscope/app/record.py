@@ -16,6 +16,7 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.contents import contents_beside, first_pages
 from allocscope.app.lazyfree import lazy_pages
 from allocscope.app.locks import looks_at_locks
 from allocscope.app.meanwhile import meanwhile
@@ -178,11 +179,13 @@ def _sample(
             lazy = None if smaps is None else lazy_pages(alive, pid, smaps)
             contended = looks_at_locks(alive, answer.reading)
         owned = ownership(pid, memory, target, answer)
-        runs = page_states(memory, target, owned)
+        files = first_pages(target.mappings, owned) if options.with_contents else ()
+        runs = page_states(memory, target, owned, files)
         layers = (
             _layers(memory, each, pointers, options.with_contents) for each in (*others, answer)
         )
-        writer.memory(runs, itertools.chain.from_iterable(layers))
+        beside = contents_beside(memory, target.mappings, owned) if options.with_contents else ()
+        writer.memory(runs, itertools.chain((pack([span]) for span in beside), *layers))
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)

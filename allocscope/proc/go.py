@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from allocscope.errors import BadInput
 from allocscope.model.process import Mapping
 from allocscope.parse import elf
-from allocscope.proc import procfs
-from allocscope.proc.mapped import open_mapped_file
+from allocscope.proc.mapped import OpenFile
 
 
-def program(pid: int, mappings: Sequence[Mapping]) -> str | None:
-    """The path of the program, as maps prints it; None for one that is not Go's. Raises
-    NoSuchProcess, PermissionRefused."""
-    path = procfs.exe(pid).replace("\n", "\\012")
+def is_go(path: str, mappings: Sequence[Mapping], open_file: OpenFile) -> bool:
+    """Is the program at ``path``, as maps prints it, one of Go's? Raises NoSuchProcess,
+    PermissionRefused."""
     first = next((m for m in mappings if m.inode and m.path == path), None)
-    file = None if first is None else open_mapped_file(pid, first)
+    file = None if first is None else open_file(first)
     if file is None:
-        return None
+        return False
     with file, contextlib.suppress(BadInput):
-        if any(owner == b"Go" for owner, _, _ in elf.notes(elf.from_file(file.read))):
-            return path
-    return None
+        return any(owner == b"Go" for owner, _, _ in elf.notes(elf.from_file(file.read)))
+    return False

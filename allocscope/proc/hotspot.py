@@ -22,7 +22,7 @@ from allocscope.glibc.protocols import Memory
 from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping
 from allocscope.parse import elf, symbols
-from allocscope.proc.mapped import MappedFile, open_mapped_file
+from allocscope.proc.mapped import MappedFile, OpenFile
 
 LIBRARY = re.compile(r"/libjvm\.so( \(deleted\))?$")
 ENTRY = struct.Struct("<QQQi4xQQ")
@@ -92,13 +92,13 @@ class _Machine:
         return None if low is None or high is None else (self.word(low), self.word(high))
 
 
-def claims(pid: int, memory: Memory, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+def claims(memory: Memory, mappings: Sequence[Mapping], open_file: OpenFile) -> Iterator[Claim]:
     """Claims for the Java heap and the code cache; none where there is no HotSpot in the process,
     or one for 32 bits. Raises NoSuchProcess, PermissionRefused."""
     if memory.abi.word_bytes != WORD:
         return
     first = next((m for m in mappings if not m.offset and LIBRARY.search(m.path)), None)
-    file = None if first is None else open_mapped_file(pid, first)
+    file = None if first is None else open_file(first)
     if first is None or file is None:
         return
     with file, contextlib.suppress(BadInput, MemoryGap):
