@@ -18,7 +18,7 @@ from allocscope.glibc.reading import HeapReading
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.walk import Residency
-from allocscope.owners.divide import divide
+from allocscope.owners.divide import divide, without_figures
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.mapped import files_of
 from allocscope.proc import allocators
@@ -36,13 +36,14 @@ def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
 def holdings_of_core(
     core: Core, found: CoreTarget, reading: HeapReading, open_file: OpenFile
 ) -> tuple[Holding, ...]:
-    """Every mapping, divided among its owners; nothing is said to be resident."""
+    """Every mapping, divided among its owners, without figures: a core tells none."""
     mappings = found.target.mappings
     claims = list(heap_claims(reading))
     claims += _named_by_the_kernel(core, mappings)
     claims += claims_beside(_beside(core, found, open_file), core, found.target, claims, mappings)
     entries = [SmapsEntry(mapping, 0, 0, 0, 0, 0, 0, 0, 0) for mapping in mappings]
-    return divide(entries, claims, files_of(mappings, ()), lambda _start, _end: NOTHING)
+    parts = divide(entries, claims, files_of(mappings, ()), lambda _start, _end: NOTHING)
+    return tuple(map(without_figures, parts))
 
 
 def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:

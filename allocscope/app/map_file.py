@@ -1,7 +1,7 @@
-"""``map`` of a recording: the same rows, from what was recorded of owners and figures.
+"""``map`` of a recording or a core: the same rows, from what the file tells of owners and figures.
 
-Rule: a mapping of which nothing is recorded (a file, where smaps was not read) has its size, and no
-other figure.
+Rule: a mapping of which the file tells no figures (all of a core; files in a recording for which
+smaps was not read) has its size, and the others are None.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from allocscope.account.mapview import map_data
+from allocscope.app.arenas_core import CORE_RESIDENCY, opened, read_core
 from allocscope.app.arenas_file import (
     OWNERS_UNTOLD,
     SMAPS_UNTOLD,
@@ -17,28 +18,34 @@ from allocscope.app.arenas_file import (
     arenas_of_sample,
     not_recorded,
 )
+from allocscope.app.core_owners import files_here, holdings_of_core
 from allocscope.app.explain_file import holdings_of_file
 from allocscope.app.file_kind import is_core
 from allocscope.app.ownership import caveats as owner_caveats
-from allocscope.errors import BadInput
 from allocscope.files.recording import open_sample
 from allocscope.immutable import replace
 from allocscope.model.mapview import MapData
 from allocscope.model.recording import Facts
-from allocscope.model.report import Report
+from allocscope.model.report import Caveat, Method, Report
+
+CORE_MAPPINGS = Caveat(
+    "core-mappings",
+    "A core tells what was mapped, not what of it was resident, nor which mappings were shared: "
+    "those of files count as private.",
+)
 
 
 def map_of_file(
     path: Path, *, raw: bool, sample: int | None, exe: Path | None, deadline_s: float
 ) -> Report[MapData]:
-    """The mappings that a recording tells of. ``sample``: counted from 1, the last by default;
-    ``exe``: the program of a core; ``raw``: as in map_process.
+    """The mappings that a file tells of. ``sample``: of a recording, counted from 1, the last by
+    default; ``exe``: the program of a core; ``raw``: as in map_process.
 
-    Raises BadInput (9), NoGlibcHeap (5), WrongUsage (2)."""
+    Raises BadInput (9), NoGlibcHeap (5), MissingPart (8), WrongUsage (2)."""
     started = time.monotonic_ns()
     deadline_ns = started + int(deadline_s * 1e9)
     if is_core(path, sample=sample, exe=exe):
-        raise BadInput("core")
+        return _of_core(path, exe, raw, started, deadline_ns)
     found = open_sample(path, sample)
     with found.memory:
         answer = arenas_of_sample(found, path, deadline_ns)
@@ -57,6 +64,28 @@ def map_of_file(
             *not_recorded(list(_missing(found.facts))),
         ),
         captured_at=told.captured_at,
+    )
+
+
+def _of_core(
+    path: Path, exe: Path | None, raw: bool, started_ns: int, deadline_ns: int
+) -> Report[MapData]:
+    with opened(path, deadline_ns) as core:
+        read = read_core(core, exe)
+        open_file = files_here(core, read.found, exe)
+        parts = holdings_of_core(core, read.found, read.answer.reading, open_file)
+        of_owners = owner_caveats(core)
+    return Report(
+        process=read.target.process,
+        libc=read.answer.libc,
+        allocator=None,
+        method=Method("core", 0, time.monotonic_ns() - started_ns, read.answer.consistency),
+        data=map_data(parts, None, raw=raw),
+        caveats=(
+            CORE_MAPPINGS,
+            *of_owners,
+            *(caveat for caveat in read.caveats if caveat.code != CORE_RESIDENCY.code),
+        ),
     )
 
 
