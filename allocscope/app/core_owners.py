@@ -36,12 +36,14 @@ def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
 def holdings_of_core(
     core: Core, found: CoreTarget, reading: HeapReading, open_file: OpenFile
 ) -> tuple[Holding, ...]:
-    """Every mapping, divided among its owners, without figures: a core tells none."""
+    """Every mapping, divided among its owners, without figures: a core tells none. Those of files
+    that the core leaves out are among them."""
     mappings = found.target.mappings
     claims = list(heap_claims(reading))
     claims += _named_by_the_kernel(core, mappings)
     claims += claims_beside(_beside(core, found, open_file), core, found.target, claims, mappings)
-    entries = [SmapsEntry(mapping, 0, 0, 0, 0, 0, 0, 0, 0) for mapping in mappings]
+    listed = sorted((*mappings, *core.files_left_out()), key=lambda mapping: mapping.start)
+    entries = [SmapsEntry(mapping, 0, 0, 0, 0, 0, 0, 0, 0) for mapping in listed]
     parts = divide(entries, claims, files_of(mappings, ()), lambda _start, _end: NOTHING)
     return tuple(map(without_figures, parts))
 

@@ -175,9 +175,10 @@ def _sample(
         target, answer, smaps = read.target, read.answer, read.smaps
         others, left_out = _others(opened, read, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
-        with ProcessMemory(pid) as alive:
-            lazy = None if smaps is None else lazy_pages(alive, pid, smaps)
-            contended = looks_at_locks(alive, answer.reading)
+        lazy = None
+        if smaps is not None:
+            with ProcessMemory(pid) as alive:
+                lazy = lazy_pages(alive, pid, smaps)
         owned = ownership(pid, memory, target, answer)
         files = first_pages(target.mappings, owned) if options.with_contents else ()
         runs = page_states(memory, target, owned, files)
@@ -186,6 +187,8 @@ def _sample(
         )
         beside = contents_beside(memory, target.mappings, owned) if options.with_contents else ()
         writer.memory(runs, itertools.chain((pack([span]) for span in beside), *layers))
+    with ProcessMemory(pid) as alive:
+        contended = looks_at_locks(alive, answer.reading)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)

@@ -124,5 +124,8 @@ def _table(data: FootprintData, sort: str, retained: bool, page: Page) -> None:
         "footprint: anonymous and shared memory, swapped too, and page tables, less lazily freed",
         "dim",
     )
-    page.line("tree: with all descendants · PSS: shared pages divided · USS: without them", "dim")
+    words = ["PSS: shared pages divided", "USS: without them"]
+    if any(row.tree_footprint_bytes is not None for row in data.rows):
+        words.insert(0, "tree: with all descendants")
+    page.items(words, "dim")
     page.blank()

@@ -85,17 +85,15 @@ def headline(data: TrimData, exact: bool = False, served_by: str = "glibc") -> s
         return f"In a copy of the process {_gave_back(call, data, *measured, exact)}"
     going, free = data.forecast.bytes, data.free_resident_bytes
     rss = "" if data.rss_bytes is None else f" of RSS {size(data.rss_bytes, exact)}"
+    own = f"{size(going, exact)}{rss}" if going else f"nothing{rss}"
     if served_by != "glibc":
-        own = size(going, exact) if going else "nothing"
-        return (
-            f"{call} would give back {own}{rss}: here {clean(served_by)} serves malloc, not glibc."
-        )
+        return f"{call} would give back {own}: here {clean(served_by)} serves malloc, not glibc."
     if not free:
         return f"{call} would give back nothing{rss}: glibc holds nothing that is free."
     if not going:
         return f"{call} would give back nothing{rss}: {size(free, exact)} are free, but must stay."
     stay = f"; {size(free - going, exact)} are free and would stay" if free > going else ""
-    return f"{call} would give back {size(going, exact)}{rss}{stay}."
+    return f"{call} would give back {own}{stay}."
 
 
 def _gave_back(
