@@ -103,10 +103,10 @@ def _told_referrers(page: Page, pin: Pin, source: str) -> None:
     if pin.referrers is None or pin.referrer_count is None:
         return
     if not pin.referrers:
-        told = "nothing in writable memory points at it: perhaps a leak"
+        nobody = "nothing in writable memory points at it: perhaps a leak"
         if source not in WHOLE:
-            told = "nothing in the memory that was searched points at it"
-        page.line(f"   - {told}", hanging=5)
+            nobody = "nothing in the memory that was searched points at it"
+        page.line(f"   - {nobody}", hanging=5)
         return
     told = [_referrer(referrer) for referrer in pin.referrers]
     more = pin.referrer_count - len(told)

@@ -1,5 +1,5 @@
-"""`pins` of recordings and cores: of a process that stands still what `pins` says of it alive, field
-by field, as far as the file tells."""
+"""`pins` of recordings and cores: of a process that stands still what `pins` says of it alive,
+field by field, as far as the file tells."""
 
 from __future__ import annotations
 
