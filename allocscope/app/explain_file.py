@@ -165,10 +165,15 @@ def _of_nobody(mappings: tuple[Mapping, ...]) -> Iterator[Claim]:
 
 
 def _entries(facts: Facts, memory: NativeMemory) -> tuple[SmapsEntry, ...]:
-    """The figures of smaps, or else of the mappings whose page states are recorded."""
+    """The figures of smaps, or else of the mappings whose page states are recorded, and of those
+    that cannot hold anything (no access)."""
     if facts.smaps is not None:
         return facts.smaps
-    known = [m for m in facts.mappings if m.private and m.writable and not m.hugetlb]
+    known = [
+        m
+        for m in facts.mappings
+        if m.private and (m.writable or m.perms.startswith("---")) and not m.hugetlb
+    ]
     if facts.ownership is None:
         known = [m for m in known if m.anonymous]
     return tuple(_entry(mapping, memory) for mapping in known)
