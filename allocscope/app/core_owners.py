@@ -25,6 +25,8 @@ from allocscope.proc import allocators
 from allocscope.proc.mapped import OpenFile
 
 NOTHING = Residency(0, 0, 0, 0)
+VSYSCALL = 0xFFFFFFFFFF600000
+"""Documentation/arch/x86/x86_64/mm.rst."""
 
 
 def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
@@ -71,3 +73,18 @@ def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Cl
         elif mapping.start == core.notes.vdso_start:
             evidence = "the kernel's code for fast system calls (AT_SYSINFO_EHDR)"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vdso]", evidence)
+        elif mapping.start == VSYSCALL:
+            evidence = "the kernel's page for old system calls, by its address"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
+    yield from _data_of_vdso(core.notes.vdso_start, mappings)
+
+
+def _data_of_vdso(vdso_start: int, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+    """Right before its code for system calls the kernel maps the data for it, which nobody can
+    write to."""
+    end = vdso_start
+    for mapping in reversed(mappings):
+        if mapping.end == end and not mapping.inode and not mapping.writable:
+            evidence = "the kernel's data for fast system calls, right before its code"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vvar]", evidence)
+            end = mapping.start

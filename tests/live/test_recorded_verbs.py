@@ -239,8 +239,8 @@ def test_older_recordings_tell_what_they_hold(running: Running, tmp_path: Path) 
 
 
 def test_an_owner_of_lazily_freed_pages_is_recorded(tmp_path: Path) -> None:
-    """The program gives parts of a large chunk back: the chunk is glibc's. How many pages are marked
-    already may differ: the kernel does that in batches."""
+    """The program gives parts of a large chunk back: the chunk is glibc's. How many pages are
+    marked already may differ: the kernel does that in batches."""
     program = (
         "import ctypes, mmap\n"
         "libc = ctypes.CDLL(None); libc.malloc.restype = ctypes.c_void_p\n"
