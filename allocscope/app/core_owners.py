@@ -15,16 +15,18 @@ from allocscope.app.ownership import Beside, claims_beside
 from allocscope.app.same_files import opener
 from allocscope.files.core import Core
 from allocscope.glibc.reading import HeapReading
+from allocscope.immutable import replace
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.walk import Residency
 from allocscope.owners.divide import divide, without_figures
 from allocscope.owners.heap import heap_claims
-from allocscope.owners.mapped import files_of
+from allocscope.owners.mapped import Files, files_of
 from allocscope.proc import allocators
 from allocscope.proc.mapped import OpenFile
 
 NOTHING = Residency(0, 0, 0, 0)
+ELF_MAGIC = b"\x7fELF"
 VSYSCALL = 0xFFFFFFFFFF600000
 """Documentation/arch/x86/x86_64/mm.rst."""
 
@@ -46,8 +48,17 @@ def holdings_of_core(
     claims += claims_beside(_beside(core, found, open_file), core, found.target, claims, mappings)
     listed = sorted((*mappings, *core.files_left_out()), key=lambda mapping: mapping.start)
     entries = [SmapsEntry(mapping, 0, 0, 0, 0, 0, 0, 0, 0) for mapping in listed]
-    parts = divide(entries, claims, files_of(mappings, ()), lambda _start, _end: NOTHING)
+    parts = divide(entries, claims, _files(core, mappings), lambda _start, _end: NOTHING)
     return tuple(map(without_figures, parts))
+
+
+def _files(core: Core, mappings: Sequence[Mapping]) -> Files:
+    """gdb leaves code out: programs and libraries are known by their first bytes too."""
+    known = files_of(mappings, ())
+    begins = [mapping for mapping in mappings if mapping.inode and not mapping.offset]
+    heads = core.read_each([mapping.start for mapping in begins], len(ELF_MAGIC))
+    headed = {m.path for m, head in zip(begins, heads, strict=True) if head == ELF_MAGIC}
+    return replace(known, programs=known.programs | headed)
 
 
 def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
