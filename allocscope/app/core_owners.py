@@ -15,20 +15,18 @@ from allocscope.app.ownership import Beside, claims_beside
 from allocscope.app.same_files import opener
 from allocscope.files.core import Core
 from allocscope.glibc.reading import HeapReading
-from allocscope.immutable import replace
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.walk import Residency
-from allocscope.owners.divide import divide, without_figures
+from allocscope.owners.divide import Resident, divide
 from allocscope.owners.heap import heap_claims
-from allocscope.owners.mapped import Files, files_of
+from allocscope.owners.mapped import files_of
 from allocscope.proc import allocators
 from allocscope.proc.mapped import OpenFile
 
-NOTHING = Residency(0, 0, 0, 0)
 ELF_MAGIC = b"\x7fELF"
 VSYSCALL = 0xFFFFFFFFFF600000
-"""Documentation/arch/x86/x86_64/mm.rst."""
+"""On x86-64 (Documentation/arch/x86/x86_64/mm.rst)."""
 
 
 def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
@@ -37,28 +35,34 @@ def files_here(core: Core, found: CoreTarget, exe: Path | None) -> OpenFile:
     return opener(core, found.target.mappings, elsewhere)
 
 
-def holdings_of_core(
+def claims_of_core(
     core: Core, found: CoreTarget, reading: HeapReading, open_file: OpenFile
-) -> tuple[Holding, ...]:
-    """Every mapping, divided among its owners, without figures: a core tells none. Those of files
-    that the core leaves out are among them."""
+) -> list[Claim]:
+    """All claims, in the order in which they are believed. The recognisers see no pages of zeros,
+    for of a live process they are shown none that were never touched."""
     mappings = found.target.mappings
-    claims = list(heap_claims(reading))
-    claims += _named_by_the_kernel(core, mappings)
-    claims += claims_beside(_beside(core, found, open_file), core, found.target, claims, mappings)
-    listed = sorted((*mappings, *core.files_left_out()), key=lambda mapping: mapping.start)
-    entries = [SmapsEntry(mapping, 0, 0, 0, 0, 0, 0, 0, 0) for mapping in listed]
-    parts = divide(entries, claims, _files(core, mappings), lambda _start, _end: NOTHING)
-    return tuple(map(without_figures, parts))
+    claims = [*heap_claims(reading), *_named_by_the_kernel(core, mappings)]
+    known = _beside(core, found, open_file)
+    with core.without_zeros() as memory:
+        claims += claims_beside(known, memory, found.target, claims, mappings)
+    return [*claims, *_data_of_programs(core, mappings)]
 
 
-def _files(core: Core, mappings: Sequence[Mapping]) -> Files:
-    """gdb leaves code out: programs and libraries are known by their first bytes too."""
-    known = files_of(mappings, ())
-    begins = [mapping for mapping in mappings if mapping.inode and not mapping.offset]
-    heads = core.read_each([mapping.start for mapping in begins], len(ELF_MAGIC))
-    headed = {m.path for m, head in zip(begins, heads, strict=True) if head == ELF_MAGIC}
-    return replace(known, programs=known.programs | headed)
+def holdings_of_core(
+    mappings: Sequence[Mapping], claims: Sequence[Claim], resident: Resident
+) -> tuple[tuple[SmapsEntry, ...], tuple[Holding, ...]]:
+    """Every mapping with its figures as smaps would tell them, and divided among its owners.
+    ``resident``: what is to be called so."""
+    entries = []
+    for mapping in mappings:
+        there = resident(mapping.start, mapping.end).resident_bytes
+        entries.append(SmapsEntry(mapping, there, there, 0, 0, 0, there, 0, 0))
+    return tuple(entries), divide(entries, claims, files_of(mappings, ()), resident)
+
+
+def nothing(_start: int, _end: int) -> Residency:
+    """For who only wants to know whose the memory is."""
+    return Residency(0, 0, 0, 0)
 
 
 def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
@@ -73,11 +77,27 @@ def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
     )
 
 
-def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+def _data_of_programs(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+    """gdb leaves code out of a core: programs and libraries are known by their first bytes too."""
+    begins = [mapping for mapping in mappings if mapping.inode and not mapping.offset]
+    heads = core.read_each([mapping.start for mapping in begins], len(ELF_MAGIC))
+    programs = {m.path for m, head in zip(begins, heads, strict=True) if head == ELF_MAGIC}
     for mapping in mappings:
+        if mapping.writable and mapping.inode and mapping.path in programs:
+            evidence = "a writable mapping of a program or library"
+            yield Claim(mapping.start, mapping.end, "program-data", mapping.path, evidence)
+
+
+def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+    data_end = core.notes.vdso_start
+    for mapping in reversed(mappings):
         if mapping.inode:
             continue
-        if mapping.start <= core.notes.random_bytes_at < mapping.end:
+        if mapping.end == data_end and mapping.perms == "r--p":
+            evidence = "read-only, right below the kernel's code: its data for that"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vvar]", evidence)
+            data_end = mapping.start
+        elif mapping.start <= core.notes.random_bytes_at < mapping.end:
             evidence = "the kernel's random bytes (AT_RANDOM) are on it"
             owner = "stack of the main thread"
             yield Claim(mapping.start, mapping.end, "thread-stacks", owner, evidence)
@@ -85,7 +105,7 @@ def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Cl
             evidence = "the kernel's code for fast system calls (AT_SYSINFO_EHDR)"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vdso]", evidence)
         elif mapping.start == VSYSCALL:
-            evidence = "the kernel's page for old system calls, by its address"
+            evidence = "the kernel's page for old system calls, always at that address"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
     yield from _data_of_vdso(core.notes.vdso_start, mappings)
 

@@ -18,7 +18,7 @@ from allocscope.app.arenas_file import (
     arenas_of_sample,
     not_recorded,
 )
-from allocscope.app.core_owners import files_here, holdings_of_core
+from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core, nothing
 from allocscope.app.explain_file import holdings_of_file
 from allocscope.app.file_kind import is_core
 from allocscope.app.ownership import caveats as owner_caveats
@@ -27,6 +27,7 @@ from allocscope.immutable import replace
 from allocscope.model.mapview import MapData
 from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Method, Report
+from allocscope.owners.divide import without_figures
 
 CORE_MAPPINGS = Caveat(
     "core-mappings",
@@ -73,7 +74,11 @@ def _of_core(
     with opened(path, deadline_ns) as core:
         read = read_core(core, exe)
         open_file = files_here(core, read.found, exe)
-        parts = holdings_of_core(core, read.found, read.answer.reading, open_file)
+        claims = claims_of_core(core, read.found, read.answer.reading, open_file)
+        listed = (*read.target.mappings, *core.files_left_out())
+        listed = tuple(sorted(listed, key=lambda mapping: mapping.start))
+        _, parts = holdings_of_core(listed, claims, nothing)
+        parts = tuple(map(without_figures, parts))
         of_owners = owner_caveats(core)
     return Report(
         process=read.target.process,

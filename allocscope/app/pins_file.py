@@ -13,7 +13,7 @@ from pathlib import Path
 from allocscope.app.arenas_core import opened, read_core
 from allocscope.app.arenas_file import FileAnswer, arenas_of_sample
 from allocscope.app.contents import data_spans
-from allocscope.app.core_owners import files_here, holdings_of_core
+from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core, nothing
 from allocscope.app.explain_file import holdings_of_file
 from allocscope.app.file_kind import is_core
 from allocscope.app.pins_search import PinsOptions, Searched, Span, search, writable
@@ -70,10 +70,11 @@ def _of_core(
         read = read_core(core, exe, pins=True)
         open_file = files_here(core, read.found, exe)
         reading, mappings = read.answer.reading, read.target.mappings
+        claims = claims_of_core(core, read.found, reading, open_file)
         searched = Searched(
             memory=core,
             reading=reading,
-            parts=holdings_of_core(core, read.found, reading, open_file),
+            parts=holdings_of_core(mappings, claims, nothing)[1],
             names=Names(mappings, open_file),
             brk_end=max((end for _, end in read.target.brk_spans), default=0),
             spans=writable(mappings),

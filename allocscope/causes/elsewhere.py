@@ -65,6 +65,7 @@ def elsewhere(
     if not is_large(situation, total):
         return None
     named = heaviest((holding.owner, holding.resident_bytes or 0) for holding in holdings)
+    of_rss = "" if situation.at_most else f", {share(total, situation.rss_bytes)} of RSS"
     return Finding(
         key=key,
         title=title,
@@ -72,7 +73,7 @@ def elsewhere(
         takes=of_row(row, total),
         confidence="measured",
         headline=f"{size(total)} are {words}",
-        evidence=(f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {named}",),
+        evidence=(f"{size(total)}{of_rss}: {named}",),
         remedies=remedies,
     )
 

@@ -8,8 +8,7 @@ interpreter keeps frames in chunks of 16 KiB and more with a header of their own
 (_PyStackChunk, 3.11 on).
 
 Rules: a pool counts only when all fields fit each other; memory between pools of one arena is the
-arena's; where a page of a pool that should be there is not a pool, the row ends. Zeros are no page
-yet: a core has them for what was never touched, a huge page as well.
+arena's; where a page of a pool that should be there is not a pool, the row ends.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ POOL_SHAPES = ((1 << 14, 1 << 20), (1 << 12, 1 << 18))
 """Sizes of pool and arena: 3.10 on, and before."""
 HEADER = struct.Struct("<IxxxxQQQIIII")
 HEADER_BYTES = HEADER.size
-NO_HEADER = bytes(HEADER_BYTES)
 ALIGN = 16
 CLASSES = 32
 FEWEST_POOLS = 2
@@ -86,8 +84,6 @@ def _rows_of_pools(
     row: tuple[int, int, int] | None = None
     headers = memory.read_each(places, HEADER_BYTES)
     for place, header in zip(places, headers, strict=True):
-        if header == NO_HEADER:
-            continue
         pool = header is not None and _is_pool(place, header, pool_bytes) is not None
         near = row is not None and place - row[1] < arena_bytes
         if pool and row is not None and near:

@@ -8,6 +8,9 @@ known, every remedy what it would give back and what it costs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from allocscope.model.core_explanation import CoreRow
 from allocscope.model.ledger import (
     Cause,
     Explanation,
@@ -65,7 +68,7 @@ def explain(report: Report[Explanation], look: Look) -> str:
     page.blank()
     _ledger(page, data)
     _outside(page, data)
-    _causes(page, data)
+    tell_causes(page, data.causes, data.rss_bytes)
     page.caveats(report.caveats)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -111,7 +114,7 @@ def _ledger(page: Page, data: Explanation) -> None:
         columns.append(Column("lazyfree", tuple(unit.cell(row.lazyfree_bytes) for row in rows)))
     left = page.look.width - sum(column.width + GAP for column in columns)
     if left >= LEAST_EVIDENCE:
-        told = tuple(_short(row, left) for row in rows)
+        told = tuple(short(row, left) for row in rows)
         columns.append(Column("what says so", told, left=True, gives_way=1))
     page.table(fit(columns, page.look.width))
 
@@ -124,7 +127,7 @@ def share(part: int, whole: int) -> str:
     return f"{ratio:.0f} %" if ratio >= 0.5 else "<1 %"
 
 
-def _short(row: LedgerRow, width: int) -> str:
+def short(row: LedgerRow | CoreRow, width: int) -> str:
     """The weightiest evidence, of a path only the file's name."""
     if not row.evidence:
         return ""
@@ -209,18 +212,17 @@ def _pressure(pressure: Pressure | None) -> list[str]:
 # ---- causes ----
 
 
-def _causes(page: Page, data: Explanation) -> None:
-    """The causes that matter at length, the others in a line each."""
-    if not data.causes:
+def tell_causes(page: Page, causes: Sequence[Cause], rss_bytes: int) -> None:
+    """The causes that matter at length, the others in a line each. ``rss_bytes``: of a core, which
+    does not tell it, what stands for it."""
+    if not causes:
         return
     page.blank()
     page.heading("Causes")
-    if not data.causes:
-        page.line("None that is known: what is unexplained has no structure of a known owner.")
-    told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
+    told = [cause for cause in causes if matters(cause, rss_bytes)]
     for number, cause in enumerate(told, start=1):
         tell_cause(page, number, cause)
-    smaller = [cause for cause in data.causes if cause not in told]
+    smaller = [cause for cause in causes if cause not in told]
     if smaller:
         page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
     for cause in smaller:
@@ -237,14 +239,17 @@ def matters(cause: Cause, rss_bytes: int) -> bool:
 def _head(cause: Cause, exact: bool) -> str:
     if not cause.bytes:
         return cause.title
-    head = f"{cause.title}: {size(cause.bytes, exact)}, {_share_of_rss(cause)}"
+    head = f"{cause.title}: {amount(cause, exact)}"
     if cause.exclusive_bytes != cause.bytes:
         head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
     return head
 
 
-def _share_of_rss(cause: Cause) -> str:
-    return f"{100 * cause.share_of_rss_ratio:.0f} % of RSS"
+def amount(cause: Cause, exact: bool = False) -> str:
+    """What a cause holds, or at most held where RSS is not known."""
+    if cause.share_of_rss_ratio is None:
+        return f"at most {size(cause.bytes, exact)}"
+    return f"{size(cause.bytes, exact)}, {100 * cause.share_of_rss_ratio:.0f} % of RSS"
 
 
 def tell_cause(page: Page, number: int, cause: Cause) -> None:
