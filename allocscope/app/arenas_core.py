@@ -86,6 +86,19 @@ def read_core(
     return CoreReading(found, answer, data, caveats)
 
 
+def read_at_most(core: Core, read: CoreReading, *, pad_bytes: int = 0) -> heap.HeapAnswer:
+    """The reading as it would be if all that the core holds had been resident."""
+    with core.at_most() as memory:
+        return heap.read(
+            memory,
+            read.target,
+            sort=heap.FROZEN,
+            deadline_ns=core.deadline_ns,
+            found=(read.found.located, read.found.image),
+            trim=Trim(pad_bytes),
+        )
+
+
 def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report[ArenasData]:
     """The arenas of the process whose core ``path`` is; ``exe``: its program.
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from allocscope.account import trim as account
 from allocscope.app import heap, mlocked
-from allocscope.app.arenas_core import opened, read_core
+from allocscope.app.arenas_core import opened, read_at_most, read_core
 from allocscope.app.arenas_file import arenas_of_sample
 from allocscope.app.file_kind import is_core
-from allocscope.app.trim import TrimOptions, in_vain, judged
+from allocscope.app.trim import Foretold, TrimOptions, in_vain, judged
 from allocscope.files.recording import open_sample
 from allocscope.immutable import replace
 from allocscope.model.recording import Facts
@@ -70,6 +71,7 @@ def _of_core(
 ) -> Report[TrimData]:
     with opened(path, deadline_ns) as core:
         read = read_core(core, exe, pad_bytes=options.pad_bytes)
+        most = read_at_most(core, read, pad_bytes=options.pad_bytes)
     foretold = judged(read.answer, read.data, options.pad_bytes)
     return Report(
         process=read.target.process,
@@ -77,8 +79,18 @@ def _of_core(
         allocator=None,
         method=Method("core", 0, time.monotonic_ns() - started_ns, read.answer.consistency),
         data=foretold.data(),
-        caveats=(*read.caveats, CORE_LOCKED, PACE_HERE),
+        caveats=(*read.caveats, *_at_most(foretold, most), CORE_LOCKED, PACE_HERE),
     )
+
+
+def _at_most(foretold: Foretold, most: heap.HeapAnswer) -> tuple[Caveat, ...]:
+    """``most``: read as if pages of zeros had been resident."""
+    forecast = foretold.forecast
+    there = account.forecast(most.reading, forecast.pad_bytes, forecast.pace).bytes
+    if there == forecast.bytes:
+        return ()
+    text = f"Had all pages of zeros in its heap been resident, {there} bytes would go."
+    return (Caveat("core-at-most", text),)
 
 
 def _of_locked(facts: Facts) -> tuple[Caveat, ...]:
