@@ -27,20 +27,12 @@ SUMMED = names_of(Totals)
 def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprint:
     """One process. Without ``rollup`` (not allowed to be read) only what status tells."""
     if rollup is None:
-        return Footprint(
-            pid=pid,
+        return dataclasses.replace(
+            unread(pid, status.comm, status.rss_bytes),
             ppid=status.ppid,
-            comm=status.comm,
-            rss_bytes=status.rss_bytes,
             peak_rss_bytes=status.peak_rss_bytes,
-            pss_bytes=None,
-            uss_bytes=None,
-            private_dirty_bytes=None,
             swap_bytes=status.swap_bytes,
-            swap_pss_bytes=None,
-            lazyfree_bytes=None,
             page_table_bytes=status.page_table_bytes,
-            footprint_bytes=None,
         )
     return Footprint(
         pid=pid,
@@ -56,6 +48,25 @@ def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprin
         lazyfree_bytes=rollup.lazyfree_bytes,
         page_table_bytes=status.page_table_bytes,
         footprint_bytes=footprint_bytes(status, rollup),
+    )
+
+
+def unread(pid: int, comm: str, rss_bytes: int | None) -> Footprint:
+    """A process of which nothing else is known."""
+    return Footprint(
+        pid=pid,
+        ppid=None,
+        comm=comm,
+        rss_bytes=rss_bytes,
+        peak_rss_bytes=None,
+        pss_bytes=None,
+        uss_bytes=None,
+        private_dirty_bytes=None,
+        swap_bytes=None,
+        swap_pss_bytes=None,
+        lazyfree_bytes=None,
+        page_table_bytes=None,
+        footprint_bytes=None,
     )
 
 
@@ -112,8 +123,10 @@ def tree(roots: Iterable[int], children: Mapping[int, Sequence[int]]) -> list[in
 
 def totals(rows: Sequence[Footprint]) -> Totals:
     """Column by column, over the rows that could be read; what is retained over those of them that
-    have a glibc heap."""
+    have a glibc heap. Where none could be read nothing is known."""
     read = [row for row in rows if row.pss_bytes is not None]
+    if rows and not read:
+        return Totals(**dict.fromkeys(SUMMED))
     sums = {name: total(getattr(row, name) for row in read) for name in SUMMED}
     retained = [row.retained_bytes for row in read if row.retained_bytes is not None]
     return Totals(**{**sums, "retained_bytes": total(retained) if retained else None})

@@ -17,11 +17,18 @@ from allocscope.app.core_target import CoreTarget, look_at
 from allocscope.app.target import Target
 from allocscope.errors import AllocscopeError
 from allocscope.files.core import Core
+from allocscope.glibc.pieces import Trim
 from allocscope.glibc.threads import ThreadHead, find_tcbs
 from allocscope.immutable import immutable
 from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.proc import allocators
+
+CORE_RESIDENCY = Caveat(
+    "core-residency",
+    "A core does not tell which pages were resident: pages of zeros count as never touched, "
+    "all others that it holds as resident, though some may have been swapped out.",
+)
 
 
 @immutable
@@ -52,8 +59,11 @@ def opened(path: Path, deadline_ns: int) -> Iterator[Core]:
         core.require_whole()
 
 
-def read_core(core: Core, exe: Path | None, *, pins: bool = False) -> CoreReading:
-    """Reads the heap of an open core until its deadline. Raises BadInput (9), NoGlibcHeap (5)."""
+def read_core(
+    core: Core, exe: Path | None, *, pins: bool = False, pad_bytes: int = 0
+) -> CoreReading:
+    """Reads the heap of an open core until its deadline. ``pins``: as in heap.read;
+    ``pad_bytes``: of the malloc_trim that is foretold. Raises BadInput (9), NoGlibcHeap (5)."""
     found = look_at(core, exe)
     answer = heap.read(
         core,
@@ -61,6 +71,7 @@ def read_core(core: Core, exe: Path | None, *, pins: bool = False) -> CoreReadin
         sort=heap.FROZEN,
         deadline_ns=core.deadline_ns,
         found=(found.located, found.image),
+        trim=Trim(pad_bytes),
         pins=pins,
     )
     data = heap.present(answer, found.target, rss_bytes=None, smaps=None)
@@ -73,6 +84,19 @@ def read_core(core: Core, exe: Path | None, *, pins: bool = False) -> CoreReadin
         *heap.caveats(answer, data, of_core=True),
     )
     return CoreReading(found, answer, data, caveats)
+
+
+def read_at_most(core: Core, read: CoreReading, *, pad_bytes: int = 0) -> heap.HeapAnswer:
+    """The reading as it would be if all that the core holds had been resident."""
+    with core.at_most() as memory:
+        return heap.read(
+            memory,
+            read.target,
+            sort=heap.FROZEN,
+            deadline_ns=core.deadline_ns,
+            found=(read.found.located, read.found.image),
+            trim=Trim(pad_bytes),
+        )
 
 
 def arenas_of_core(path: Path, *, exe: Path | None, deadline_s: float) -> Report[ArenasData]:
@@ -114,11 +138,7 @@ def _without_page_states(data: ArenasData) -> ArenasData:
 
 
 def _page_caveats(core: Core) -> Iterable[Caveat]:
-    yield Caveat(
-        "core-residency",
-        "A core does not tell which pages were resident: pages of zeros count as never touched, "
-        "all others that it holds as resident, though some may have been swapped out.",
-    )
+    yield CORE_RESIDENCY
     missing = core.missing
     if missing:
         total = sum(segment.end - segment.held_end for segment in missing)

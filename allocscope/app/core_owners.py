@@ -24,6 +24,7 @@ from allocscope.owners.mapped import files_of
 from allocscope.proc import allocators
 from allocscope.proc.mapped import OpenFile
 
+ELF_MAGIC = b"\x7fELF"
 VSYSCALL = 0xFFFFFFFFFF600000
 """On x86-64 (Documentation/arch/x86/x86_64/mm.rst)."""
 
@@ -43,7 +44,8 @@ def claims_of_core(
     claims = [*heap_claims(reading), *_named_by_the_kernel(core, mappings)]
     known = _beside(core, found, open_file)
     with core.without_zeros() as memory:
-        return claims + claims_beside(known, memory, found.target, claims, mappings)
+        claims += claims_beside(known, memory, found.target, claims, mappings)
+    return [*claims, *_data_of_programs(core, mappings)]
 
 
 def holdings_of_core(
@@ -83,16 +85,22 @@ def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
     )
 
 
+def _data_of_programs(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+    """gdb leaves code out of a core: programs and libraries are known by their first bytes too."""
+    begins = [mapping for mapping in mappings if mapping.inode and not mapping.offset]
+    heads = core.read_each([mapping.start for mapping in begins], len(ELF_MAGIC))
+    programs = {m.path for m, head in zip(begins, heads, strict=True) if head == ELF_MAGIC}
+    for mapping in mappings:
+        if mapping.writable and mapping.inode and mapping.path in programs:
+            evidence = "a writable mapping of a program or library"
+            yield Claim(mapping.start, mapping.end, "program-data", mapping.path, evidence)
+
+
 def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
-    data_end = core.notes.vdso_start
-    for mapping in reversed(mappings):
+    for mapping in mappings:
         if mapping.inode:
             continue
-        if mapping.end == data_end and mapping.perms == "r--p":
-            evidence = "read-only, right below the kernel's code: its data for that"
-            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vvar]", evidence)
-            data_end = mapping.start
-        elif mapping.start <= core.notes.random_bytes_at < mapping.end:
+        if mapping.start <= core.notes.random_bytes_at < mapping.end:
             evidence = "the kernel's random bytes (AT_RANDOM) are on it"
             owner = "stack of the main thread"
             yield Claim(mapping.start, mapping.end, "thread-stacks", owner, evidence)
@@ -102,6 +110,19 @@ def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Cl
         elif mapping.start == VSYSCALL:
             evidence = "the kernel's page for old system calls, always at that address"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
-        elif is_reserve(core, mapping):
+    yield from _data_of_vdso(core.notes.vdso_start, mappings)
+    for mapping in mappings:
+        if is_reserve(core, mapping):
             owner, evidence = "reserved address space", "not writable, and nothing but zeros"
             yield Claim(mapping.start, mapping.end, "loader-and-special", owner, evidence)
+
+
+def _data_of_vdso(vdso_start: int, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+    """Right before its code for system calls the kernel maps the data for it, which nobody can
+    write to."""
+    end = vdso_start
+    for mapping in reversed(mappings):
+        if mapping.end == end and not mapping.inode and not mapping.writable:
+            evidence = "the kernel's data for fast system calls, right before its code"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vvar]", evidence)
+            end = mapping.start

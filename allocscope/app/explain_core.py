@@ -15,7 +15,7 @@ from pathlib import Path
 
 from allocscope.account import ledger as account
 from allocscope.app import heap
-from allocscope.app.arenas_core import CoreReading, opened, read_core
+from allocscope.app.arenas_core import CoreReading, opened, read_at_most, read_core
 from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core, is_reserve
 from allocscope.app.explain import ExplainOptions
 from allocscope.app.page_map import cells_by_heap
@@ -62,7 +62,7 @@ def portrait_of_core(path: Path, options: ExplainOptions, *, exe: Path | None) -
     with opened(path, deadline_ns) as core:
         core.maps_pages = options.pages
         read = read_core(core, exe)
-        most = _at_most(core, read)
+        most = read_at_most(core, read)
         data, of_heap = _explained(core, exe, read, most)
     report = Report(
         process=read.target.process,
@@ -74,18 +74,6 @@ def portrait_of_core(path: Path, options: ExplainOptions, *, exe: Path | None) -
     )
     pages = PageMap(cells_by_heap(read.answer.reading), lazy_known=False)
     return CorePortrait(report, read.data, of_heap, pages if options.pages else None)
-
-
-def _at_most(core: Core, read: CoreReading) -> heap.HeapAnswer:
-    """The reading as it would be if all that the core holds had been resident."""
-    with core.at_most() as memory:
-        return heap.read(
-            memory,
-            read.target,
-            sort=heap.FROZEN,
-            deadline_ns=core.deadline_ns,
-            found=(read.found.located, read.found.image),
-        )
 
 
 def _explained(

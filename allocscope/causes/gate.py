@@ -187,12 +187,16 @@ def _of_footprint(found: Found) -> Iterator[str]:
 
 def _of_unexplained(found: Found) -> Iterator[str]:
     if found.situation is not None:
-        parts = [h for h in found.situation.holdings if h.key == "unexplained"]
-        largest = max(parts, key=lambda part: part.resident_bytes)
+        parts = [
+            (h.resident_bytes or 0, h.start)
+            for h in found.situation.holdings
+            if h.key == "unexplained"
+        ]
+        largest, start = max(parts, key=lambda part: part[0])
         yield (
-            f"{size(sum(part.resident_bytes for part in parts))} of anonymous memory in which no "
-            f"structure of a known owner was found, most of it, {size(largest.resident_bytes)}, "
-            f"at {largest.start:#x}"
+            f"{size(sum(part for part, _ in parts))} of anonymous memory in which no "
+            f"structure of a known owner was found, most of it, {size(largest)}, "
+            f"at {start:#x}"
         )
 
 

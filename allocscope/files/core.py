@@ -12,6 +12,7 @@ rest is read like any damaged heap.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ class Core(NativeMemory):
                     path,
                 )
             )
+        return tuple(found)
+
+    def files_left_out(self) -> tuple[Mapping, ...]:
+        """Mappings of files that the notes name and for which there is no segment, as gdb writes
+        cores: of what can be read again from the file. Ascending; of their permissions nothing is
+        told."""
+        segments = sorted((s.start, s.end) for s in self.segments)
+        starts = [start for start, _ in segments]
+        found: list[Mapping] = []
+        for file in sorted(self.notes.files, key=lambda file: file.start):
+            index = bisect_right(starts, file.end - 1) - 1
+            held = index >= 0 and segments[index][1] > file.start
+            if not held and (not found or found[-1].end <= file.start):
+                found.append(
+                    Mapping(file.start, file.end, "???p", file.offset, "00:00", 1, file.path)
+                )
         return tuple(found)
 
     @property
