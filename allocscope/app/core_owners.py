@@ -45,7 +45,7 @@ def claims_of_core(
     known = _beside(core, found, open_file)
     with core.without_zeros() as memory:
         claims += claims_beside(known, memory, found.target, claims, mappings)
-    return [*claims, *_data_of_programs(core, mappings)]
+    return [*claims, *_data_of_programs(core, mappings), *_reserves(core, mappings)]
 
 
 def holdings_of_core(
@@ -111,6 +111,9 @@ def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Cl
             evidence = "the kernel's page for old system calls, always at that address"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
     yield from _data_of_vdso(core.notes.vdso_start, mappings)
+
+
+def _reserves(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
     for mapping in mappings:
         if is_reserve(core, mapping):
             owner, evidence = "reserved address space", "not writable, and nothing but zeros"

@@ -15,6 +15,10 @@ from unit import cores
 from unit.mallocs import LIBC_DATA, furnished
 
 from allocscope.app.arenas_core import arenas_of_core
+from allocscope.app.explain import ExplainOptions
+from allocscope.app.explain_core import portrait_of_core
+from allocscope.app.pins_file import pins_of_file
+from allocscope.app.pins_search import PinsOptions
 from allocscope.errors import AllocscopeError
 from allocscope.parse import core_notes
 
@@ -37,8 +41,13 @@ def outcome(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(suffix=".core") as file:
         file.write(data)
         file.flush()
+        path = Path(file.name)
         with contextlib.suppress(AllocscopeError):
-            arenas_of_core(Path(file.name), exe=None, deadline_s=60)
+            arenas_of_core(path, exe=None, deadline_s=60)
+        with contextlib.suppress(AllocscopeError):
+            portrait_of_core(path, ExplainOptions(deadline_s=60, pages=True), exe=None)
+        with contextlib.suppress(AllocscopeError):
+            pins_of_file(path, PinsOptions(deadline_s=60), sample=None, exe=None)
 
 
 @settings(FUZZ)

@@ -15,6 +15,8 @@ from unit.mallocs import furnished
 
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.app.diff import DiffOptions, diff
+from allocscope.app.pins_file import pins_of_file
+from allocscope.app.pins_search import PinsOptions
 from allocscope.errors import AllocscopeError
 from allocscope.files.container import Reader, Writer
 
@@ -52,6 +54,8 @@ def outcome(sections: Sections, whole: Sections) -> None:
                     writer.add(name, data)
         with contextlib.suppress(AllocscopeError):
             arenas_of_file(path, sample=None, deadline_s=60)
+        with contextlib.suppress(AllocscopeError):
+            pins_of_file(path, PinsOptions(deadline_s=60), sample=None, exe=None)
         with contextlib.suppress(AllocscopeError):
             diff(path, other, DiffOptions(None, None, exact=False, deadline_s=60))
 
