@@ -45,7 +45,7 @@ def claims_of_core(
     known = _beside(core, found, open_file)
     with core.without_zeros() as memory:
         claims += claims_beside(known, memory, found.target, claims, mappings)
-    return [*claims, *_data_of_programs(core, mappings)]
+    return [*claims, *_data_of_programs(core, mappings), *_reserves(core, mappings)]
 
 
 def holdings_of_core(
@@ -63,6 +63,14 @@ def holdings_of_core(
 def nothing(_start: int, _end: int) -> Residency:
     """For who only wants to know whose the memory is."""
     return Residency(0, 0, 0, 0)
+
+
+def is_reserve(core: Core, mapping: Mapping) -> bool:
+    """Anonymous memory that holds nothing and cannot be given anything. gdb writes what may not be
+    touched at all as if it could be read."""
+    if mapping.inode or mapping.writable:
+        return False
+    return not core.residency(mapping.start, mapping.end).resident_bytes
 
 
 def _beside(core: Core, found: CoreTarget, open_file: OpenFile) -> Beside:
@@ -89,15 +97,10 @@ def _data_of_programs(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim
 
 
 def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
-    data_end = core.notes.vdso_start
-    for mapping in reversed(mappings):
+    for mapping in mappings:
         if mapping.inode:
             continue
-        if mapping.end == data_end and mapping.perms == "r--p":
-            evidence = "read-only, right below the kernel's code: its data for that"
-            yield Claim(mapping.start, mapping.end, "loader-and-special", "[vvar]", evidence)
-            data_end = mapping.start
-        elif mapping.start <= core.notes.random_bytes_at < mapping.end:
+        if mapping.start <= core.notes.random_bytes_at < mapping.end:
             evidence = "the kernel's random bytes (AT_RANDOM) are on it"
             owner = "stack of the main thread"
             yield Claim(mapping.start, mapping.end, "thread-stacks", owner, evidence)
@@ -108,6 +111,13 @@ def _named_by_the_kernel(core: Core, mappings: Sequence[Mapping]) -> Iterator[Cl
             evidence = "the kernel's page for old system calls, always at that address"
             yield Claim(mapping.start, mapping.end, "loader-and-special", "[vsyscall]", evidence)
     yield from _data_of_vdso(core.notes.vdso_start, mappings)
+
+
+def _reserves(core: Core, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+    for mapping in mappings:
+        if is_reserve(core, mapping):
+            owner, evidence = "reserved address space", "not writable, and nothing but zeros"
+            yield Claim(mapping.start, mapping.end, "loader-and-special", owner, evidence)
 
 
 def _data_of_vdso(vdso_start: int, mappings: Sequence[Mapping]) -> Iterator[Claim]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from allocscope.account import ledger as account
 from allocscope.app import heap
 from allocscope.app.arenas_core import CoreReading, opened, read_at_most, read_core
-from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core
+from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core, is_reserve
 from allocscope.app.explain import ExplainOptions
 from allocscope.app.page_map import cells_by_heap
 from allocscope.causes.at_most import explain_core
@@ -83,7 +83,7 @@ def _explained(
         core, read.found, read.answer.reading, files_here(core, read.found, exe)
     )
     mappings = read.target.mappings
-    all_of_it = _accessible(mappings)
+    all_of_it = _usable(core, mappings)
     entries, parts = holdings_of_core(mappings, claims, all_of_it)
     ledger, residence = _ledger(entries, parts, most.reading, all_of_it)
     of_heap = heap.present(most, read.target, rss_bytes=None, smaps=None)
@@ -122,9 +122,9 @@ def _ledger(
     return rows, tuple(account.residence(arena, sizes) for arena in reading.arenas)
 
 
-def _accessible(mappings: tuple[Mapping, ...]) -> Resident:
-    """All memory that can be touched at all."""
-    barred = [(m.start, m.end) for m in mappings if m.perms.startswith("---")]
+def _usable(core: Core, mappings: tuple[Mapping, ...]) -> Resident:
+    """All memory but what is a reserve alone."""
+    barred = [(m.start, m.end) for m in mappings if is_reserve(core, m)]
 
     def resident(start: int, end: int) -> Residency:
         lost = 0
