@@ -22,6 +22,8 @@ from allocscope.model.footprint import Footprint, Totals
 from allocscope.model.process import ProcessStatus, SmapsRollup
 
 SUMMED = names_of(Totals)
+UNKNOWN = Totals(**dict.fromkeys(SUMMED))
+"""Of a file that tells no PSS."""
 
 
 def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprint:
@@ -123,10 +125,8 @@ def tree(roots: Iterable[int], children: Mapping[int, Sequence[int]]) -> list[in
 
 def totals(rows: Sequence[Footprint]) -> Totals:
     """Column by column, over the rows that could be read; what is retained over those of them that
-    have a glibc heap. Where none could be read nothing is known."""
+    have a glibc heap."""
     read = [row for row in rows if row.pss_bytes is not None]
-    if rows and not read:
-        return Totals(**dict.fromkeys(SUMMED))
     sums = {name: total(getattr(row, name) for row in read) for name in SUMMED}
     retained = [row.retained_bytes for row in read if row.retained_bytes is not None]
     return Totals(**{**sums, "retained_bytes": total(retained) if retained else None})

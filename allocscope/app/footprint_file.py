@@ -43,9 +43,10 @@ def footprint_of_file(path: Path, *, sample: int | None, retained: bool) -> Foot
         row = _row(facts)
         if retained:
             row = replace(row, retained_bytes=_retained(found))
+    totals = account.UNKNOWN if row.pss_bytes is None else account.totals([row])
     elapsed_ns = time.monotonic_ns() - started
     return FootprintAnswer(
-        data=FootprintData((row,), account.totals([row]), 0, 0, ()),
+        data=FootprintData((row,), totals, 0, 0, ()),
         caveats=(*not_recorded(_missing(facts)), *((OMITS,) if retained else ())),
         elapsed_ns=elapsed_ns,
         process=facts.process,
