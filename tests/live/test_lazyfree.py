@@ -37,6 +37,7 @@ from allocscope.proc.pages import FrameFlags
 PAGE = 4096
 MIB = 1 << 20
 FREED_BY_ALLOCATORS = 24 * MIB
+FEWER_THAN_A_BATCH = 12
 LAGGING_PAGES = 64  # marked pages wait in a batch of each processor (15 pages, since Linux 6.13 31)
 
 
@@ -272,13 +273,38 @@ def test_not_one_wrong_byte_while_a_program_frees_and_rewrites(
     assert result.released_bytes and result.vanished_pages and result.rewritten_pages
 
 
+def test_pages_that_another_processor_has_put_aside_are_taken_too(program: Path) -> None:
+    """Read again and again from outside, a page counts as active; until the processor that read it
+    has sorted a batch of such pages, it holds them, and the kernel's reclaim passes them over."""
+    need_reclaim()
+    mine = os.sched_getaffinity(0)
+    with lazy(program, "holes") as (target, truth):
+        held = kernel_says(target.pid, "LazyFree")
+        try:
+            os.sched_setaffinity(0, {min(mine)})
+            with open(f"/proc/{target.pid}/mem", "rb", 0) as memory:
+                for _ in range(3):
+                    for page in range(FEWER_THAN_A_BATCH):
+                        memory.seek(truth["area"] + 2 * PAGE * page)
+                        assert memory.read(1)
+            os.sched_setaffinity(0, {max(mine)})
+            done = reclaim(target.pid).data.reclaimed
+        finally:
+            os.sched_setaffinity(0, mine)
+        assert done is not None
+        assert (done.released_bytes, done.lazyfree_after_bytes) == (held, 0)
+        assert wrong_bytes(target) == 0
+
+
 @pytest.mark.parametrize("kind", ["rewritten", "holes"])
 def test_where_there_is_swap_nothing_that_is_in_use_goes_there(program: Path, kind: str) -> None:
     need_reclaim()
     with swap(), lazy(program, kind) as (target, truth):
+        held = kernel_says(target.pid, "LazyFree")
+        assert held == truth["marked_bytes"] - truth["rewritten_bytes"]
         done = reclaim(target.pid).data.reclaimed
         assert done is not None
-        assert done.released_bytes == truth["marked_bytes"] - truth["rewritten_bytes"]
+        assert (done.released_bytes, done.lazyfree_after_bytes) == (held, 0)
         assert kernel_says(target.pid, "Swap") == 0
         assert wrong_bytes(target) == 0
 
