@@ -53,6 +53,13 @@ On a target of 2 GiB, where making the copy alone takes tens of milliseconds. `r
 before the kill came do not count.
 """
 
+LAZYFREE = """\
+## Reclaim against a program that frees and rewrites
+
+Two threads mark pages with `MADV_FREE`, write to them again, and check at random what a page holds:
+what was written to it last, or zeros where it was given back since. `lazyfree --reclaim` runs
+meanwhile, one after the other. `gone`: checks that found a page which the kernel had taken.
+"""
 REFUSED = """\
 ## Without overcommit
 
@@ -98,10 +105,23 @@ _REFUSED_COLUMNS: tuple[_Column, ...] = (
     _plain("what is said", "said"),
     _plain("s", "seconds"),
 )
+_LAZYFREE_COLUMNS: tuple[_Column, ...] = (
+    ("swap", lambda row: "yes" if row["swap"] else "no"),
+    _plain("checks", "checks"),
+    _plain("wrong", "wrong"),
+    _plain("pages marked", "marked_pages"),
+    _plain("rewritten", "rewritten_pages"),
+    _plain("gone", "vanished_pages"),
+    _plain("reclaims", "reclaims"),
+    ("reclaimed, MiB", lambda row: row["released_bytes"] >> 20),
+    ("swapped out, KiB", lambda row: row["swapped_bytes"] >> 10),
+    _plain("s", "seconds"),
+)
 _SECTIONS = (
     (STORMS, ("storm-16", "storm-1", "calls"), _STORM_COLUMNS),
     (STEPS, ("steps",), _KILL_COLUMNS),
     (INSTANTS, ("instants",), _KILL_COLUMNS),
+    (LAZYFREE, ("lazyfree",), _LAZYFREE_COLUMNS),
     (REFUSED, ("overcommit",), _REFUSED_COLUMNS),
 )
 
