@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--snapshots", type=int, default=10_000, help="in all (10000)")
     parser.add_argument("--trims", type=int, default=2_000, help="in all (2000)")
     parser.add_argument("--kills", type=int, default=1_000, help="at random instants (1000)")
-    parser.add_argument("--checks", type=int, default=10_000_000, help="in lazyfree (10000000)")
+    parser.add_argument("--checks", type=int, default=200_000_000, help="in lazyfree (200000000)")
     parser.add_argument("--requests", type=int, help="of each process in steps (all)")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
