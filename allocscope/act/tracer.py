@@ -108,6 +108,8 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
             "made for a snapshot could kill it",
             "Use a passive command.",
         )
+    if step == lib.AS_AT_CODE and number == errno.EFAULT:  # what was mapped there is not any more
+        return NoSuchProcess(f"process {pid} started another program meanwhile", "Ask again.")
     if step == lib.AS_AT_CODE:
         return Unsafe(
             f"the library of process {pid} differs in memory from its file ({reason})",
