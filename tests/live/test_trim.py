@@ -27,6 +27,7 @@ from allocscope.lab import fixture
 from allocscope.lab.child import Child
 from allocscope.lab.fixture import RunningFixture
 from allocscope.model.gate import Limit
+from allocscope.model.heap import ArenasData
 from allocscope.model.trim import TrimData, TrimForecast
 from allocscope.model.watch import Sample
 
@@ -156,6 +157,26 @@ def test_whoever_speaks_of_trimmable_leaves_out_what_is_mlocked(
         assert by_key["locked-free"].bytes == sum(unlocked.fell_bytes) > 0
         assert "mlocked" in [caveat.code for caveat in report.caveats]
         assert report.data.drift_bytes == 0
+
+
+def test_where_nobody_looked_what_is_mlocked_a_note_says_so(
+    locked: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above 1 GiB of RSS, where smaps is not read unasked; also in the recording of that."""
+    monkeypatch.setattr("allocscope.app.arenas.SMAPS_MAX_RSS_BYTES", 0)
+    path = tmp_path / "recording"
+    record(locked.pid, path, RecordOptions())
+    forecast = foretold(locked.pid).forecast
+    for report in (
+        arenas(locked.pid, ArenasOptions()),
+        arenas_of_file(path, sample=None, deadline_s=30.0).report,
+        portrait_of_file(path, ExplainOptions(), sample=None)[0],
+    ):
+        [caveat] = [caveat for caveat in report.caveats if caveat.code == "mlocked"]
+        assert "`trimmable` includes it" in caveat.message
+        if isinstance(report.data, ArenasData):
+            expected = forecast.bytes + forecast.stays.locked_bytes
+            assert report.data.totals.trimmable_bytes == expected
 
 
 def test_a_real_program_rehearses_what_is_foretold(http_server_pid: int) -> None:
