@@ -79,8 +79,8 @@ def refuse(pid: int, expected: Forecast, max_pause_ns: int) -> None:
         raise Unsafe(
             f"a snapshot of process {pid} would stop one of its threads for about "
             f"{_ms(expected.pause_ns)} ms, more than the {_ms(max_pause_ns)} ms allowed",
-            f"Allow it with --max-pause {_allowance_ms(expected)}, or use a command that only reads "
-            "(explain, arenas, trim).",
+            f"Allow it with --max-pause {_allowance_ms(expected)}, or use a command that only "
+            "reads (explain, arenas, trim).",
         )
     if expected.growth_bytes > expected.headroom_bytes:
         raise Unsafe(
