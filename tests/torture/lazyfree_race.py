@@ -3,7 +3,8 @@ byte.
 
 Strategy: reclaims one after the other for as long as the program takes for its checks. The truth is
 the program's own (lazyfree_race.c): what it wrote last to each page, and whether it gave the page
-back since. Rule: a byte that must not be there raises Harmed.
+back since; it does not end before a page has gone. Rule: a byte that must not be there raises
+Harmed, and so does a program that is not done in time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torture.targets import Harmed
 
 SOURCE = Path(__file__).with_suffix(".c")
 THREADS = 2
+PATIENCE_S = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,9 @@ def race(program: Path, checks: int, *, swap: bool) -> Row:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == b"ready\n"
         while not select.select([process.stdout], [], [], 0)[0]:
+            if time.monotonic() - begun > PATIENCE_S:
+                process.kill()
+                raise Harmed(f"not done after {PATIENCE_S} s and {reclaims} reclaims")
             try:
                 done = reclaim(process.pid).data.reclaimed
             except NoSuchProcess:
