@@ -43,8 +43,10 @@ STEPS = """\
 ## SIGKILL at every request of ptrace
 
 One run for each request that an undisturbed run makes; strace kills the process on entering it.
-After each kill the target is examined. `zombies`: dead copies, the most at a time; the next run
-collects them.
+After each kill the target is examined. `snapshot`: a copy, and the copy of it that a debugger
+gets; `rehearse` and `trim`: `trim --rehearse` and `trim --apply`; `clean`: `doctor --clean`, each
+time with something to take away; `ask`: glibc's answers by gdb in a copy. `zombies`: dead copies,
+the most at a time; the next run collects them.
 """
 INSTANTS = """\
 ## SIGKILL at random instants
