@@ -18,6 +18,7 @@ from allocscope.app import heap
 from allocscope.app.arenas_core import CoreReading, opened, read_at_most, read_core
 from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core, is_reserve
 from allocscope.app.explain import ExplainOptions
+from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.page_map import cells_by_heap
 from allocscope.causes.at_most import explain_core
 from allocscope.files.core import Core
@@ -38,7 +39,7 @@ RESIDENCY = Caveat(
     "core-residency",
     "A core does not tell which pages were resident. Those that are not zeros were in memory or in "
     "swap; of the others nothing is known, and they count where it says at most. What is called "
-    "resident of arenas is what is not zeros.",
+    "resident of arenas, or in memory on a map, is what is not zeros.",
 )
 
 
@@ -64,13 +65,18 @@ def portrait_of_core(path: Path, options: ExplainOptions, *, exe: Path | None) -
         read = read_core(core, exe)
         most = read_at_most(core, read)
         data, of_heap = _explained(core, exe, read, most)
+        of_owners = owner_caveats(core)
     report = Report(
         process=read.target.process,
         libc=read.answer.libc,
         allocator=None,
         method=Method("core", 0, time.monotonic_ns() - started_ns, read.answer.consistency),
         data=data,
-        caveats=(RESIDENCY, *(one for one in read.caveats if one.code != RESIDENCY.code)),
+        caveats=(
+            RESIDENCY,
+            *(one for one in read.caveats if one.code != RESIDENCY.code),
+            *of_owners,
+        ),
     )
     pages = PageMap(cells_by_heap(read.answer.reading), lazy_known=False)
     return CorePortrait(report, read.data, of_heap, pages if options.pages else None)

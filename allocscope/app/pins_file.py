@@ -16,6 +16,7 @@ from allocscope.app.contents import data_spans
 from allocscope.app.core_owners import claims_of_core, files_here, holdings_of_core, nothing
 from allocscope.app.explain_file import holdings_of_file
 from allocscope.app.file_kind import is_core
+from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.pins_search import PinsOptions, Searched, Span, search, writable
 from allocscope.app.same_files import opener
 from allocscope.files.recording import Sample, open_sample
@@ -81,13 +82,14 @@ def _of_core(
             tells_residency=False,
         )
         data = search(searched, options)
+        of_owners = owner_caveats(core)
     return Report(
         process=read.target.process,
         libc=read.answer.libc,
         allocator=None,
         method=Method("core", 0, time.monotonic_ns() - started_ns, read.answer.consistency),
         data=data,
-        caveats=(*read.caveats, NOT_RELEASED, *_late(deadline_ns)),
+        caveats=(*read.caveats, NOT_RELEASED, *of_owners, *_late(deadline_ns)),
     )
 
 

@@ -150,6 +150,8 @@ class _Searcher:
         part = self._part(address)
         if part is None:
             return f"{address:#x}"
+        if part.key == "unexplained":
+            return f"unexplained memory at {part.start:#x}"
         if part.owner.startswith("/") and part.key in ("program-data", "file-private"):
             return self.searched.names.at(part.owner, address)
         return part.owner.rpartition("/")[2]

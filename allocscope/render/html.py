@@ -110,9 +110,9 @@ def _sentence(words: str) -> str:
 
 
 def head(report: Report[Any], verdict: str, figures: Iterable[tuple[str, str]], now: float) -> Html:
-    """Of a recording the identity says when it was."""
+    """Of a recording the identity says when it was; a core does not tell."""
     facts = [tag("li", fact) for fact in sentences.identity(report)]
-    if report.captured_at is None:
+    if report.captured_at is None and report.method.source != sentences.FROM_CORE:
         facts.append(tag("li", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))))
     return tag(
         "header",

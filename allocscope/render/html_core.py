@@ -20,7 +20,7 @@ from allocscope.render.html import (
     settings_section,
 )
 from allocscope.render.markup import Cell, Heading, Html, Part, table, tag
-from allocscope.render.text import size, unit_for
+from allocscope.render.text import Unit, size, unit_for
 
 
 def page_of_core(
@@ -53,20 +53,20 @@ def _figures(data: CoreExplanation) -> Iterable[tuple[str, str]]:
 
 def _ledger(data: CoreExplanation) -> Html:
     rows = [row for row in data.ledger if row.virtual_bytes]
-    headings = [Heading("memory"), Heading("spans"), Heading("not zeros")]
+    unit = unit_for(max((row.virtual_bytes for row in rows), default=0), False)
+    headings = [Heading("memory"), Heading(f"spans {unit.name}"), Heading("not zeros")]
     return tag(
         "section",
         tag("h2", "What was mapped, by owner"),
         table(
             "What was resident a core does not tell; a row opens to what says so",
             headings,
-            [_cells(row, rows) for row in rows],
+            [_cells(row, unit) for row in rows],
         ),
     )
 
 
-def _cells(row: CoreRow, rows: Iterable[CoreRow]) -> list[Cell]:
-    unit = unit_for(max(one.virtual_bytes for one in rows), False)
+def _cells(row: CoreRow, unit: Unit) -> list[Cell]:
     label: Part = tag(
         "details",
         tag("summary", tag("i", class_=f"swatch {row.key}"), " ", row.label),

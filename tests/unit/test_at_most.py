@@ -9,7 +9,8 @@ import pytest
 from unit import reports
 from unit.situations import MIB, arena, holding, situation
 
-from allocscope.causes.at_most import explain_core
+from allocscope.causes import explanation
+from allocscope.causes.at_most import RULES, explain_core
 from allocscope.causes.gate import Found, bounds, figure, judge
 from allocscope.model.core_explanation import CoreExplanation
 from allocscope.model.gate import Limit, LimitKey
@@ -85,6 +86,10 @@ def test_the_page_has_no_column_of_rss() -> None:
     assert "at most 40.0 MiB" in text
     assert "of RSS" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_rules_are_asked_in_the_order_of_a_live_process() -> None:
+    assert [rule for rule in explanation.RULES if rule in RULES] == list(RULES)
 
 
 # ---- limits ----
