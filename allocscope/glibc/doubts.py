@@ -15,20 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from allocscope.glibc import parts
+from allocscope.glibc.abi import Abi
 from allocscope.glibc.pieces import Piece, Surroundings
 from allocscope.glibc.states import ArenaState
 from allocscope.immutable import replace
 from allocscope.model.walk import STOP_DEADLINE, FastLists
 
-SMALLEST_HEADERS = 2
-"""What the chunks of the first fastbin measure; each further one has chunks of one header more."""
 
-
-def fast_lists(arena: ArenaState, rows: Sequence[tuple[int, int]]) -> FastLists:
-    """What chunks in the arena's fastbins look like. ``rows``: where its chunks lie, first chunk
-    and limit of each row."""
+def fast_lists(abi: Abi, arena: ArenaState, rows: Sequence[tuple[int, int]]) -> FastLists:
+    """What chunks in the arena's fastbins look like: those of the first one measure two headers,
+    and of each further one a header more (fastbin_index in malloc.c). ``rows``: where its chunks
+    lie, first chunk and limit of each row."""
     used = [number for number, head in enumerate(arena.fastbins) if head]
-    sizes = sum(1 << number + SMALLEST_HEADERS for number in used)
+    sizes = tuple((number + 2) * abi.header_bytes for number in used)
     return FastLists(sizes, min(low for low, _ in rows), max(high for _, high in rows))
 
 
@@ -42,7 +41,7 @@ def walked_in_doubt(
     chunks in doubt count as live."""
     if not rows:
         return None
-    pieces = walk(replace(around, in_doubt=fast_lists(arena, rows)))
+    pieces = walk(replace(around, in_doubt=fast_lists(around.abi, arena, rows)))
     tallies = [piece.tally for piece in pieces]
     if any(tally.damage_count for tally in tallies):
         return None

@@ -21,10 +21,10 @@ class Residency:
 
 @immutable
 class FastLists:
-    """Which chunks in use may be in an arena's fastbins: those of ``sizes`` (bit n: of n headers),
-    whose mangled link leads into ``[low, high)`` or is the last one."""
+    """Which chunks in use may be in an arena's fastbins: those of ``sizes`` (in bytes; others of
+    the same size class with them), whose mangled link leads into ``[low, high)`` or is the last."""
 
-    sizes: int
+    sizes: tuple[int, ...]
     low: int = field(metadata=HEX)
     high: int = field(metadata=HEX)
 

@@ -351,7 +351,8 @@ def _doubts_of(region: Region, native: Any) -> tuple[object, ...]:
     log = lib.as_doubts_open()
     if not log:
         raise failure(errno.ENOMEM, "the heap", "walking")
-    native.fast_sizes, native.links_low, native.links_high = lists.sizes, lists.low, lists.high
+    native.fast_classes = sum({1 << lib.as_class_of(size) for size in lists.sizes})
+    native.links_low, native.links_high = lists.low, lists.high
     kept = ffi.gc(log, lib.as_doubts_close)
     native.doubts = kept
     return (kept,)

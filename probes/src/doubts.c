@@ -67,7 +67,7 @@ static uint64_t last_page(const as_doubts *log, const doubt *d)
 
 void doubts_add_chunk(as_doubts *log, uint64_t chunk, uint64_t size, uint64_t next, int held_before)
 {
-    uint32_t *pending = &log->pending[size / as_header(log->shape)];
+    uint32_t *pending = &log->pending[class_of(size)];
     doubt *d = add(log, DOUBT_CHUNK, chunk, next);
     if (!d)
         return;
@@ -78,11 +78,11 @@ void doubts_add_chunk(as_doubts *log, uint64_t chunk, uint64_t size, uint64_t ne
     *pending = (uint32_t)log->count;
 }
 
-void doubts_note_live(as_doubts *log, uint64_t chunk, uint64_t headers)
+void doubts_note_live(as_doubts *log, uint64_t chunk, size_t class)
 {
-    uint32_t number = log->pending[headers];
+    uint32_t number = log->pending[class];
     uint64_t page = chunk & ~(log->region.page_size - 1);
-    log->pending[headers] = 0;
+    log->pending[class] = 0;
     if (last_page(log, &log->items[number - 1]) != page)
         return;
     for (; number; number = log->items[number - 1].earlier)

@@ -12,7 +12,7 @@ static inline void hold_pages(const run_list *runs, size_t *hint, as_class *clas
     if (first < class->last_page)
         first = class->last_page;
     if (first < beyond) {
-        class->pages_held += runs_resident(runs, hint, first, beyond) / page_size;
+        class->pages_held += runs_resident(runs, hint, first, beyond) >> __builtin_ctzll(page_size);
         class->last_page = beyond;
     }
 }

@@ -22,6 +22,12 @@ static inline int marked(marks *m, uint64_t address)
     return 1;
 }
 
+/* The address that comes next; UINT64_MAX: there is none. */
+static inline uint64_t mark_ahead(const marks *m)
+{
+    return m->at < m->end ? *m->at : UINT64_MAX;
+}
+
 static inline marks marks_of(const uint64_t *list, size_t count)
 {
     return (marks){list, list + count, 0};

@@ -29,6 +29,7 @@ typedef struct walker {
     window window;
     size_t chunk_hint, class_hint;
     marks tcache, fastbin, structs;
+    uint64_t next_mark; /* the first chunk that one of them tells of */
     trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
     page_map pages;  /* filled in where region->cells is there */
@@ -141,10 +142,10 @@ static void top_meets_row(walker *w, uint64_t top, uint64_t end)
 }
 
 /* Is the chunk in use in a fastbin? That is not known yet: from here on the row is written down, and what of it came before. */
-static int take_doubt(walker *w, const as_class *class, uint64_t chunk, uint64_t size)
+static inline int take_doubt(walker *w, size_t index, uint64_t chunk, uint64_t size)
 {
     uint64_t next;
-    if (!w->links_read || !doubts_allow(w->log, chunk, size, w->fd, &next))
+    if (!doubts_allow(w->log, chunk, index, w->fd, &next) || !w->links_read)
         return 0;
     if (!w->region->merge_fastbins) {
         end_row(w);
@@ -154,8 +155,15 @@ static int take_doubt(walker *w, const as_class *class, uint64_t chunk, uint64_t
         w->trim.row.start = 0;
         w->log->in_row = 1;
     }
-    doubts_add_chunk(w->log, chunk, size, next, class->last_page > page_of(w, chunk));
+    doubts_add_chunk(w->log, chunk, size, next, w->classes[index].last_page > page_of(w, chunk));
     return 1;
+}
+
+static uint64_t first_mark(const walker *w)
+{
+    uint64_t tcache = mark_ahead(&w->tcache), fastbin = mark_ahead(&w->fastbin), structs = mark_ahead(&w->structs);
+    uint64_t first = tcache < fastbin ? tcache : fastbin;
+    return first < structs ? first : structs;
 }
 
 /* The chunk held back is whole now: what is it? */
@@ -172,16 +180,21 @@ static void settle(walker *w, int in_use)
         return;
     }
     uint64_t there = resident(w, chunk, chunk + size);
-    as_class *class = &w->classes[class_of(size)];
-    int parked = marked(&w->tcache, chunk);
-    int fast = marked(&w->fastbin, chunk);
-    int structure = marked(&w->structs, chunk);
+    size_t index = class_of(size);
+    as_class *class = &w->classes[index];
+    int parked = 0, fast = 0, structure = 0;
+    if (chunk >= w->next_mark) {
+        parked = marked(&w->tcache, chunk);
+        fast = marked(&w->fastbin, chunk);
+        structure = marked(&w->structs, chunk);
+        w->next_mark = first_mark(w);
+    }
     if (w->region->cells)
         map_chunk(w, chunk, size, in_use && !parked && !fast);
     if (w->pins.pins)
         tell_pins(w, chunk, size, kind_of(w, in_use, parked, fast, structure));
     if (in_use && !parked && !fast) {
-        if (w->log && !structure && take_doubt(w, class, chunk, size))
+        if (w->log && !structure && take_doubt(w, index, chunk, size))
             return;
         end_row(w);
         if (structure) {
@@ -199,7 +212,7 @@ static void settle(walker *w, int in_use)
         hold_pages(&w->runs, &w->class_hint, class, page_of(w, chunk), round_up(chunk + size, w->region->page_size),
                    w->region->page_size);
         if (w->log)
-            doubts_meet_live(w->log, chunk, size);
+            doubts_meet_live(w->log, chunk, index);
         return;
     }
     if (w->words)
@@ -311,6 +324,7 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     const uint64_t min_size = as_min_chunk(s), fencepost = as_header(s), beyond_fencepost = fencepost + as_slack(s);
     uint64_t prev_size = as_word(s, bytes, 0), size_word = as_word(s, bytes, 1);
     uint64_t size = size_word & ~(uint64_t)FLAG_BITS;
+    __builtin_prefetch((const void *)((uintptr_t)bytes + size)); /* the next header, while this chunk is counted */
     int previous_in_use = size_word & PREV_INUSE;
     int after_fencepost = w->size == fencepost;
 
@@ -334,8 +348,8 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
         uint64_t reason = at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST;
         return stop(w, at + beyond_fencepost, reason);
     }
-    int on_page_border = (at + beyond_fencepost) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
-    if (size == fencepost && after_fencepost && on_page_border) {
+    /* elsewhere than at the end of a page, old top was too small, and is a third one */
+    if (size == fencepost && after_fencepost && page_of(w, at + beyond_fencepost) == at + beyond_fencepost) {
         settle(w, previous_in_use);
         take_fencepost(w, at, beyond_fencepost);
         return stop(w, at + beyond_fencepost, at + beyond_fencepost >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
@@ -449,6 +463,7 @@ static int walk(as_source *source, const as_region *region, as_words *words, as_
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);
+    w.next_mark = first_mark(&w);
     int error = runs_load(source, region->start, region->map_end, &w.runs);
     if (error)
         return error;

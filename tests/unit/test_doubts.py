@@ -22,7 +22,7 @@ from allocscope.model.walk import STOP_DEADLINE, FastLists, Region, Tally
 SLOW_TO_MAKE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 BASE = 0x7F3500000000
 BIN = 0x7F1100000070
-SIZES = sum(1 << size // 16 for size in range(0x20, 0xB1, 16))
+SIZES = tuple(range(0x20, 0xB1, 16))
 FAST_MOST = 0xB0
 
 
