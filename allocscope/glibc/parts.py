@@ -6,8 +6,9 @@ begin. Those nearest to equal parts become the seams.
 
 Rules: the sum of the parts is what one walk over all would have found. So a seam is a free chunk
 whose neighbours, in memory and in its list, agree that it is one, that follows no fastbin chunk
-(with which malloc_trim would join it), and in which a page begins (so that no page has live chunks
-of both parts). The walk itself proves the choice: where a part but the last does not arrive at its
+(with which malloc_trim would join it; where they are not known yet, what the parts keep of chunks
+in doubt is joined at the seam), and in which a page begins (so that no page has live chunks of both
+parts). The walk itself proves the choice: where a part but the last does not arrive at its
 seam, the row is walked again, in one.
 """
 

@@ -7,6 +7,7 @@
 #include "doubts_private.h"
 #include "headers.h"
 #include "held.h"
+#include "largest.h"
 #include "marks.h"
 #include "page_map.h"
 #include "pins_private.h"
@@ -41,18 +42,6 @@ typedef struct walker {
 } walker;
 
 /* ---- one chunk ---- */
-
-/* Keeps the largest free chunks; of equals the first. */
-static void note_free(as_tally *t, uint64_t chunk, uint64_t size, uint64_t resident)
-{
-    as_free_chunk *table = t->largest;
-    size_t place = AS_LARGEST - 1;
-    if (size <= table[place].size)
-        return;
-    for (; place > 0 && table[place - 1].size < size; place--)
-        table[place] = table[place - 1];
-    table[place] = (as_free_chunk){chunk, size, resident};
-}
 
 /* ---- keeping words (see words.h) ---- */
 
