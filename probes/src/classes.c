@@ -1,3 +1,4 @@
+/* Size classes and the hash, for callers outside the walk. */
 #include "classes_private.h"
 
 uint64_t as_hash(uint64_t address)
