@@ -59,9 +59,15 @@ def tree_of(pid: int) -> tuple[int, ...]:
 
 
 def footprint(
-    selection: Selection, *, retained: bool, progress: Progress = lambda _done, _of: None
+    selection: Selection,
+    *,
+    retained: bool,
+    progress: Progress = lambda _done, _of: None,
+    deadline_ns: int | None = None,
 ) -> FootprintAnswer:
-    """The rows. ``retained``: also what glibc's malloc holds free in each.
+    """The rows. ``retained``: also what glibc's malloc holds free in each. ``deadline_ns``
+    (CLOCK_MONOTONIC): what could not be read by then is counted; of its retained bytes nothing is
+    known.
 
     A process without a row is in ``failed`` if it was asked for by its number, else counted."""
     started = time.monotonic_ns()
@@ -72,22 +78,27 @@ def footprint(
     parents = procfs.parents()
     everybody = account.tree(wanted, account.children_of(parents))
     known: dict[int, Footprint] = {}
+    late: set[int] = set()
     for done, pid in enumerate(everybody):
         progress(done, len(everybody))
+        if _over(deadline_ns):
+            late.update(everybody[done:])
+            break
         found = _row(pid)
         if found is not None:
             known[pid] = found
     progress(len(everybody), len(everybody))
     rows = account.with_trees([known[pid] for pid in wanted if pid in known], known, parents)
     if retained:
-        rows = tuple(_with_retained(rows, progress))
-    failed += [_vanished(pid) for pid in asked if pid not in known]
+        rows = tuple(_with_retained(rows, progress, deadline_ns, late))
+    failed += [_vanished(pid) for pid in asked if pid not in known and pid not in late]
     data = FootprintData(
         rows=rows,
         totals=account.totals(rows),
         forbidden_count=sum(row.pss_bytes is None for row in rows),
-        vanished_count=sum(pid not in known for pid in selection.chosen),
+        vanished_count=sum(pid not in known and pid not in late for pid in selection.chosen),
         failed=tuple(failed),
+        late_count=len(late),
     )
     return FootprintAnswer(data, _caveats(data, retained), time.monotonic_ns() - started)
 
@@ -122,12 +133,22 @@ def _row(pid: int) -> Footprint | None:
         return None
 
 
-def _with_retained(rows: Sequence[Footprint], progress: Progress) -> Iterable[Footprint]:
+def _over(deadline_ns: int | None) -> bool:
+    return deadline_ns is not None and time.monotonic_ns() > deadline_ns
+
+
+def _with_retained(
+    rows: Sequence[Footprint], progress: Progress, deadline_ns: int | None, late: set[int]
+) -> Iterable[Footprint]:
     from allocscope.app.retained import Retained
 
     retained = Retained()
     for done, row in enumerate(rows):
         progress(done, len(rows))
+        if _over(deadline_ns):
+            late.add(row.pid)
+            yield row
+            continue
         yield dataclasses.replace(row, retained_bytes=retained.bytes_of(row.pid))
     progress(len(rows), len(rows))
 
@@ -139,6 +160,11 @@ def _caveats(data: FootprintData, retained: bool) -> tuple[Caveat, ...]:
         count = f"{many} process{'es' if many > 1 else ''}"
         text = FORBIDDEN.format(count=count, are="are" if many > 1 else "is")
         found.append(Caveat("forbidden", text, partial=True))
+    if data.late_count:
+        many = data.late_count
+        count = f"{many} process{'es' if many > 1 else ''}"
+        text = f"The deadline came before {count} could be read, or read whole; raise --deadline."
+        found.append(Caveat("deadline", text, partial=True))
     if data.vanished_count:
         many = data.vanished_count
         text = f"{many} process{'es' if many > 1 else ''} ended before they could be read."

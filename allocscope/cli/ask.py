@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from allocscope.cli import options
+from allocscope.cli.answer import Form, form_options
 from allocscope.cli.output import deliver, deliver_bytes
 from allocscope.errors import EXIT_PARTIAL, WrongUsage
 from allocscope.render.text import clean, duration, size
@@ -44,15 +44,14 @@ SCHEMA = "ask"
 )
 @options.max_pause_option
 @options.deadline_option
-@options.output_options
+@form_options
 def command(
     target: str,
     what: What,
     live: bool,
     max_pause_ms: float,
     deadline_s: float,
-    as_json: bool,
-    output: Path | None,
+    form: Form,
 ) -> int:
     """Lets glibc describe its own heap, through gdb, in a frozen copy of the process.
 
@@ -75,29 +74,29 @@ def command(
         max_pause_ns=options.nanoseconds(max_pause_ms),
         deadline_s=deadline_s,
     )
-    if as_json:
+    if form.as_json:
         from allocscope.render import json
 
-        deliver(json.dumps(json.envelope(report, SCHEMA, now)), output)
+        deliver(json.dumps(json.envelope(report, SCHEMA, now)), form.output)
     else:
         raw = (report.data.malloc_info_xml or b"") + (report.data.malloc_stats_text or b"")
         raw += b"".join(own.text for own in report.data.own)
-        if output is None and sys.stdout.isatty():
-            deliver(_for_terminal(raw), output)
+        if form.output is None and sys.stdout.isatty():
+            deliver(_for_terminal(raw), form.output)
         else:
-            deliver_bytes(raw, output)
+            deliver_bytes(raw, form.output)
         for own in report.data.own:
-            click.echo(_main_figures(own), err=True)
+            click.echo(_main_figures(own, form.exact_bytes), err=True)
         click.echo(_obtained(report), err=True)
         for caveat in report.caveats:
             click.echo(f"note: {clean(caveat.message)}", err=True)
     return EXIT_PARTIAL if report.partial else 0
 
 
-def _main_figures(own: OwnStatistics) -> str:
+def _main_figures(own: OwnStatistics, exact: bool) -> str:
     """Who printed, and what was recognised in it, in a line each."""
     lines = [f"{own.speaker} ({own.function}):"]
-    lines += [f"  {clean(figure.name)}: {size(figure.bytes)}" for figure in own.figures]
+    lines += [f"  {clean(figure.name)}: {size(figure.bytes, exact)}" for figure in own.figures]
     return "\n".join(lines)
 
 

@@ -49,6 +49,7 @@ SORTS = (
     help="Rows of the table; the rest is summed.",
 )
 @options.sample_option
+@options.deadline_option
 @options.table_options
 @options.output_options
 def command(
@@ -61,6 +62,7 @@ def command(
     sort: str | None,
     rows: int | None,
     sample: int | None,
+    deadline_s: float,
     no_color: bool,
     exact_bytes: bool,
     as_json: bool,
@@ -88,7 +90,8 @@ def command(
 
         selection = _selection(targets, tree, name, cgroup, everyone)
         with progress("reading processes", wanted=bool(selection.chosen)) as show:
-            answer = footprint(selection, retained=retained, progress=show)
+            deadline_ns = time.monotonic_ns() + round(deadline_s * 1e9)
+            answer = footprint(selection, retained=retained, progress=show, deadline_ns=deadline_ns)
         _raise_for_only_one(selection, answer)
     by = sort or ("retained" if retained else "footprint")
     deliver(

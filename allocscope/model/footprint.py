@@ -58,13 +58,15 @@ class Totals:
 class FootprintData:
     """``forbidden_count``: rows of which only status may be read. ``vanished_count``: selected
     processes that ended before they were read. ``failed``: processes asked for by pid that gave no
-    row."""
+    row. ``late_count``: processes, descendants among them, that were not read, or not whole, before
+    the deadline."""
 
     rows: tuple[Footprint, ...]
     totals: Totals
     forbidden_count: int
     vanished_count: int
     failed: tuple[Failure, ...]
+    late_count: int = 0
 
 
 @immutable

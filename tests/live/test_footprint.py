@@ -12,6 +12,7 @@ import pty
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -192,6 +193,20 @@ def test_those_that_are_gone_are_counted(parent: int) -> None:
     assert [(failure.pid, failure.exit_code) for failure in asked.failed] == [(ended.pid, 3)]
     assert command("footprint", str(parent), str(ended.pid)).returncode == 3
     assert_refused(command("footprint", str(ended.pid)), 3, str(ended.pid), "ended")
+
+
+def test_the_deadline_bounds_all_of_it(parent: int) -> None:
+    selection = Selection((parent,))
+    late = footprint(selection, retained=True, deadline_ns=0)
+    assert late.data.rows == ()
+    assert late.data.late_count == 2  # its child counts for the tree
+    assert late.data.failed == ()
+    assert [caveat.code for caveat in late.caveats] == ["deadline", "retained-omits"]
+    ample = footprint(selection, retained=True, deadline_ns=time.monotonic_ns() + 10**12)
+    assert ample.data.late_count == 0
+    done = command("footprint", str(parent), "--deadline", "0.000001")
+    assert done.returncode == 6
+    assert "raise --deadline" in done.stdout
 
 
 def test_those_that_may_not_be_read_keep_what_everybody_sees(parent: int) -> None:
