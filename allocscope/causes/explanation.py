@@ -28,6 +28,7 @@ from allocscope.units import size
 RULES: tuple[Rule, ...] = (
     pages.lazyfree_held,
     pages.thp_inflation,
+    parked.parked_top,
     spread.arena_spread,
     retained.top_pinned,
     settings.raised_thresholds,

@@ -34,7 +34,7 @@ UNTOLD: dict[LimitKey, str] = {
 _RETAINING: frozenset[CauseKey] = frozenset(
     {
         "untrimmed-free", "scattered-live", "top-pinned", "arena-spread", "thread-top",
-        "tcache-hoard", "fastbin-hoard", "raised-thresholds", "thp-inflation",
+        "tcache-hoard", "parked-top", "fastbin-hoard", "raised-thresholds", "thp-inflation",
     }
 )  # fmt: skip
 _NO_FOOTPRINT: frozenset[CauseKey] = frozenset(

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from allocscope.account.parked_ends import OLD_TCACHE_COUNT
 from allocscope.causes.finding import share
-from allocscope.causes.parked import OLD_TCACHE_COUNT
 from allocscope.causes.settings import DEFAULT_BYTES, setting_without_effect
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with

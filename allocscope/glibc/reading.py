@@ -24,7 +24,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import PLAIN_TRIM, Surroundings, Trim, thread_pieces
+from allocscope.glibc.pieces import PLAIN_TRIM, Piece, Surroundings, Trim, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.shapes import NOTHING, Shaped, find_by_shape
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
@@ -109,6 +109,43 @@ class HeapReading:
             and not self.parked.broken
             and sum(inside) == len(chunks)
         )
+
+
+@immutable
+class CachedEnd:
+    """The end of an arena's last row where all that is in use is parked in thread caches:
+    ``chunks``, between the end of the last chunk that is held otherwise and top."""
+
+    arena_index: int
+    piece: Piece
+    held_to: int
+    chunks: Sequence[int]
+
+
+def cached_ends(reading: HeapReading) -> list[CachedEnd]:
+    """One for each arena that ends so, and would have a top beyond the trim threshold if it did
+    not."""
+    chunks, found = reading.parked.chunks, []
+    for arena in reading.arenas:
+        for piece in arena.pieces:
+            if not piece.holds_top or piece.tally.unread_bytes:
+                continue
+            held_to = _held_to(reading, piece, arena.state.top)
+            above = chunks[bisect_left(chunks, held_to) : bisect_left(chunks, arena.state.top)]
+            if above and piece.end - held_to >= reading.par.trim_threshold:
+                found.append(CachedEnd(arena.index, piece, held_to, above))
+    return found
+
+
+def _held_to(reading: HeapReading, piece: Piece, top: int) -> int:
+    """Behind the last chunk that is live, or that a cache itself lies in."""
+    structs, layout, tally = reading.parked.structs, reading.layout.tcache, piece.tally
+    first = piece.start + piece.header_bytes + piece.alignment_bytes
+    held_to = max(first, tally.last_live + tally.last_live_bytes)
+    at = bisect_left(structs, top) - 1
+    if layout is not None and at >= 0 and structs[at] >= held_to:
+        held_to = structs[at] + min(layout.chunk_sizes)
+    return held_to
 
 
 @immutable

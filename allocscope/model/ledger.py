@@ -44,6 +44,7 @@ CauseKey = Literal[
     "untrimmed-free",
     "scattered-live",
     "top-pinned",
+    "parked-top",
     "arena-spread",
     "thread-top",
     "tcache-hoard",

@@ -43,16 +43,17 @@ def memcached(directory: Path) -> Iterator[int]:
     listening = directory / "socket"
     user = ["-u", "root"] if os.geteuid() == 0 else []
     command = [installed("memcached"), *user, "-s", str(listening), "-t", "4"]
-    with child(command, ends_at_eof=False) as server:
-        wait_until("memcached listens", listening.exists)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(READY_SECONDS)
-            connection.connect(str(listening))
-            for number in range(3000):
-                value = b"v" * (number % 900 + 1)
-                connection.sendall(b"set k%d 0 0 %d\r\n%s\r\n" % (number, len(value), value))
-                assert connection.recv(100) == b"STORED\r\n"
-            yield server.pid
+    with (
+        child(command, ends_at_eof=False) as server,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.settimeout(READY_SECONDS)
+        wait_until("memcached listens", lambda: connection.connect_ex(str(listening)) == 0)
+        for number in range(3000):
+            value = b"v" * (number % 900 + 1)
+            connection.sendall(b"set k%d 0 0 %d\r\n%s\r\n" % (number, len(value), value))
+            assert connection.recv(100) == b"STORED\r\n"
+        yield server.pid
 
 
 @contextlib.contextmanager
