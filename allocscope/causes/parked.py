@@ -27,7 +27,7 @@ def parked_top(situation: Situation) -> Finding | None:
     parked = sum(end.parked_bytes for end in ends)
     count = sum(end.parked_count for end in ends)
     setting = situation.heap.settings.tcache_count
-    enough, gain = _enough(ends)
+    fill, gain = enough(ends)
     return Finding(
         key="parked-top",
         title="A few chunks parked in thread caches keep the ends of heaps from shrinking",
@@ -45,7 +45,7 @@ def parked_top(situation: Situation) -> Finding | None:
             f"given back {size(total)}",
             *_with_the_old_default(setting, ends),
         ),
-        remedies=(remedies.trim(situation), remedies.smaller_tcache(enough, gain)),
+        remedies=(remedies.trim(situation), remedies.smaller_tcache(fill, gain)),
     )
 
 
@@ -58,7 +58,7 @@ def _gain(ends: Sequence[ParkedEnd], tcache_count: int) -> int:
     )
 
 
-def _enough(ends: Sequence[ParkedEnd]) -> tuple[int, int]:
+def enough(ends: Sequence[ParkedEnd]) -> tuple[int, int]:
     """The largest tcache_count that gives back nearly all of it, and how much that is."""
     counts = sorted({gain.tcache_count for end in ends for gain in end.gains}, reverse=True)
     gains = [(count, _gain(ends, count)) for count in counts]

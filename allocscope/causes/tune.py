@@ -10,15 +10,16 @@ RSS, or below 4 MiB.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from allocscope.account.parked_ends import OLD_TCACHE_COUNT
 from allocscope.causes.finding import share
+from allocscope.causes.parked import enough
 from allocscope.causes.settings import DEFAULT_BYTES, setting_without_effect
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with
 from allocscope.immutable import immutable
-from allocscope.model.heap import Arena, Setting
+from allocscope.model.heap import Arena, ParkedEnd, Setting
 from allocscope.model.situation import ArenaResidence, Contention, Situation
 from allocscope.model.tune import ArenaUse, LeftAlone, SettingKey, Suggestion, TuneData
 from allocscope.units import MIB, plural, size
@@ -254,22 +255,26 @@ def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
     setting = heap.settings.tcache_count
     if not isinstance(setting.value, int) or not setting.value:
         return LeftAlone("tcache_count", "there are no thread caches")
-    concerned = sum(arena.tcache_bytes for arena in case.situation.residence)
-    if not case.worth(concerned):
-        return LeftAlone("tcache_count", f"thread caches hold no more than {size(concerned)}")
+    parked = sum(arena.tcache_bytes for arena in case.situation.residence)
+    held = sum(end.held_bytes for end in heap.parked_ends)
+    if not case.worth(parked + held):
+        return LeftAlone("tcache_count", f"thread caches hold no more than {size(parked + held)}")
     value = OLD_TCACHE_COUNT if setting.value > OLD_TCACHE_COUNT else 0
+    if held > parked:
+        value, _ = enough(heap.parked_ends)
     caches = sum(thread.tcache_count > 0 for thread in heap.threads)
     return Suggestion(
         key="tcache_count",
         value=value,
-        concerned_bytes=concerned,
-        estimate=f"{size(concerned)} are parked in {plural(caches, 'thread cache')}, where neither "
+        concerned_bytes=parked + held,
+        estimate=f"{size(parked)} are parked in {plural(caches, 'thread cache')}, where neither "
         "other threads nor malloc_trim reach them. Without caches they would be in bins, and be "
         "used again or trimmed"
         + (f"; with {value} for each size about {value} of {setting.value} stay" if value else ""),
         rests_on=(
             f"tcache_count is {setting.value} ({setting.origin})",
             f"{plural(heap.totals.tcache_count, 'chunk')} in caches",
+            *_at_ends(heap.parked_ends, held),
         ),
         cost="malloc and free take the arena's lock more often"
         + ("" if value else ", with 0 each time")
@@ -277,6 +282,16 @@ def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
         only_at_start=True,
         command=case.command("tcache_count", value),
         in_program=None,
+    )
+
+
+def _at_ends(ends: Sequence[ParkedEnd], held: int) -> tuple[str, ...]:
+    if not held:
+        return ()
+    count = sum(end.parked_count for end in ends)
+    return (
+        f"{plural(count, 'chunk')} of them {'are' if count > 1 else 'is'} all that keeps "
+        f"{size(held)} at the ends of heaps from being given back",
     )
 
 

@@ -9,7 +9,7 @@ from unit.heaps import Image
 
 from allocscope.model.owners import Claim
 from allocscope.model.process import AuxVector
-from allocscope.owners import cpython, go, ruby, v8
+from allocscope.owners import cpython, dotnet, go, ruby, v8
 from allocscope.owners.loader import link_maps, loader_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 
@@ -275,6 +275,59 @@ def test_a_way_that_does_not_lead_back_is_none_of_gos(wrong: dict[str, int]) -> 
     assert claims_of_go(image) == []
 
 
+# ---- .NET ----
+
+
+def segment(image: Image, start: int, there_to: int, to: int, **wrong: int) -> None:
+    """As .NET Core 3.1 has it; offsets from BASE."""
+    fields = {
+        "allocated": BASE + start + 0x5000, "committed": BASE + there_to,
+        "reserved": BASE + to, "used": BASE + start + 0x4FF8, "objects": BASE + start + PAGE,
+        "flags": 8, "next": 0,
+    } | wrong  # fmt: skip
+    image.words(BASE + start, *fields.values())
+
+
+def claims_of_dotnet(image: Image, end: int) -> list[Claim]:
+    with image.memory() as memory:
+        return list(dotnet.claims(memory, [(BASE, BASE + end)]))
+
+
+def test_a_segment_that_ends_where_its_mapping_does_is_dotnets() -> None:
+    image = Image()
+    segment(image, 0, 0x10000, 0x80000)
+    [claim] = claims_of_dotnet(image, 0x10000)
+    assert (claim.key, claim.owner, spans_of([claim])) == (
+        "runtime-heap", ".NET heap", [(0, 0x10000)]
+    )  # fmt: skip
+
+
+def test_segments_that_lie_behind_each_other_are_both_found() -> None:
+    image = Image()
+    segment(image, 0, 0x10000, 0x10000)
+    segment(image, 0x10000, 0x18000, 0x80000)
+    assert spans_of(claims_of_dotnet(image, 0x18000)) == [(0, 0x10000), (0x10000, 0x18000)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"committed": BASE + 0x11000},
+        {"committed": BASE + 0xF000},
+        {"reserved": BASE + 0x8000},
+        {"allocated": BASE + 0x10008},
+        {"used": BASE},
+        {"objects": BASE},
+        {"flags": 1 << 16},
+        {"next": 8},
+    ],
+)
+def test_words_that_do_not_fit_are_no_segment(wrong: dict[str, int]) -> None:
+    image = Image()
+    segment(image, 0, 0x10000, 0x80000, **wrong)
+    assert claims_of_dotnet(image, 0x10000) == []
+
+
 # ---- Ruby ----
 
 
@@ -316,6 +369,15 @@ def test_blocks_that_lead_to_each_other_are_the_transient_heap() -> None:
     [claim] = claims_of_ruby(image, (BASE, BASE + (1 << 25)))
     assert spans_of([claim]) == [(0, blocks << 15)]
     assert claim.owner == "Ruby transient heap"
+
+
+def test_a_few_words_in_a_large_heap_that_look_like_blocks_are_none() -> None:
+    """A heap of .NET had them."""
+    image = Image()
+    image.touch(BASE, BASE + (80 << 15))
+    for number in range(1, 20):
+        image.words(BASE + number * (1 << 15), 0xFFFF0000, BASE + (number - 1) * (1 << 15))
+    assert claims_of_ruby(image, (BASE, BASE + (1 << 25))) == []
 
 
 def test_a_fibers_unused_stack_says_where_it_begins() -> None:
