@@ -18,11 +18,13 @@ from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
-from allocscope.owners.allocators import allocator_claims, go_recognisers, recognisers
+from allocscope.owners import go as owners_go
+from allocscope.owners.allocators import allocator_claims, recognisers
 from allocscope.owners.divide import disjoint, divide
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.loader import loader_claims
 from allocscope.owners.mapped import files_of
+from allocscope.owners.recogniser import data_of, words_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 from allocscope.proc import allocators, go, hotspot, mounts, procfs
@@ -85,9 +87,21 @@ def claims_beside(
     claims += hotspot.claims(pid, memory, mappings)
     readable = [(m.start, m.end) for m in wanted if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
-    in_go = go_recognisers(memory, mappings, go.program(pid, mappings))
-    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), in_go)
+    claims += _go_claims(pid, memory, mappings, unclaimed(spans, claims))
     return claims[len(heaps) :]
+
+
+def _go_claims(
+    pid: int, memory: NativeMemory, mappings: Sequence[Mapping], spans: Sequence[Span]
+) -> Iterable[Claim]:
+    """By the variables of the program, or, where it looks as if there were a heap of Go, of a
+    library that Go's linker made."""
+    if memory.abi.word_bytes != WORD or not spans:
+        return
+    libraries = any(owners_go.is_hinted(start) for start, _ in spans)
+    for path in go.modules(pid, mappings, libraries=libraries):
+        variables = dict(words_of(memory, data_of(mappings, path)))
+        yield from owners_go.claims(memory, variables, spans)
 
 
 def _auxv(pid: int) -> AuxVector | None:
