@@ -159,7 +159,7 @@ def _in_cache(situation: Situation, found: Sequence[Holding]) -> tuple[str, ...]
 
 
 def shared_memory(situation: Situation) -> Finding | None:
-    return elsewhere(
+    finding = elsewhere(
         situation,
         "shared-memory",
         "shared-memory",
@@ -168,3 +168,8 @@ def shared_memory(situation: Situation) -> Finding | None:
         (advice("count-pss", "compare PSS (`allocscope footprint`), which shares it out", "none"),),
         holdings_of(situation, "shared-memory"),
     )
+    fair = None if situation.rollup is None else situation.rollup.pss_shmem_bytes
+    if finding is None or fair is None:
+        return finding
+    told = f"shared out among all who map it, the part of this process is {size(fair)} (Pss_Shmem)"
+    return replace(finding, evidence=(*finding.evidence, told))

@@ -8,8 +8,12 @@ known, every remedy what it would give back and what it costs.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from allocscope.model.ledger import (
     Cause,
+    CauseKey,
     Explanation,
     LedgerKey,
     LedgerRow,
@@ -50,6 +54,8 @@ WELL_KNOWN = {
     "inferred": "inferred from what was measured",
     "hint": "a hint, not a measurement",
 }
+OUTSIDE: frozenset[CauseKey] = frozenset({"kernel-memory", "swapped-out", "tmpfs-held"})
+"""Causes whose bytes no RSS counts."""
 LEAST_EVIDENCE = 20
 LEAST_STALL = 0.01
 """Pressure below this share of time is not worth a line."""
@@ -65,7 +71,7 @@ def explain(report: Report[Explanation], look: Look) -> str:
     page.blank()
     _ledger(page, data)
     _outside(page, data)
-    _causes(page, data)
+    _causes(page, data, live_pid(report))
     page.caveats(report.caveats)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -209,17 +215,20 @@ def _pressure(pressure: Pressure | None) -> list[str]:
 # ---- causes ----
 
 
-def _causes(page: Page, data: Explanation) -> None:
+def live_pid(report: Report[Any]) -> int | None:
+    """The process that a remedy can be applied to now; None for one that is only recorded."""
+    return report.process.pid if report.process and report.method.source == "passive" else None
+
+
+def _causes(page: Page, data: Explanation, pid: int | None) -> None:
     """The causes that matter at length, the others in a line each."""
     if not data.causes:
         return
     page.blank()
     page.heading("Causes")
-    if not data.causes:
-        page.line("None that is known: what is unexplained has no structure of a known owner.")
     told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
     for number, cause in enumerate(told, start=1):
-        tell_cause(page, number, cause)
+        tell_cause(page, number, cause, pid)
     smaller = [cause for cause in data.causes if cause not in told]
     if smaller:
         page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
@@ -244,11 +253,14 @@ def _head(cause: Cause, exact: bool) -> str:
 
 
 def _share_of_rss(cause: Cause) -> str:
-    return f"{100 * cause.share_of_rss_ratio:.0f} % of RSS"
+    if cause.key in OUTSIDE:
+        return "outside RSS"
+    ratio = cause.share_of_rss_ratio
+    return "<1 % of RSS" if 0 < ratio < 0.01 else f"{100 * ratio:.0f} % of RSS"
 
 
-def tell_cause(page: Page, number: int, cause: Cause) -> None:
-    """One cause at length: what it holds, its evidence, its remedies."""
+def tell_cause(page: Page, number: int, cause: Cause, pid: int | None) -> None:
+    """One cause at length: what it holds, its evidence, its remedies. ``pid``: as remedy_words."""
     exact = page.look.exact_bytes
     page.line(f"{number}. {_head(cause, exact)}", "bold", hanging=3)
     for text in cause.evidence:
@@ -256,12 +268,16 @@ def tell_cause(page: Page, number: int, cause: Cause) -> None:
     if cause.confidence != "measured":
         page.line(f"   - {WELL_KNOWN[cause.confidence]}", hanging=5)
     for remedy in cause.remedies:
-        page.line(f"   > {remedy_words(remedy, exact)}", hanging=5)
+        page.line(f"   > {remedy_words(remedy, exact, pid)}", hanging=5)
 
 
-def remedy_words(remedy: Remedy, exact: bool) -> str:
-    """What to do, what it gives back, what it costs."""
+def remedy_words(remedy: Remedy, exact: bool, pid: int | None = None) -> str:
+    """What to do, what it gives back, what it costs. ``pid``: takes the place of PID in commands,
+    so that they can be copied."""
+    action = clean(remedy.action)
+    if pid is not None:
+        action = re.sub(r"\bPID\b", str(pid), action)
     gain = "Gain: unknown"
     if remedy.gain_bytes is not None:
         gain = f"Gain: {size(remedy.gain_bytes, exact)} ({remedy.gain_is})"
-    return f"{clean(remedy.action)}. {gain}; cost: {clean(remedy.cost)}."
+    return f"{action}. {gain}; cost: {clean(remedy.cost)}."
