@@ -3,7 +3,7 @@ ends of heaps that such chunks keep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from allocscope.account.parked_ends import OLD_TCACHE_COUNT
 from allocscope.causes import remedies
@@ -83,12 +83,16 @@ def _threads(situation: Situation, ends: Sequence[ParkedEnd]) -> str:
     for by in (by for end in ends for by in end.threads):
         counts[by.tid] = counts.get(by.tid, 0) + by.chunk_count
     most = sorted(counts, key=lambda tid: (-counts[tid], tid))
-    told = [
-        f"thread {tid}{f' ({names[tid]})' if tid in names else ''}: {plural(counts[tid], 'chunk')}"
-        for tid in most[:MOST_THREADS]
-    ]
+    told = [f"{_name(tid, names)}: {plural(counts[tid], 'chunk')}" for tid in most[:MOST_THREADS]]
     left = len(most) - MOST_THREADS
     return ", ".join(told) + (f", and {plural(left, 'more thread')}" if left > 0 else "")
+
+
+def _name(tid: int, names: Mapping[int, str]) -> str:
+    """Caches that were found by their shape alone have a negative number."""
+    if tid < 0:
+        return "a thread that is not known"
+    return f"thread {tid} ({names[tid]})" if tid in names else f"thread {tid}"
 
 
 def _with_the_old_default(setting: Setting, ends: Sequence[ParkedEnd]) -> tuple[str, ...]:
