@@ -1,9 +1,11 @@
-"""Ends of heaps that chunks parked in thread caches keep from shrinking.
+"""Ends of heaps that thread caches keep from shrinking, by chunks parked in them.
 
 A parked chunk counts as in use, so free() merges nothing across it. Where only such chunks lie
 between the last live one and top, the end of the heap would have been given back if they had been
 freed to a bin. A cache takes the first chunks of a size that are freed, up to ``tcache_count``, so
 of those that are there a smaller number would hold the ones that came first: the last of each list.
+From glibc 2.43 on a cache itself, a chunk too, is made when its thread first frees something. If
+the heap has grown by then it lies high, and only a tcache_count of 0 does without.
 """
 
 from __future__ import annotations
@@ -39,28 +41,41 @@ def parked_ends(
     found = []
     for end in ends:
         parked = {chunk: known[chunk] for chunk in end.chunks}
-        tops = [_top_with(count, end, parked) for count in counts]
+        tops = [_top_with(count, end, parked, reading) for count in counts]
         gains = [released_by_free(reading.par, abi, top, end.piece.end, resident) for top in tops]
         if gains[0]:
             found.append(
                 ParkedEnd(
                     arena_index=end.arena_index,
-                    chunk=max(parked),
+                    chunk=max([*end.chunks, *end.structs]),
                     parked_count=len(parked),
                     parked_bytes=sum(one.size_bytes for one in parked.values()),
-                    threads=_threads(parked.values()),
+                    tcache_struct_count=len(end.structs),
+                    threads=_threads(parked.values(), end, reading),
                     gains=tuple(map(TcacheGain, counts, gains)),
                 )
             )
     return tuple(sorted(found, key=lambda end: -end.held_bytes))
 
 
-def _top_with(tcache_count: int, end: CachedEnd, parked: Mapping[int, ParkedChunk]) -> int:
+def _top_with(
+    tcache_count: int, end: CachedEnd, parked: Mapping[int, ParkedChunk], reading: HeapReading
+) -> int:
     """Where top would begin."""
     left = [at + one.size_bytes for at, one in parked.items() if one.place < tcache_count]
+    if tcache_count and reading.layout.tcache is not None:
+        left += [struct + min(reading.layout.tcache.chunk_sizes) for struct in end.structs]
     return max(left, default=end.held_to)
 
 
-def _threads(parked: Iterable[ParkedChunk]) -> tuple[ParkedBy, ...]:
+def _threads(
+    parked: Iterable[ParkedChunk], end: CachedEnd, reading: HeapReading
+) -> tuple[ParkedBy, ...]:
     counted = Counter(one.tid for one in parked)
-    return tuple(ParkedBy(tid, count) for tid, count in counted.most_common())
+    owners = {
+        thread.tid
+        for thread in reading.threads
+        if thread.tcache is not None and thread.tcache.chunk in end.structs
+    }
+    tids = [*(tid for tid, _ in counted.most_common()), *sorted(owners - counted.keys())]
+    return tuple(ParkedBy(tid, counted[tid], tid in owners) for tid in tids)

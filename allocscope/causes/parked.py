@@ -10,6 +10,7 @@ from allocscope.causes import remedies
 from allocscope.causes.finding import Cell, Finding, of_arenas, up_to
 from allocscope.causes.remedies import advice
 from allocscope.model.heap import ParkedEnd, Setting
+from allocscope.model.ledger import Remedy
 from allocscope.model.situation import Situation
 from allocscope.units import plural, size
 
@@ -24,28 +25,58 @@ def parked_top(situation: Situation) -> Finding | None:
     total = sum(end.held_bytes for end in ends)
     if not total:
         return None
-    parked = sum(end.parked_bytes for end in ends)
-    count = sum(end.parked_count for end in ends)
     setting = situation.heap.settings.tcache_count
     fill, gain = enough(ends)
+    what = what_keeps(ends)
     return Finding(
         key="parked-top",
-        title="A few chunks parked in thread caches keep the ends of heaps from shrinking",
+        title="Thread caches keep the ends of heaps from shrinking",
         bytes=total,
         takes=tuple(taken for end in ends for taken in _takes(situation, end)),
         confidence="inferred",
-        headline=f"{size(total)} are free at the ends of heaps, kept by {plural(count, 'chunk')} "
-        "parked in thread caches",
+        headline=f"{size(total)} are free at the ends of heaps, kept by {what}",
         evidence=(
-            f"between the last live chunk and top of {plural(len(ends), 'heap')} only "
-            f"{plural(count, 'chunk')} of {size(parked)} are in use, and those are parked in "
-            f"thread caches, the highest at {ends[0].chunk:#x}",
-            f"parked by {_threads(situation, ends)}",
+            f"between the last live chunk and top of {plural(len(ends), 'heap')} nothing is in use "
+            f"but {what}; the highest is at {ends[0].chunk:#x}",
+            f"whose they are: {_threads(situation, ends)}",
             f"tcache_count is {setting.value} ({setting.origin}); without caches free() would have "
             f"given back {size(total)}",
             *_with_the_old_default(setting, ends),
         ),
-        remedies=(remedies.trim(situation), remedies.smaller_tcache(fill, gain)),
+        remedies=(
+            remedies.trim(situation),
+            remedies.smaller_tcache(fill, gain),
+            *_early(ends),
+        ),
+    )
+
+
+def what_keeps(ends: Sequence[ParkedEnd]) -> str:
+    """What keeps them, in words."""
+    parked = sum(end.parked_count for end in ends)
+    own = sum(end.tcache_struct_count for end in ends)
+    told = []
+    if parked:
+        told.append(
+            f"{plural(parked, 'chunk')} of {size(sum(end.parked_bytes for end in ends))} parked in "
+            "thread caches"
+        )
+    if own:
+        told.append(f"{plural(own, 'thread cache')} that {'lie' if own > 1 else 'lies'} there")
+    return " and ".join(told)
+
+
+def _early(ends: Sequence[ParkedEnd]) -> tuple[Remedy, ...]:
+    """Where a cache itself is in the way."""
+    if not any(end.tcache_struct_count for end in ends):
+        return ()
+    return (
+        advice(
+            "free-early",
+            "free(malloc(1)) as the first thing in each thread: from glibc 2.43 on its cache is "
+            "made at its first free, and then lies at the beginning of the heap",
+            "a change of the program; parked chunks stay where they are",
+        ),
     )
 
 
@@ -80,10 +111,16 @@ def _takes(situation: Situation, end: ParkedEnd) -> tuple[tuple[Cell, int], ...]
 def _threads(situation: Situation, ends: Sequence[ParkedEnd]) -> str:
     names = {thread.tid: thread.name for thread in situation.heap.threads}
     counts: dict[int, int] = {}
+    own: set[int] = set()
     for by in (by for end in ends for by in end.threads):
         counts[by.tid] = counts.get(by.tid, 0) + by.chunk_count
+        own |= {by.tid} if by.tcache_itself else set()
     most = sorted(counts, key=lambda tid: (-counts[tid], tid))
-    told = [f"{_name(tid, names)}: {plural(counts[tid], 'chunk')}" for tid in most[:MOST_THREADS]]
+    told = []
+    for tid in most[:MOST_THREADS]:
+        parts = [plural(counts[tid], "chunk")] if counts[tid] else []
+        parts += ["its cache"] if tid in own else []
+        told.append(f"{_name(tid, names)}: {' and '.join(parts)}")
     left = len(most) - MOST_THREADS
     return ", ".join(told) + (f", and {plural(left, 'more thread')}" if left > 0 else "")
 

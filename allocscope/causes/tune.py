@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from allocscope.account.parked_ends import OLD_TCACHE_COUNT
 from allocscope.causes.finding import share
-from allocscope.causes.parked import enough
+from allocscope.causes.parked import enough, what_keeps
 from allocscope.causes.settings import DEFAULT_BYTES, setting_without_effect
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with
@@ -288,11 +288,7 @@ def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
 def _at_ends(ends: Sequence[ParkedEnd], held: int) -> tuple[str, ...]:
     if not held:
         return ()
-    count = sum(end.parked_count for end in ends)
-    return (
-        f"{plural(count, 'chunk')} of them {'are' if count > 1 else 'is'} all that keeps "
-        f"{size(held)} at the ends of heaps from being given back",
-    )
+    return (f"{what_keeps(ends)} are all that keeps {size(held)} at the ends of heaps",)
 
 
 RULES: tuple[Callable[[_Case], Suggestion | LeftAlone], ...] = (

@@ -113,39 +113,40 @@ class HeapReading:
 
 @immutable
 class CachedEnd:
-    """The end of an arena's last row where all that is in use is parked in thread caches:
-    ``chunks``, between the end of the last chunk that is held otherwise and top."""
+    """The end of an arena's last row where all that is in use belongs to thread caches: ``chunks``
+    parked in them and ``structs``, caches' own chunks, from the end of the last chunk that is held
+    otherwise to top."""
 
     arena_index: int
     piece: Piece
     held_to: int
     chunks: Sequence[int]
+    structs: Sequence[int]
 
 
 def cached_ends(reading: HeapReading) -> list[CachedEnd]:
     """One for each arena that ends so, and would have a top beyond the trim threshold if it did
-    not."""
-    chunks, found = reading.parked.chunks, []
+    not. Caches' own chunks count only where they are made late (from 2.43 on): others are where
+    they are with any tcache_count."""
+    layout, parked, found = reading.layout.tcache, reading.parked, []
     for arena in reading.arenas:
         for piece in arena.pieces:
-            if not piece.holds_top or piece.tally.unread_bytes:
+            if layout is None or not piece.holds_top or piece.tally.unread_bytes:
                 continue
-            held_to = _held_to(reading, piece, arena.state.top)
-            above = chunks[bisect_left(chunks, held_to) : bisect_left(chunks, arena.state.top)]
-            if above and piece.end - held_to >= reading.par.trim_threshold:
-                found.append(CachedEnd(arena.index, piece, held_to, above))
+            first = piece.start + piece.header_bytes + piece.alignment_bytes
+            held_to = max(first, piece.tally.last_live + piece.tally.last_live_bytes)
+            top = arena.state.top
+            structs = _between(parked.structs, held_to, top)
+            if structs and not layout.made_at_first_free:
+                held_to, structs = structs[-1] + min(layout.chunk_sizes), ()
+            chunks = _between(parked.chunks, held_to, top)
+            if (chunks or structs) and piece.end - held_to >= reading.par.trim_threshold:
+                found.append(CachedEnd(arena.index, piece, held_to, chunks, structs))
     return found
 
 
-def _held_to(reading: HeapReading, piece: Piece, top: int) -> int:
-    """Behind the last chunk that is live, or that a cache itself lies in."""
-    structs, layout, tally = reading.parked.structs, reading.layout.tcache, piece.tally
-    first = piece.start + piece.header_bytes + piece.alignment_bytes
-    held_to = max(first, tally.last_live + tally.last_live_bytes)
-    at = bisect_left(structs, top) - 1
-    if layout is not None and at >= 0 and structs[at] >= held_to:
-        held_to = structs[at] + min(layout.chunk_sizes)
-    return held_to
+def _between(ascending: Sequence[int], start: int, end: int) -> Sequence[int]:
+    return ascending[bisect_left(ascending, start) : bisect_left(ascending, end)]
 
 
 @immutable

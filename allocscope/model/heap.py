@@ -167,10 +167,11 @@ class LargeFree:
 
 @immutable
 class ParkedBy:
-    """A thread, and how many of the chunks its tcache has."""
+    """A thread, how many of the chunks its tcache has, and whether the tcache itself is there."""
 
     tid: int
     chunk_count: int
+    tcache_itself: bool
 
 
 @immutable
@@ -184,13 +185,14 @@ class TcacheGain:
 @immutable
 class ParkedEnd:
     """The end of an arena's last heap that nothing live keeps from shrinking, only chunks parked in
-    thread caches. ``chunk``: the highest of them; ``threads``: whose they are. ``gains``: the first
-    one is for a tcache_count of 0."""
+    thread caches, or caches themselves. ``chunk``: the highest of both; ``threads``: whose they
+    are. ``gains``: the first one is for a tcache_count of 0."""
 
     arena_index: int
     chunk: int = field(metadata=HEX)
     parked_count: int
     parked_bytes: int
+    tcache_struct_count: int
     threads: tuple[ParkedBy, ...]
     gains: tuple[TcacheGain, ...]
 

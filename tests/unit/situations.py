@@ -64,7 +64,8 @@ def parked_end(index: int, held: int, *, with_7: int | None = None) -> ParkedEnd
     gains = [TcacheGain(0, held * MIB)]
     if with_7 is not None:
         gains.append(TcacheGain(7, with_7 * MIB))
-    return ParkedEnd(index, 0x7F00_0000_1000, 7, 7056, (ParkedBy(4712, 7),), tuple(gains))
+    by = (ParkedBy(4712, 7, False),)
+    return ParkedEnd(index, 0x7F00_0000_1000, 7, 7056, 0, by, tuple(gains))
 
 
 def setting(value: int, origin: str = "default", **more: Any) -> Setting:

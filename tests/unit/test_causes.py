@@ -17,6 +17,7 @@ from unit.situations import (
 )
 
 from allocscope.causes.explanation import RULES, explain
+from allocscope.model.heap import ParkedBy
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
@@ -179,6 +180,22 @@ def test_the_greatest_fill_that_gives_nearly_all_back_is_recommended(
     assert trim.key == "trim"
     assert fewer.action.endswith(f"tcache_count={value}")
     assert fewer.gain_bytes == gain * MIB
+
+
+def test_a_cache_itself_may_be_what_keeps_the_end_of_a_heap() -> None:
+    end = dataclasses.replace(
+        parked_end(0, 40, with_7=0),
+        parked_count=0,
+        parked_bytes=0,
+        tcache_struct_count=1,
+        threads=(ParkedBy(4712, 0, True), ParkedBy(-1, 2, False)),
+    )
+    first = explain(situation(arena(0, whole_pages=40), parked_ends=(end,))).causes[0]
+    assert "nothing is in use but 1 thread cache that lies there" in first.evidence[0]
+    assert first.evidence[1] == (
+        "whose they are: a thread that is not known: 2 chunks, thread 4712: its cache"
+    )
+    assert [remedy.key for remedy in first.remedies] == ["trim", "tcache-count", "free-early"]
 
 
 def test_of_mapped_files_it_is_told_what_has_to_be_written_and_what_is_locked() -> None:

@@ -163,7 +163,7 @@ def test_what_parked_chunks_keep_at_the_ends_of_heaps_counts_too() -> None:
     made = situation(arena(0, live=9, tcache=1), settings=SIXTEEN, parked_ends=(parked_end(0, 30),))
     found = suggested("tcache_count", made)
     assert (found.value, found.concerned_bytes) == (0, 31 * MIB)
-    assert "all that keeps 30.0 MiB at the ends of heaps" in found.rests_on[-1]
+    assert "are all that keeps 30.0 MiB at the ends" in found.rests_on[-1]
 
 
 # ---- what has no effect ----

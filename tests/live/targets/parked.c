@@ -1,5 +1,5 @@
-/* parked LOW [thread]: frees the upper 40 MiB of a heap, and 7 chunks right below top last of all; LOW chunks of that size, from the
- * heap's beginning, were freed before. In an arena of a thread's own if asked for. Says ready, ends at EOF on stdin. */
+/* parked LOW [thread] [early]: frees the upper 40 MiB of a heap, and 7 chunks right below top last of all; LOW chunks of that size, from the
+ * heap's beginning, were freed before. In an arena of a thread's own if asked for, and after an early free of a small chunk. Says ready, ends at EOF on stdin. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +8,7 @@
 
 enum { SIZE = 2000, COUNT = 20000, LIVE = 1000, SMALL = 1000, HIGH = 7, MOST = 64 };
 static size_t low_count;
+static int early;
 static void *low[MOST], *freed[COUNT], *high[HIGH];
 
 static void *touched(size_t size)
@@ -21,6 +22,8 @@ static void *touched(size_t size)
 static void *work(void *unused)
 {
     char byte;
+    if (early)
+        free(touched(1));
     for (size_t i = 0; i < low_count; i++)
         low[i] = touched(SMALL);
     for (size_t i = 0; i < LIVE; i++)
@@ -46,9 +49,10 @@ int main(int argc, char **argv)
 {
     pthread_t thread;
     low_count = argc > 1 ? strtoul(argv[1], NULL, 10) : 0;
+    early = argc > 2 && !strcmp(argv[argc - 1], "early");
     if (low_count > MOST)
         return 2;
-    if (argc < 3)
+    if (argc < 3 || strcmp(argv[2], "thread"))
         work(NULL);
     else if (pthread_create(&thread, NULL, work, NULL) || pthread_join(thread, NULL))
         return 1;
