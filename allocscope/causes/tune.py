@@ -19,7 +19,7 @@ from allocscope.causes.settings import DEFAULT_BYTES, setting_without_effect
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with
 from allocscope.immutable import immutable
-from allocscope.model.heap import Arena, ParkedEnd, Setting
+from allocscope.model.heap import Arena, ArenasData, ParkedEnd, Setting
 from allocscope.model.situation import ArenaResidence, Contention, Situation
 from allocscope.model.tune import ArenaUse, LeftAlone, SettingKey, Suggestion, TuneData
 from allocscope.units import MIB, plural, size
@@ -262,15 +262,11 @@ def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
     value = OLD_TCACHE_COUNT if setting.value > OLD_TCACHE_COUNT else 0
     if held > parked:
         value, _ = enough(heap.parked_ends)
-    caches = sum(thread.tcache_count > 0 for thread in heap.threads)
     return Suggestion(
         key="tcache_count",
         value=value,
         concerned_bytes=parked + held,
-        estimate=f"{size(parked)} are parked in {plural(caches, 'thread cache')}, where neither "
-        "other threads nor malloc_trim reach them. Without caches they would be in bins, and be "
-        "used again or trimmed"
-        + (f"; with {value} for each size about {value} of {setting.value} stay" if value else ""),
+        estimate=_estimate(heap, parked, held, setting.value, value),
         rests_on=(
             f"tcache_count is {setting.value} ({setting.origin})",
             f"{plural(heap.totals.tcache_count, 'chunk')} in caches",
@@ -282,6 +278,21 @@ def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
         only_at_start=True,
         command=case.command("tcache_count", value),
         in_program=None,
+    )
+
+
+def _estimate(heap: ArenasData, parked: int, held: int, now: int, value: int) -> str:
+    if held > parked:
+        return (
+            f"{size(held)} at the ends of heaps would have been given back by free(), but for what "
+            "thread caches have there"
+        )
+    caches = sum(thread.tcache_count > 0 for thread in heap.threads)
+    return (
+        f"{size(parked)} are parked in {plural(caches, 'thread cache')}, where neither other "
+        "threads nor malloc_trim reach them. Without caches they would be in bins, and be used "
+        "again or trimmed"
+        + (f"; with {value} for each size about {value} of {now} stay" if value else "")
     )
 
 

@@ -193,7 +193,7 @@ def test_a_cache_itself_may_be_what_keeps_the_end_of_a_heap() -> None:
     first = explain(situation(arena(0, whole_pages=40), parked_ends=(end,))).causes[0]
     assert "nothing is in use but 1 thread cache that lies there" in first.evidence[0]
     assert first.evidence[1] == (
-        "whose they are: a thread that is not known: 2 chunks, thread 4712: its cache"
+        "whose they are: a thread that is not known: 2 chunks, thread 4712 (worker-1): its cache"
     )
     assert [remedy.key for remedy in first.remedies] == ["trim", "tcache-count", "free-early"]
 
