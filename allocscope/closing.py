@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 from types import TracebackType
-from typing import Self
+
+from allocscope.typed import Self
 
 
 class Closing(abc.ABC):

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, NoReturn, TypeVar, dataclass_transform
+
+from allocscope.typed import Any, NoReturn, TypeVar, dataclass_transform
 
 Class = TypeVar("Class", bound=type)
 Value = TypeVar("Value")

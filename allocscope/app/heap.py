@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from allocscope.account import arenas as account
 from allocscope.account import settings as account_settings
@@ -21,6 +20,7 @@ from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry, Stillness
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
+from allocscope.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from allocscope.model.glibc_says import GlibcSays

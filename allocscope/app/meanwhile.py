@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+
+from allocscope.typed import TypeVar
 
 Result = TypeVar("Result")
 

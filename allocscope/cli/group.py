@@ -99,13 +99,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return INTERRUPTED
     except AllocscopeError as error:
-        _tell(f"allocscope: {error.message}", error.hint, error, debugging)
-        return error.exit_code
+        return refused(error, debugging)
     except Exception as error:
         what = f"allocscope: internal error: {type(error).__name__}: {error}"
         _tell(what, REPORT, error, debugging)
         return InternalError.exit_code
     return status if isinstance(status, int) else 0
+
+
+def refused(error: AllocscopeError, debugging: bool = False) -> int:
+    """Tells the user what is in the way and what to do about it; returns the exit status."""
+    _tell(f"allocscope: {error.message}", error.hint, error, debugging)
+    return error.exit_code
 
 
 def _tell(what: str, hint: str, error: Exception, debugging: bool) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from allocscope.errors import WrongUsage
+from allocscope.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ WIDTH_ELSEWHERE = 100
 
 
 def deliver(answer: str, output: Path | None) -> None:
-    """Writes the answer. WrongUsage when ``output`` cannot be written."""
+    """Writes the answer. WrongUsage when ``output``, or else stdout, cannot be written."""
     deliver_bytes(answer.encode(_encoding(output), "replace"), output)
 
 
@@ -38,17 +38,28 @@ def deliver_bytes(answer: bytes, output: Path | None) -> None:
 
 
 def deliver_part(answer: bytes) -> bool:
-    """Writes a part of what goes to stdout. False: nobody reads it any more."""
+    """Writes a part of what goes to stdout. False: nobody reads it any more. WrongUsage when it
+    cannot be written for another reason: a full disk."""
     try:
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Python flushes stdout again at exit, and would complain there.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        _forget_stdout()
         return False
+    except OSError as error:
+        _forget_stdout()
+        raise WrongUsage(
+            f"the standard output cannot be written: {error.strerror}",
+            "Make room there, or name another file with --output.",
+        ) from error
     return True
+
+
+def _forget_stdout() -> None:
+    """Python flushes stdout again at exit, and would complain there."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _encoding(output: Path | None) -> str:

@@ -2,8 +2,8 @@
 click, which would take as long to load as half of the heap takes to read.
 
 Rule: it answers what it can answer wholly and leaves everything else to the command proper, which
-then starts from the beginning: any further word on the command line, any error. So options,
-messages and exit statuses are defined there alone.
+then starts from the beginning: any further word on the command line, any error of the reading. So
+options, messages and exit statuses are defined there alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from allocscope.cli.exits import INTERRUPTED
 from allocscope.cli.output import deliver
-from allocscope.errors import EXIT_PARTIAL
+from allocscope.errors import EXIT_PARTIAL, AllocscopeError
 
 FLAG = "--json"
 
@@ -35,7 +35,12 @@ def answer(words: Sequence[str]) -> int | None:
         return INTERRUPTED
     except Exception:
         return None
-    deliver(text, None)
+    try:
+        deliver(text, None)
+    except AllocscopeError as error:
+        from allocscope.cli.group import refused
+
+        return refused(error)
     return EXIT_PARTIAL if report.partial else 0
 
 

@@ -10,10 +10,10 @@ So nothing is asked of an arena that an operation under way breaks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from allocscope.glibc.layouts import BIN_COUNT, StateLayout
 from allocscope.glibc.states import ArenaState
+from allocscope.immutable import immutable
 
 MOST_TORN = 2
 """Bins that one operation under way may have half linked: the one that a chunk leaves, the one that
@@ -32,7 +32,8 @@ STATE_RULES = (
 )
 
 
-class Fault(NamedTuple):
+@immutable
+class Fault:
     """A rule that does not hold, and where: an offset in the structure."""
 
     rule: str

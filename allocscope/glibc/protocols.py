@@ -5,10 +5,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
 
 from allocscope.glibc.abi import Abi
 from allocscope.model.walk import Region, Residency, Tally
+from allocscope.typed import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

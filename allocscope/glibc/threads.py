@@ -15,13 +15,13 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from allocscope.glibc.layouts import TcacheLayout
 from allocscope.glibc.mmapped import IS_MMAPPED, PAGE
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import CHUNK_FLAGS
 from allocscope.immutable import immutable
+from allocscope.typed import Any
 
 TCB_SEARCH_BYTES = 0x500
 DESCRIPTOR_BYTES = 4096

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from allocscope.immutable import immutable
+from allocscope.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from allocscope.model.glibc_says import GlibcSays

@@ -9,11 +9,10 @@ nothing computed as a remainder::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from allocscope.immutable import field, immutable
 from allocscope.model.damage import Damage
 from allocscope.model.fields import HEX
+from allocscope.typed import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from allocscope.model.glibc_says import GlibcSays

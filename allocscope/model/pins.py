@@ -3,10 +3,9 @@ points at them."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
+from allocscope.typed import Literal
 
 KindName = Literal["vtable", "string", "pointer-array", "zero", "unknown"]
 HeldBy = Literal["live", "tcache", "fastbin", "tcache-struct"]

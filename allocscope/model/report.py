@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
 from allocscope.immutable import immutable
 from allocscope.model.libc import Allocator, Libc
 from allocscope.model.process import Process
+from allocscope.typed import Generic, TypeVar
 
 D = TypeVar("D")
 

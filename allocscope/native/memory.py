@@ -16,7 +16,6 @@ import os
 import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 from allocscope.closing import Closing
 from allocscope.errors import (
@@ -33,6 +32,7 @@ from allocscope.model.heap import SizeClass
 from allocscope.model.pins import Reference
 from allocscope.model.walk import FreeChunk, Pinning, Pins, Region, Residency, Tally, Words
 from allocscope.native import ffi, lib
+from allocscope.typed import Any
 
 RUN_BATCH = 4096
 PRESENT = 1

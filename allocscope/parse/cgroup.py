@@ -11,14 +11,12 @@ cgroup-v2.rst of the kernel's documentation.
 
 from __future__ import annotations
 
-import re
-
 from allocscope.errors import BadInput
 from allocscope.immutable import immutable
 from allocscope.model.process import CgroupMemory
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _NO_LIMIT = 1 << 62
+_OCTAL_DIGITS = frozenset("01234567")
 
 
 @immutable
@@ -144,7 +142,16 @@ def _mount(line: str) -> Mount | None:
 
 
 def _unescape(text: str) -> str:
-    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
+    """The kernel writes a space, a tab, a newline or a backslash as one and three octal digits."""
+    first, *rest = text.split("\\")
+    return first + "".join(map(_unescaped, rest))
+
+
+def _unescaped(part: str) -> str:
+    digits = part[:3]
+    if len(digits) == 3 and set(digits) <= _OCTAL_DIGITS:
+        return chr(int(digits, 8)) + part[3:]
+    return "\\" + part
 
 
 def _cpus(quota: int, period: int) -> float:

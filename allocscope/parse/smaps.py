@@ -1,9 +1,9 @@
 """/proc/PID/smaps and /proc/PID/smaps_rollup: the kernel's figures, per mapping and in total.
 
 Strategy: a header line begins with a hex digit, a figure with a capital letter, and a path cannot
-hold a newline (the kernel escapes it); so one regular expression cuts the text into mappings. The
-same figures come again and again in a process with very many mappings, so each distinct block of
-lines is read once.
+hold a newline (the kernel escapes it); so the first letter of a line tells where a mapping begins.
+The same figures come again and again in a process with very many mappings, so each distinct block
+of lines is read once.
 
 Rules: sizes are printed in units of 1024 bytes; lines that are not known are passed over; a text
 that ends within a line, or in which a mapping lacks its figures, is an error and no shorter answer.
@@ -14,14 +14,14 @@ Source: proc_pid_smaps(5); ``__show_smap`` in fs/proc/task_mmu.c. ``LazyFree`` e
 
 from __future__ import annotations
 
-import re
+from itertools import pairwise
 
 from allocscope.errors import BadInput
 from allocscope.model.process import SmapsEntry, SmapsRollup
 from allocscope.parse import maps
 
-_MAPPING = re.compile(rb"^([0-9a-f].*)\n((?:[A-Z].*\n)+)", re.MULTILINE)
-_FIGURE = re.compile(rb"^(\w+): +(\d+) kB$", re.MULTILINE)
+_HEX_DIGITS = frozenset(b"0123456789abcdef")
+_CAPITALS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def parse(data: bytes) -> tuple[SmapsEntry, ...]:
@@ -86,8 +86,14 @@ def _rollup(figures: dict[str, int]) -> SmapsRollup:
 
 def _cut(data: bytes) -> list[tuple[bytes, bytes]]:
     """Pairs of a header line and its block of figures, which together are the whole text."""
-    blocks: list[tuple[bytes, bytes]] = _MAPPING.findall(data)
-    if sum(len(header) + 1 + len(block) for header, block in blocks) != len(data):
+    *lines, rest = data.split(b"\n")
+    starts = [i for i, line in enumerate(lines) if not line or line[0] not in _CAPITALS]
+    blocks = [
+        (lines[start], b"\n".join(lines[start + 1 : end]))
+        for start, end in pairwise([*starts, len(lines)])
+    ]
+    whole = all(header and header[0] in _HEX_DIGITS and block for header, block in blocks)
+    if rest or (lines and starts[:1] != [0]) or not whole:
         raise BadInput("smaps: the text is cut off, or is not smaps")
     return blocks
 
@@ -110,4 +116,10 @@ def _entry_figures(block: bytes) -> tuple[int, ...]:
 
 
 def _figures(block: bytes) -> dict[str, int]:
-    return {name.decode(): int(size) * 1024 for name, size in _FIGURE.findall(block)}
+    figures = {}
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        size, _, unit = value.lstrip(b" ").partition(b" ")
+        if unit == b"kB" and size.isdigit():
+            figures[name.decode()] = int(size) * 1024
+    return figures

@@ -9,12 +9,8 @@ Source: proc_pid_status(5); fs/proc/array.c.
 
 from __future__ import annotations
 
-import re
-
 from allocscope.errors import BadInput
 from allocscope.model.process import ProcessStatus
-
-_ESCAPE = re.compile(rb"\\(.)")
 
 
 def parse(data: bytes) -> ProcessStatus:
@@ -46,8 +42,8 @@ def parse(data: bytes) -> ProcessStatus:
 
 def _name(escaped: bytes) -> str:
     """The kernel writes a newline in a name as ``\\n`` and a backslash as two."""
-    name = _ESCAPE.sub(lambda found: b"\n" if found[1] == b"n" else found[1], escaped)
-    return name.decode("utf-8", "surrogateescape")
+    parts = (part.replace(b"\\n", b"\n") for part in escaped.split(b"\\\\"))
+    return b"\\".join(parts).decode("utf-8", "surrogateescape")
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

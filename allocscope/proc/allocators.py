@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable
 
 from allocscope.errors import BadInput
 from allocscope.immutable import immutable
 from allocscope.model.libc import Allocator, LibcImage, MappedAllocator
 from allocscope.model.process import Mapping
-from allocscope.parse import elf, environ, symbols
+from allocscope.parse import elf, environ, sonames, symbols
 from allocscope.proc import procfs
 from allocscope.proc.mapped import open_mapped_file
 
@@ -53,11 +52,6 @@ _MARKS = (
 )
 """Exported functions that tell which allocator a program, or a library of unknown name,
 contains."""
-
-_LIBC = re.compile(r"/(libc(\.so\.6|-2\.\d+\.so|\.so)|ld-[^/]*\.so)[^/]*$")
-_LOADER = re.compile(r"/ld-[^/]*\.so[^/]*$")
-_FORWARDERS = re.compile(r"/lib(heaptrack_preload|memusage)[^/]*\.so")
-"""Libraries that count the calls of malloc and hand them on to the next in the order."""
 
 _MOST_NEEDED = 256
 UNKNOWN = "unknown"
@@ -100,7 +94,7 @@ def mapped_allocators(pid: int, mappings: tuple[Mapping, ...]) -> tuple[MappedAl
     scope = _Scope(pid, mappings)
     server, evidence = scope.server()
     names = {path: name for path in scope.files for name in _names_of(path)}
-    if server is not None and not _LIBC.search(server.path):
+    if server is not None and not sonames.is_libc(server.path):
         names.setdefault(server.path, server.mark or os.path.basename(server.path))
     found = [
         MappedAllocator(name, path, None if server is None else server.path == path, evidence)
@@ -154,9 +148,9 @@ class _Scope:
     def _program(self) -> _Library | None:
         """The program; where the loader was started by hand, the mapped file that asks for one."""
         path = procfs.exe(self.pid).replace("\n", "\\012")
-        if not _LOADER.search(path):
+        if not sonames.is_loader(path):
             return self._library(path)
-        libraries = (self._library(path) for path in self.files if not _LIBC.search(path))
+        libraries = (self._library(path) for path in self.files if not sonames.is_libc(path))
         return next((found for found in libraries if found and found.has_interpreter), None)
 
     def _find(self, name: str) -> _Library | None:
@@ -202,7 +196,7 @@ def _read_library(pid: int, mapping: Mapping) -> _Library | None:
             soname="".join(map(_text, elf.names(image, elf.DT_SONAME)[:1])),
             needed=tuple(map(_text, elf.names(image, elf.DT_NEEDED))),
             has_interpreter=elf.interpreter(image) is not None,
-            exports_malloc=exports and not _FORWARDERS.search(mapping.path),
+            exports_malloc=exports and not sonames.forwards_malloc(mapping.path),
             mark=next(marks, None) if exports else None,
         )
     return None
@@ -213,8 +207,9 @@ def _preloaded(pid: int) -> list[str]:
     them."""
     listed = procfs.environ(pid).get(environ.PRELOAD, "")
     with contextlib.suppress(OSError), open(f"/proc/{pid}/root/etc/ld.so.preload", "rb") as file:
-        listed += " " + re.sub(r"#.*", " ", _text(file.read(65536)))
-    return [name for name in re.split(r"[\s:]+", listed) if name]
+        lines = _text(file.read(65536)).split("\n")
+        listed = " ".join([listed, *(line.partition("#")[0] for line in lines)])
+    return listed.replace(":", " ").split()
 
 
 def _text(name: bytes) -> str:

@@ -14,20 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 
 from allocscope.errors import BadInput, NoGlibcHeap
 from allocscope.model.libc import OTHER, X86_64, LibcImage
 from allocscope.model.process import Mapping, Process
-from allocscope.parse import banner, elf
+from allocscope.parse import banner, elf, sonames
 from allocscope.proc import refusal
 from allocscope.proc.mapped import MappedFile, open_mapped_file
-
-# An upgrade may leave " (deleted)", ";5f3a" (rpm) or ".dpkg-tmp" behind the name.
-_GLIBC_NAME = re.compile(r"/libc(\.so\.6|-2\.\d+\.so)[^/]*$")
-_MALLOC_DEBUG_NAME = re.compile(r"/libc_malloc_debug\.so[^/]*$")
-_MUSL_NAME = re.compile(r"/(ld-musl-[^/]*\.so\.1|libc\.musl-[^/]*\.so\.1|libc\.so)( \(deleted\))?$")
 
 _BLOCK_BYTES = 1 << 20
 _MOST_SEARCHED_BYTES = 256 << 20
@@ -50,15 +44,15 @@ def identify(
     """
     found = [
         _library(pid, mappings, group, "glibc", memory_read)
-        for group in _loaded(mappings, _GLIBC_NAME)
+        for group in _loaded(mappings, sonames.is_glibc)
     ]
     found += [  # it brings a malloc of its own, which serves the program once it is preloaded
         _library(pid, mappings, group, "glibc", memory_read)
-        for group in _loaded(mappings, _MALLOC_DEBUG_NAME)
+        for group in _loaded(mappings, sonames.is_malloc_debug)
     ]
     found += [
         _library(pid, mappings, group, "musl", memory_read)
-        for group in _loaded(mappings, _MUSL_NAME)
+        for group in _loaded(mappings, sonames.is_musl)
     ]
     program = _program(pid, mappings)
     own = _static_program(pid, mappings, program, memory_read) if program else None
@@ -104,13 +98,15 @@ def require_glibc(process: Process, images: tuple[LibcImage, ...]) -> tuple[Libc
     raise NoGlibcHeap(message, hint)
 
 
-def _loaded(mappings: tuple[Mapping, ...], name: re.Pattern[str]) -> Iterator[tuple[Mapping, ...]]:
-    """The mappings of each loaded library of that name; dlmopen loads one file several times.
+def _loaded(
+    mappings: tuple[Mapping, ...], wanted: Callable[[str], bool]
+) -> Iterator[tuple[Mapping, ...]]:
+    """The mappings of each loaded library whose path is wanted.
 
-    The one at the highest addresses comes first: the kernel places mappings downward, so it was
-    loaded first.
+    dlmopen loads one file several times. The one at the highest addresses comes first: the kernel
+    places mappings downward, so it was loaded first.
     """
-    paths = {path for path in {m.path for m in mappings if m.inode} if name.search(path)}
+    paths = {path for path in {m.path for m in mappings if m.inode} if wanted(path)}
     groups: list[list[Mapping]] = []
     for mapping in mappings:
         if mapping.path in paths:
@@ -138,7 +134,7 @@ def _by_soname(
     """glibc under another file name: the library that calls itself libc.so.6."""
     code = dict.fromkeys(m.path for m in mappings if m.inode and "x" in m.perms)
     for path in list(code)[:_MOST_LIBRARIES]:
-        for group in _loaded(mappings, re.compile(re.escape(path) + "$")):
+        for group in _loaded(mappings, path.__eq__):
             with _opened(pid, group, memory_read) as (_, image):
                 named = image is not None and b"libc.so.6" in elf.names(image, elf.DT_SONAME)
             if named:

@@ -10,10 +10,9 @@ class, because a process may have a thousand arenas.
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from math import isfinite
 
 from allocscope.immutable import fields_of, names_of
 from allocscope.model.asked import AskedArena, AskedData
@@ -22,9 +21,11 @@ from allocscope.model.heap import Arena, ArenasData, Figures, Mmapped
 from allocscope.model.libc import Allocator, Libc
 from allocscope.model.process import Process
 from allocscope.model.report import Caveat, Method, Report
+from allocscope.typed import Any
 from allocscope.version import VERSION
 
 SCHEMA_VERSION = 1
+_TRUTHS = {False: "false", True: "true"}
 
 Object = dict[str, Any]
 
@@ -98,7 +99,28 @@ def dumps(value: Object) -> str:
     """One line, ASCII only, ended by a newline. ValueError for NaN and infinities, which JSON has
     not.
     """
-    return json.dumps(value, allow_nan=False) + "\n"
+    return _written(value) + "\n"
+
+
+def _written(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return _quoted(value)
+    if kind is dict:
+        return f"{{{', '.join([f'{_quoted(k)}: {_written(v)}' for k, v in value.items()])}}}"
+    if kind is list:
+        return f"[{', '.join(map(_written, value))}]"
+    if kind is float and not isfinite(value):
+        raise ValueError(f"JSON has no number for {value}")
+    return "null" if value is None else _TRUTHS[value] if kind is bool else repr(value)
+
+
+def _quoted(text: str) -> str:
+    if text.isascii() and text.isprintable() and not ('"' in text or "\\" in text):
+        return f'"{text}"'
+    from json import dumps as escaped  # here, because hardly a text needs it, and it loads much
+
+    return escaped(text)
 
 
 def plain(value: Any) -> Any:

@@ -86,9 +86,13 @@ def answer_of(*arguments: str) -> dict[str, Any]:
     return answer
 
 
-def plain_gdb(pid: int) -> None:
+NO_SYMBOLS = ("-iex", "set debug-file-directory /nowhere")
+"""As on a machine without libc6-dbg: gdb finds debug symbols by this directory."""
+
+
+def plain_gdb(pid: int, *options: str) -> None:
     """What people do by hand."""
-    run("gdb", "--batch", "-p", str(pid), "-ex", CALL_MALLOC_INFO)
+    run("gdb", "--batch", *options, "-p", str(pid), "-ex", CALL_MALLOC_INFO)
 
 
 def seconds(action: Callable[[], object]) -> float:
