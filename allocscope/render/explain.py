@@ -57,6 +57,8 @@ WELL_KNOWN = {
 OUTSIDE: frozenset[CauseKey] = frozenset({"kernel-memory", "swapped-out", "tmpfs-held"})
 """Causes whose bytes no RSS counts."""
 LEAST_EVIDENCE = 20
+MOSTLY_OWN_RATIO = 0.95
+"""What others count too is told below this share."""
 LEAST_STALL = 0.01
 """Pressure below this share of time is not worth a line."""
 
@@ -247,7 +249,7 @@ def _head(cause: Cause, exact: bool) -> str:
     if not cause.bytes:
         return cause.title
     head = f"{cause.title}: {size(cause.bytes, exact)}, {_share_of_rss(cause)}"
-    if cause.exclusive_bytes != cause.bytes:
+    if cause.exclusive_bytes < MOSTLY_OWN_RATIO * cause.bytes:
         head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
     return head
 
