@@ -246,12 +246,15 @@ def matters(cause: Cause, rss_bytes: int) -> bool:
 
 
 def _head(cause: Cause, exact: bool) -> str:
-    if not cause.bytes:
-        return cause.title
-    head = f"{cause.title}: {size(cause.bytes, exact)}, {_share_of_rss(cause)}"
+    return f"{cause.title}: {amount(cause, exact)}" if cause.bytes else cause.title
+
+
+def amount(cause: Cause, exact: bool = False) -> str:
+    """How much it holds, of RSS or outside of it, and how much of that no other cause counts."""
+    told = f"{size(cause.bytes, exact)}, {_share_of_rss(cause)}"
     if cause.exclusive_bytes < MOSTLY_OWN_RATIO * cause.bytes:
-        head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
-    return head
+        told += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
+    return told
 
 
 def _share_of_rss(cause: Cause) -> str:

@@ -19,7 +19,7 @@ from allocscope.model.ledger import Cause, Explanation, LedgerRow, Remedy
 from allocscope.model.report import Caveat, Report
 from allocscope.model.situation import Situation
 from allocscope.render import html_heaps, sentences
-from allocscope.render.explain import WELL_KNOWN, matters, share
+from allocscope.render.explain import WELL_KNOWN, amount, matters, share
 from allocscope.render.html_series import series_section
 from allocscope.render.markup import NOTHING, Cell, Heading, Html, Part, join, prose, table, tag
 from allocscope.render.text import Unit, signed_size, size, unit_for
@@ -222,22 +222,15 @@ def _causes(data: Explanation) -> Html:
     smaller = [cause for cause in data.causes if cause not in told]
     rest = NOTHING
     if smaller:
-        rows = [tag("li", f"{cause.title}: {_amount(cause)}") for cause in smaller]
+        rows = [tag("li", f"{cause.title}: {amount(cause)}") for cause in smaller]
         rest = tag("details", tag("summary", "Smaller ones"), tag("ul", *rows))
     return tag("section", tag("h2", "Causes"), *(_cause(cause) for cause in told), rest)
-
-
-def _amount(cause: Cause) -> str:
-    amount = f"{size(cause.bytes)}, {100 * cause.share_of_rss_ratio:.0f} % of RSS"
-    if cause.exclusive_bytes != cause.bytes:
-        amount += f" ({size(cause.exclusive_bytes)} not counted under another cause)"
-    return amount
 
 
 def _cause(cause: Cause) -> Html:
     head: list[Part] = [cause.title]
     if cause.bytes:
-        head.append(tag("span", _amount(cause), class_="amount"))
+        head.append(tag("span", amount(cause), class_="amount"))
     evidence = [tag("li", prose(said)) for said in cause.evidence]
     if cause.confidence != "measured":
         evidence.append(tag("li", WELL_KNOWN[cause.confidence]))
