@@ -165,6 +165,10 @@ def _add_heaps(
     for key in _HEAP_ROWS:
         if sums[key].resident_bytes:
             sums[key].evidence[f"{_HEAP_ROWS[key]}; {found}"] = 1
+    pieces = (piece for arena in reading.arenas for piece in arena.pieces)
+    if locked := sum(piece.tally.bin_locked_bytes for piece in pieces):
+        text = f"{size(locked)} of them are mlocked: malloc_trim's madvise fails there"
+        sums["glibc-free-whole-pages"].evidence[text] = 0
 
 
 _HEAP_ROWS: dict[LedgerKey, str] = {
@@ -191,6 +195,7 @@ def residence(arena: ArenaReading, resident: Sizes) -> ArenaResidence:
         tcache_bytes=sums["glibc-tcache"],
         fastbin_bytes=sums["glibc-fastbin"],
         whole_pages_bytes=sums["glibc-free-whole-pages"],
+        locked_pages_bytes=sum(piece.tally.bin_locked_bytes for piece in arena.pieces),
         shared_pages_bytes=sums["glibc-free-shared-pages"],
         top_bytes=sums["glibc-top"],
         top_trimmable_bytes=sum(piece.tally.top_trimmable_bytes for piece in arena.pieces),
@@ -214,11 +219,12 @@ def _of_piece(
     yield "glibc-live", t.live_bytes, t.live_resident_bytes
     yield "glibc-tcache", t.tcache_bytes, t.tcache_resident_bytes
     yield "glibc-fastbin", t.fastbin_bytes, t.fastbin_resident_bytes
-    yield "glibc-free-whole-pages", t.bin_whole_bytes, t.bin_trimmable_bytes
+    whole_resident = t.bin_trimmable_bytes + t.bin_locked_bytes
+    yield "glibc-free-whole-pages", t.bin_whole_bytes, whole_resident
     yield (
         "glibc-free-shared-pages",
         t.bin_bytes - t.bin_whole_bytes,
-        t.bin_resident_bytes - t.bin_trimmable_bytes,
+        t.bin_resident_bytes - whole_resident,
     )
     yield "glibc-top", t.top_bytes, t.top_resident_bytes
     yield "glibc-unread", t.unread_bytes, t.unread_resident_bytes

@@ -51,7 +51,7 @@ def find(pid: int, mappings: Iterable[Mapping]) -> Code:
             return Code(start + call, start + restorer)
     raise MissingPart(
         f"process {pid} has no readable library with the code that a snapshot is started with",
-        "Run as root if its files belong to somebody else; the passive commands do without.",
+        "Run as root if its files belong to somebody else; what only reads does without.",
     )
 
 

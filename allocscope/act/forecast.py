@@ -79,19 +79,20 @@ def refuse(pid: int, expected: Forecast, max_pause_ns: int) -> None:
         raise Unsafe(
             f"a snapshot of process {pid} would stop one of its threads for about "
             f"{_ms(expected.pause_ns)} ms, more than the {_ms(max_pause_ns)} ms allowed",
-            f"Allow it with --max-pause {_allowance_ms(expected)}, or use a passive command.",
+            f"Allow it with --max-pause {_allowance_ms(expected)}, or use a command that only "
+            "reads (explain, arenas, trim).",
         )
     if expected.growth_bytes > expected.headroom_bytes:
         raise Unsafe(
             f"a snapshot of process {pid} may need {_mib(expected.growth_bytes)} MiB while it "
             f"lives, and {_mib(expected.headroom_bytes)} MiB are left ({expected.limit})",
-            "Raise the limit, or use a passive command.",
+            "Raise the limit, or use a command that only reads (explain, arenas, trim).",
         )
     if expected.processes_left is not None and expected.processes_left < _COPIES_NEEDED:
         raise Unsafe(
             f"a snapshot of process {pid} needs {_COPIES_NEEDED} more processes in its cgroup, and "
             f"{expected.processes_left} are allowed",
-            "Raise pids.max, or use a passive command.",
+            "Raise pids.max, or use a command that only reads (explain, arenas, trim).",
         )
 
 

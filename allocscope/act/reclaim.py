@@ -3,7 +3,9 @@
 Strategy: the pages are looked up frame by frame, and each batch is advised at once
 (process_madvise, MADV_PAGEOUT), so that little time is left in which one of them could become
 something else. The kernel drops such a page without writing it anywhere, and looks before that
-whether it was written to: then it keeps it.
+whether it was written to: then it keeps it. It also keeps what a processor has put aside in order
+to move pages between its lists a few at a time (a page that somebody has just read, for one): where
+pages are left, all processors are made to finish that, and what is lazily freed then is asked for.
 
 Rules: never on a whole mapping, always on pages that were seen to be lazily freed: elsewhere the
 same call would split huge pages and, with swap, put live data there. A page that the kernel refuses
@@ -11,7 +13,8 @@ same call would split huge pages and, with swap, put live data there. A page tha
 another.
 
 Source: process_madvise(2), madvise(2); madvise_cold_or_pageout_pte_range in mm/madvise.c,
-shrink_folio_list and try_to_unmap_one (the lazily freed case) in mm/vmscan.c and mm/rmap.c.
+shrink_folio_list and try_to_unmap_one (the lazily freed case) in mm/vmscan.c and mm/rmap.c;
+folio_mark_accessed and lru_add_drain_all in mm/swap.c.
 """
 
 from __future__ import annotations
@@ -41,8 +44,9 @@ _CURE = "Run it as root in the initial user namespace (a container: --cap-add SY
 
 @immutable
 class Taken:
-    """In bytes. ``advised``: what was asked for; ``released``: gone afterwards; ``swapped``: in
-    swap afterwards, because it had been written to just then."""
+    """In bytes. ``advised``: what was asked for, twice where it was left the first time;
+    ``released``: gone afterwards; ``swapped``: in swap afterwards, because it had been written to
+    just then."""
 
     advised_bytes: int
     released_bytes: int
@@ -78,8 +82,14 @@ def reclaim(memory: ProcessMemory, process: Process, spans: Sequence[Span]) -> T
     with _frames(process.pid) as frames, _handle(process.pid) as handle:
         procfs.same(process)
         started = time.monotonic_ns()
-        batches = (b for span in spans for b in frames.lazy_runs(memory, *span) if b)
-        taken = [_take(handle, memory, process.pid, batch) for batch in batches]
+
+        def lazy() -> Iterator[list[Span]]:
+            return (runs for span in spans for runs in frames.lazy_runs(memory, *span) if runs)
+
+        taken = [_take(handle, memory, process.pid, batch) for batch in lazy()]
+        if any(lazy()):
+            lib.as_settle_pages()  # a kernel that cannot leaves them; the caller sees what is left
+            taken += [_take(handle, memory, process.pid, batch) for batch in lazy()]
         duration = time.monotonic_ns() - started
     advised, released, swapped = map(sum, zip((0, 0, 0), *taken, strict=True))
     return Taken(advised, released, swapped, duration)

@@ -82,8 +82,8 @@ def resolve(pid: int, image: LibcImage, names: Iterable[str]) -> dict[str, int]:
         except (ELFError, ValueError, struct.error) as error:
             raise MissingPart(
                 f"the libc of process {pid} ({image.path}) cannot be used: {error}",
-                "A static executable must not be stripped; --live also takes functions that it may"
-                " lack.",
+                "A static executable must not be stripped, and may lack functions that `ask "
+                "--live` and `trim --apply` need.",
             ) from error
 
 

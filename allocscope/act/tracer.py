@@ -100,18 +100,21 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
         )
     if number == errno.ENOEXEC:
         return Unsafe(
-            f"thread {thread} of process {pid} runs 32-bit code", "Use a passive command."
+            f"thread {thread} of process {pid} runs 32-bit code",
+            "Use a command that only reads (explain, arenas, trim).",
         )
     if number == errno.EOPNOTSUPP:
         return Unsafe(
             f"thread {thread} of process {pid} handles its own system calls (as Wine does); one "
             "made for a snapshot could kill it",
-            "Use a passive command.",
+            "Use a command that only reads (explain, arenas, trim).",
         )
+    if step == lib.AS_AT_CODE and number == errno.EFAULT:  # what was mapped there is not any more
+        return NoSuchProcess(f"process {pid} started another program meanwhile", "Ask again.")
     if step == lib.AS_AT_CODE:
         return Unsafe(
             f"the library of process {pid} differs in memory from its file ({reason})",
-            "Use a passive command.",
+            "Use a command that only reads (explain, arenas, trim).",
         )
     if step in (lib.AS_AT_STACK, lib.AS_AT_WRITE):
         return Unsafe(
@@ -127,7 +130,7 @@ def failure(pid: int, thread: str, step: int, number: int) -> AllocscopeError:
     if step in (lib.AS_AT_CALL, lib.AS_AT_COPY) and number in (errno.ENOSYS, errno.EINVAL):
         return MissingPart(
             f"this kernel cannot make the copy ({reason})",
-            "Linux 5.9 or newer is needed; the passive commands do without.",
+            "Linux 5.9 or newer is needed; what only reads does without.",
         )
     return InternalError(
         f"the snapshot of process {pid} failed at step {step}: {reason}", "Please report this."

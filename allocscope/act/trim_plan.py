@@ -7,12 +7,11 @@ constant to the thread's control block, or reads that constant from libc's globa
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from allocscope.act import code, symbols
-from allocscope.errors import MemoryGap, MissingPart
+from allocscope.errors import MemoryGap, MissingPart, NoSuchProcess
 from allocscope.glibc.locate import Located
 from allocscope.immutable import immutable
 from allocscope.model.libc import LibcImage
@@ -80,11 +79,20 @@ def _errno_offset(pid: int, mappings: Sequence[Mapping], function: int) -> int:
         if load.startswith(_LOAD_CONSTANT):
             return operand % (1 << 64)
         if load.startswith(_LOAD_SLOT):
-            with contextlib.suppress(MemoryGap), ProcessMemory(pid) as memory:
-                slot = function + start + _LOAD_BYTES + operand
-                return int.from_bytes(memory.read(slot, 8), "little")
+            return _word(pid, function + start + _LOAD_BYTES + operand)
     raise MissingPart(
         f"the C library of process {pid} keeps errno in a place that its code does not tell",
         "malloc_trim could change errno behind the program's back, so it is not called. Please "
         "report which library this is.",
     )
+
+
+def _word(pid: int, slot: int) -> int:
+    """A word of the global offset table, which is there as long as the library is."""
+    try:
+        with ProcessMemory(pid) as memory:
+            return int.from_bytes(memory.read(slot, 8), "little")
+    except MemoryGap as error:
+        raise NoSuchProcess(
+            f"process {pid} started another program meanwhile", "Ask again."
+        ) from error

@@ -22,7 +22,7 @@ from allocscope.errors import MissingPart, NoSuchProcess, Unsafe
 from allocscope.model.process import Process, ProcessStatus
 from allocscope.proc import procfs, refusal
 
-_PASSIVE = "Use a passive command."
+_PASSIVE = "Use a command that only reads (explain, arenas, trim)."
 _READ_INSTEAD = (
     "What only reads works: `allocscope arenas PID`, `record`, `diff`, and `arenas` of a core file."
 )
@@ -53,7 +53,7 @@ def vet_for_call(pid: int) -> Process:
 def refuse_stopped(pid: int) -> None:
     """Raises Unsafe for a process whose threads stand still, perhaps with a lock in hand."""
     if procfs.status(pid).state == "T":
-        raise Unsafe(f"process {pid} is stopped (SIGSTOP)", f"Continue it. {_PASSIVE}")
+        raise Unsafe(f"process {pid} is stopped (SIGSTOP)", f"Continue it. Or: {_PASSIVE}")
 
 
 def threads(pid: int) -> Iterator[tuple[int, ProcessStatus, tuple[int, int] | None]]:
@@ -112,7 +112,7 @@ def _refuse_traced(pid: int) -> None:
         raise Unsafe(
             f"process {pid} is already traced by {tracer} ({name}), and there can be only one "
             "tracer",
-            "Let that debugger detach first; the passive commands work meanwhile.",
+            "Let that debugger detach first; what only reads works meanwhile.",
         )
 
 

@@ -89,12 +89,19 @@ def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
         data=data,
         caveats=(
             *_caveats(facts),
-            *mlocked.caveats(answer, facts.smaps or ()),
+            *_locked_caveats(answer, facts),
             *heap.caveats(answer, data),
         ),
         captured_at=facts.captured_at,
     )
     return FileAnswer(report, found.number, facts, target, answer)
+
+
+def _locked_caveats(answer: heap.HeapAnswer, facts: Facts) -> tuple[Caveat, ...]:
+    status = None if facts.kernel is None else facts.kernel.status
+    if facts.smaps is None and (status is None or not status.locked_bytes):
+        return ()
+    return mlocked.caveats(answer, facts.smaps)
 
 
 def target_of(facts: Facts) -> Target:

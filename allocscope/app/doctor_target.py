@@ -83,7 +83,7 @@ def _seccomp(pid: int) -> Check:
         "degraded",
         f"the target runs under {_SECCOMP.get(mode, 'seccomp')}, which could kill it for a call it "
         "does not expect: no snapshot, no ask",
-        "The passive commands work.",
+        "What only reads works.",
     )
 
 

@@ -21,6 +21,7 @@ from allocscope.app.target import Target, look
 from allocscope.causes import explanation
 from allocscope.errors import MissingPart
 from allocscope.glibc.contention import contention
+from allocscope.glibc.pieces import Trim
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
 from allocscope.model.ledger import Explanation, Ledger, healthy_bytes
@@ -96,9 +97,10 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
     deadline_ns = started + int(options.deadline_s * 1e9)
     target = look(pid)
     before = procfs.stillness(pid)
+    trim = Trim(locked=mlocked.now(pid))
     with ProcessMemory(pid) as memory:
         memory.maps_pages = options.pages
-        best = _best_round(memory, target, deadline_ns)
+        best = _best_round(memory, target, trim, deadline_ns)
         arenas = [item.state.address for item in best.answer.reading.arenas]
         locks = contention(memory, arenas, lambda: time.sleep(LOCK_LOOKS_APART_S))
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
@@ -146,32 +148,41 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
         data=situation,
         caveats=allocator_caveats
         + of_owners
-        + mlocked.overlooked(best.entries)
+        + mlocked.caveats(best.answer, best.entries)
         + heap.caveats(best.answer, data)
         + drift_caveats(best.ledger, MOST_ROUNDS),
     )
 
 
-def _best_round(memory: ProcessMemory, target: Target, deadline_ns: int) -> _Round:
+def _best_round(memory: ProcessMemory, target: Target, trim: Trim, deadline_ns: int) -> _Round:
     """The round with the least drift, the first one without any."""
-    best = _round(memory, target, deadline_ns)
+    best = _round(memory, target, trim, deadline_ns)
     for _ in range(MOST_ROUNDS - 1):
         if not best.ledger.drift_bytes or time.monotonic_ns() > deadline_ns:
             break
         again = dataclasses.replace(target, mappings=procfs.mappings(target.process.pid))
-        found = _round(memory, again, deadline_ns, max_rounds=1)
+        found = _round(memory, again, trim, deadline_ns, max_rounds=1)
         if abs(found.ledger.drift_bytes) < abs(best.ledger.drift_bytes):
             best = found
     return best
 
 
 def _round(
-    memory: ProcessMemory, target: Target, deadline_ns: int, max_rounds: int = MAX_ROUNDS
+    memory: ProcessMemory,
+    target: Target,
+    trim: Trim,
+    deadline_ns: int,
+    max_rounds: int = MAX_ROUNDS,
 ) -> _Round:
     pid = target.process.pid
     with meanwhile(lambda: procfs.smaps(pid)) as smaps:
         answer = heap.read(
-            memory, target, sort=heap.VALIDATED, deadline_ns=deadline_ns, max_rounds=max_rounds
+            memory,
+            target,
+            sort=heap.VALIDATED,
+            deadline_ns=deadline_ns,
+            max_rounds=max_rounds,
+            trim=trim,
         )
         entries = smaps()
     parts = holdings(pid, memory, target, answer.reading, entries)

@@ -59,19 +59,6 @@ def caveats(answer: HeapAnswer, entries: Iterable[SmapsEntry] | None) -> tuple[C
     return (Caveat("mlocked", text),)
 
 
-def overlooked(entries: Iterable[SmapsEntry]) -> tuple[Caveat, ...]:
-    """The same of a reading that was not told."""
-    locked = sum(entry.locked_bytes or 0 for entry in entries if entry.mapping.anonymous)
-    if not locked:
-        return ()
-    text = (
-        f"{locked} bytes of anonymous memory are mlocked, where malloc_trim's madvise fails: "
-        "`allocscope trim` and `arenas` take that into account, what a trim is said to release "
-        "here does not."
-    )
-    return (Caveat("mlocked", text),)
-
-
 def now(pid: int) -> list[int]:
     """As ``edges``, of the live process."""
     return edges(procfs.smaps(pid)) if any_of(pid) else []

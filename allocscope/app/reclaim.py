@@ -51,8 +51,8 @@ def _caveats(before: LazyfreeData, reclaimed: Reclaimed) -> tuple[Caveat, ...]:
     left = reclaimed.lazyfree_after_bytes - locked
     if left > 0:
         text = (
-            f"{left} bytes are lazily freed still: shared with a forked process, or given back "
-            "by the program meanwhile."
+            f"{left} bytes are lazily freed still: shared with a forked process, held by somebody "
+            "who reads them just now, or given back by the program meanwhile."
         )
         found.append(Caveat("left", text))
     if reclaimed.swapped_bytes:

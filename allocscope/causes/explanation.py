@@ -28,6 +28,7 @@ from allocscope.units import size
 RULES: tuple[Rule, ...] = (
     pages.lazyfree_held,
     pages.thp_inflation,
+    retained.locked_free,
     parked.parked_top,
     spread.arena_spread,
     retained.top_pinned,
@@ -53,6 +54,7 @@ RULES: tuple[Rule, ...] = (
 """In the order in which they take their bytes: the more particular before the more general."""
 REMEDIES = {
     "trim": "malloc_trim(0)",
+    "lock-less": "unlocking and trimming",
     "reclaim": "reclaiming them",
     "no-thp": "doing without huge pages",
     "tcache-count": "a smaller tcache_count",

@@ -35,6 +35,7 @@ _RETAINING: frozenset[CauseKey] = frozenset(
     {
         "untrimmed-free", "scattered-live", "top-pinned", "arena-spread", "thread-top",
         "tcache-hoard", "parked-top", "fastbin-hoard", "raised-thresholds", "thp-inflation",
+        "locked-free",
     }
 )  # fmt: skip
 _NO_FOOTPRINT: frozenset[CauseKey] = frozenset(

@@ -196,7 +196,7 @@ def fastbin_hoard(situation: Situation) -> Finding | None:
         return None
     totals = situation.heap.totals
     tops = sum(arena.top_trimmable_bytes for arena in situation.residence)
-    binned = sum(arena.whole_pages_bytes for arena in situation.residence)
+    binned = sum(a.whole_pages_bytes - a.locked_pages_bytes for a in situation.residence)
     gain = max(0, totals.trimmable_bytes - tops - binned)
     return Finding(
         key="fastbin-hoard",

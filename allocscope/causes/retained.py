@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from allocscope.causes import remedies
 from allocscope.causes.finding import Cell, Finding, of_arenas, share
+from allocscope.model.ledger import Remedy
 from allocscope.model.situation import ArenaResidence, Situation
 from allocscope.units import plural, size
 
@@ -53,7 +54,9 @@ def _pin(main: ArenaResidence) -> tuple[str, ...]:
 def untrimmed_free(situation: Situation) -> Finding | None:
     """Whole pages within free chunks, and the end of the main heap: free() keeps them."""
     takes: tuple[tuple[Cell, int], ...] = of_arenas(
-        situation, "glibc-free-whole-pages", lambda arena: arena.whole_pages_bytes
+        situation,
+        "glibc-free-whole-pages",
+        lambda arena: arena.whole_pages_bytes - arena.locked_pages_bytes,
     ) + of_arenas(situation, "glibc-top", lambda arena: arena.top_trimmable_bytes)
     total = sum(taken for _, taken in takes)
     if not total:
@@ -73,6 +76,38 @@ def untrimmed_free(situation: Situation) -> Finding | None:
             f"malloc_trim(0) would release {size(totals.trimmable_bytes)}",
         ),
         remedies=(remedies.trim(situation),),
+    )
+
+
+def locked_free(situation: Situation) -> Finding | None:
+    """Whole free pages that are mlocked: malloc_trim's madvise fails there, and says nothing."""
+    takes = of_arenas(situation, "glibc-free-whole-pages", lambda arena: arena.locked_pages_bytes)
+    total = sum(taken for _, taken in takes)
+    if not total:
+        return None
+    locked = sum(entry.locked_bytes or 0 for entry in situation.smaps)
+    return Finding(
+        key="locked-free",
+        title="Free pages that are mlocked, so that malloc_trim cannot release them",
+        bytes=total,
+        takes=takes,
+        confidence="measured",
+        headline=f"{size(total)} are free pages in malloc that are mlocked, which no trim releases",
+        evidence=(
+            f"{size(total)} lie in whole free pages under mlock, where the kernel refuses madvise "
+            "and glibc ignores that",
+            f"the process has {size(locked)} under mlock in all",
+        ),
+        remedies=(
+            Remedy(
+                key="lock-less",
+                action="lock what must not fault, with mlock, instead of everything, with "
+                "mlockall(MCL_FUTURE): unlocked, malloc_trim(0) releases these pages",
+                gain_bytes=total,
+                gain_is="forecast",
+                cost="a change of the program; pages that are no longer locked may fault",
+            ),
+        ),
     )
 
 

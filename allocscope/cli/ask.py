@@ -39,7 +39,8 @@ SCHEMA = "ask"
 @click.option(
     "--live",
     is_flag=True,
-    help="Call it in the process itself, guarded, instead of in a frozen copy.",
+    help="Call it in the process itself, guarded, instead of in a frozen copy. If allocscope or "
+    "gdb is killed meanwhile, the process may be harmed: a copy has no such risk.",
 )
 @options.max_pause_option
 @options.deadline_option

@@ -49,10 +49,10 @@ class LazyOwner:
 class Reclaimed:
     """What ``--reclaim`` did, measured.
 
-    ``advised_bytes``: what the kernel was asked to take, page by page. ``released_bytes``: those
-    of them that were gone afterwards; ``swapped_bytes``: those that were swapped out (the program
-    had written to them meanwhile). ``rss_before_bytes`` and the like are smaps' sums, of a
-    process that may have gone on.
+    ``advised_bytes``: what the kernel was asked to take, page by page, those that it left at first
+    twice. ``released_bytes``: those of them that were gone afterwards; ``swapped_bytes``: those
+    that were swapped out (the program had written to them meanwhile). ``rss_before_bytes`` and the
+    like are smaps' sums, of a process that may have gone on.
     """
 
     advised_bytes: int

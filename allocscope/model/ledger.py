@@ -42,6 +42,7 @@ OutsideKey = Literal[
 ]
 CauseKey = Literal[
     "untrimmed-free",
+    "locked-free",
     "scattered-live",
     "top-pinned",
     "parked-top",

@@ -26,7 +26,8 @@ from allocscope.model.process import (
 @immutable
 class ArenaResidence:
     """The resident bytes of one arena by what they are used for, as in the ledger's rows; summed
-    over all arenas they are those rows. ``top_trimmable_bytes`` is a part of ``top_bytes``;
+    over all arenas they are those rows. ``locked_pages_bytes`` is the part of ``whole_pages_bytes``
+    that malloc_trim cannot release, ``top_trimmable_bytes`` that of ``top_bytes`` that it can;
     ``last_live`` is the live chunk nearest to top, None without one."""
 
     index: int
@@ -34,6 +35,7 @@ class ArenaResidence:
     tcache_bytes: int
     fastbin_bytes: int
     whole_pages_bytes: int
+    locked_pages_bytes: int
     shared_pages_bytes: int
     top_bytes: int
     top_trimmable_bytes: int

@@ -135,6 +135,7 @@ class Tally:
     last_live_bytes: int
     trim_break_bytes: int
     locked_trim_bytes: int
+    bin_locked_bytes: int
     pages: Residency
     bin_node_hash: int
     bin_fd_hash: int

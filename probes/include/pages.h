@@ -24,6 +24,11 @@ int as_lazy_runs(as_source *source, int kpageflags, uint64_t start, uint64_t end
  * CAP_SYS_NICE and the right to read the process; ESRCH: it has ended; ENOSYS: Linux 5.10 has it. */
 int as_page_out(int pidfd, const as_run *runs, size_t count, uint64_t *advised_bytes);
 
+/* Has every processor finish what it has put off about pages (lru_add_drain_all in mm/swap.c): until then it holds them,
+ * and as_page_out, for which the kernel does that on the calling processor only, leaves them where they are. The way
+ * there is a move_pages(2) of no page at all, which begins with it. ENOSYS: a kernel without NUMA. */
+int as_settle_pages(void);
+
 /* The sum of the states of the pages in all runs. */
 int as_residency_in(as_source *source, const as_run *runs, size_t count, as_residency *out);
 

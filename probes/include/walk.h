@@ -71,7 +71,8 @@ typedef struct as_tally {
     uint64_t bin_trimmable_bytes, bin_whole_bytes, top_trimmable_bytes;
     uint64_t trim_range_count;  /* system calls that it would make, on resident pages or not: */
     uint64_t trim_break_bytes;  /* one of them lowers the break by so much, unless this is 0; the others are madvise */
-    uint64_t locked_trim_bytes; /* resident bytes that it would release if they were not mlocked */
+    uint64_t locked_trim_bytes; /* resident bytes that it would release if they were not mlocked; */
+    uint64_t bin_locked_bytes;  /* what bins have of these */
     uint64_t last_live, last_live_bytes; /* the live chunk nearest to the end of the row; 0: none */
     as_residency pages;
     /* Sums of a hash over the binned chunks' addresses, their fd and their bk: equal to the same sums over the bin heads

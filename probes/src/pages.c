@@ -166,6 +166,13 @@ int as_page_out(int pidfd, const as_run *runs, size_t count, uint64_t *advised_b
     return 0;
 }
 
+int as_settle_pages(void)
+{
+    const int nowhere = 0;
+    int status;
+    return syscall(SYS_move_pages, 0, 0ul, NULL, &nowhere, &status, 0) < 0 ? errno : 0;
+}
+
 int as_residency_in(as_source *source, const as_run *runs, size_t count, as_residency *out)
 {
     *out = (as_residency){0};

@@ -9,15 +9,15 @@
 #include "walk.h"
 
 /* A row of neighbouring chunks that malloc_trim would see as one free chunk, and its whole pages that are resident.
- * What fastbin chunks have of those pages is counted apart; tail: what they have behind pages_end, in a page that may
- * yet become whole. */
+ * What fastbin chunks have of those pages is counted apart (bytes; resident of what is not mlocked, and of what is);
+ * tail: what they have behind pages_end, in a page that may yet become whole. */
 typedef struct free_row {
     uint64_t start; /* 0: none */
     uint64_t pages_start, pages_end;
     uint64_t locked_from; /* madvise(MADV_DONTNEED) goes no further than to the first mlocked page */
     uint64_t resident_bytes, locked_bytes;
-    uint64_t fast_bytes, fast_resident_bytes;
-    uint64_t tail_bytes, tail_resident_bytes;
+    uint64_t fast_bytes, fast_resident_bytes, fast_locked_bytes;
+    uint64_t tail_bytes, tail_resident_bytes, tail_locked_bytes;
 } free_row;
 
 /* The rule at work on one region. */
@@ -51,10 +51,12 @@ static inline uint64_t clamp(uint64_t value, uint64_t low, uint64_t high)
     return value < low ? low : value < high ? value : high;
 }
 
-/* The resident bytes of [start, end) that come before the row's mlocked memory. */
-static inline uint64_t unlocked_resident(trimming *t, size_t *hint, uint64_t start, uint64_t end)
+/* Adds the resident bytes of a fastbin chunk's [start, end): those before the row's mlocked memory, and the others. */
+static inline void count_resident(trimming *t, uint64_t start, uint64_t end, uint64_t *open, uint64_t *locked)
 {
-    return runs_resident(t->runs, hint, start, clamp(t->row.locked_from, start, end));
+    uint64_t stays = clamp(t->row.locked_from, start, end);
+    *open += runs_resident(t->runs, &t->fast_hint, start, stays);
+    *locked += runs_resident(t->runs, &t->fast_hint, stays, end);
 }
 
 /* A fastbin chunk's bytes [start, end) of the row, from its first whole page on. */
@@ -64,11 +66,11 @@ static inline void row_count_fast(trimming *t, uint64_t start, uint64_t end)
     uint64_t split = clamp(row->pages_end, start, end);
     if (start < split) {
         row->fast_bytes += split - start;
-        row->fast_resident_bytes += unlocked_resident(t, &t->fast_hint, start, split);
+        count_resident(t, start, split, &row->fast_resident_bytes, &row->fast_locked_bytes);
     }
     if (split < end) {
         row->tail_bytes += end - split;
-        row->tail_resident_bytes += unlocked_resident(t, &t->fast_hint, split, end);
+        count_resident(t, split, end, &row->tail_resident_bytes, &row->tail_locked_bytes);
     }
 }
 
@@ -89,7 +91,8 @@ static inline void row_extend(trimming *t, uint64_t start, uint64_t end, int fas
         row->pages_end = whole;
         row->fast_bytes += row->tail_bytes;
         row->fast_resident_bytes += row->tail_resident_bytes;
-        row->tail_bytes = row->tail_resident_bytes = 0;
+        row->fast_locked_bytes += row->tail_locked_bytes;
+        row->tail_bytes = row->tail_resident_bytes = row->tail_locked_bytes = 0;
     }
     if (fast && start < end && end > row->pages_start)
         row_count_fast(t, start > row->pages_start ? start : row->pages_start, end);
@@ -104,6 +107,7 @@ static inline void row_close(trimming *t)
         t->tally->bin_trimmable_bytes += row->resident_bytes - row->fast_resident_bytes;
         t->tally->bin_whole_bytes += row->pages_end - row->pages_start - row->fast_bytes;
         t->tally->locked_trim_bytes += row->locked_bytes;
+        t->tally->bin_locked_bytes += row->locked_bytes - row->fast_locked_bytes;
         t->tally->pinned_bytes -= row->resident_bytes + row->locked_bytes;
         t->tally->trim_range_count++;
         page_map_trimmable(t->region, row->pages_start, clamp(row->locked_from, row->pages_start, row->pages_end));

@@ -142,13 +142,29 @@ def wait_state(pid: int, wanted: str) -> None:
 
 
 def wait_asleep(pid: int) -> None:
-    """Until every thread sleeps: one that has said what it has to say still has to go to wait."""
+    """Until every thread sleeps in a system call: one that has said what it has to say still has to
+    go to wait."""
     deadline = time.monotonic() + PATIENCE_MS / 1000
     awake = names(pid, "task")
     while awake:
         assert time.monotonic() < deadline, f"threads {awake} of {pid} do not fall asleep"
         os.sched_yield()
-        awake = [tid for tid in awake if state(f"{pid}/task/{tid}") not in ("S", "D", "")]
+        awake = [tid for tid in awake if not _sleeps(pid, tid)]
+
+
+def _sleeps(pid: int, tid: str) -> bool:
+    """The state alone is not enough: a thread is in it from shortly before it gives up its
+    processor, where it may be preempted and run once more. The file says "running" until then, and
+    -1 of one that waits outside of any call, for a page."""
+    if state(f"{pid}/task/{tid}") not in ("S", ""):
+        return False
+    try:
+        return Path(f"/proc/{pid}/task/{tid}/syscall").read_text().split()[0] not in (
+            "running",
+            "-1",
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def same_program(program: Path) -> set[int]:

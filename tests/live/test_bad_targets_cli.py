@@ -173,7 +173,7 @@ def test_itself_through_the_library() -> None:
 def test_no_snapshot_of_itself() -> None:
     shell = f"exec {sys.executable} -m allocscope arenas $$ --snapshot"
     done = command("--version", wrapper=["sh", "-c", shell, "--"])
-    assert_refused(done, 7, "cannot stop itself", "passive command")
+    assert_refused(done, 7, "cannot stop itself", "only reads")
 
 
 # ---- other C libraries ----

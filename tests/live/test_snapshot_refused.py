@@ -232,6 +232,14 @@ def test_what_the_kernel_says_when_there_is_no_room(number: int) -> None:
     assert "overcommit" in error.hint
 
 
+def test_code_that_is_not_mapped_any_more_is_another_program() -> None:
+    """Between finding the code and stopping a thread the target may call exec."""
+    gone = failure(1, "1 (init)", lib.AS_AT_CODE, errno.EFAULT)
+    other = failure(1, "1 (init)", lib.AS_AT_CODE, errno.EILSEQ)
+    assert isinstance(gone, NoSuchProcess) and "another program" in gone.message
+    assert isinstance(other, Unsafe) and "differs in memory" in other.message
+
+
 def test_nothing_happened_to_the_target(target: Steady) -> None:
     """After all the refusals above."""
     counts = target.counts()

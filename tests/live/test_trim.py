@@ -14,15 +14,22 @@ from oracle import trimmed
 from allocscope.app.arenas import ArenasOptions, arenas
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.app.arenas_frozen import arenas_frozen
+from allocscope.app.check import CheckOptions, check
 from allocscope.app.explain import ExplainOptions, explain
+from allocscope.app.explain_file import portrait_of_file
 from allocscope.app.record import RecordOptions, record
 from allocscope.app.trim import TrimOptions, trim
 from allocscope.app.trim_rehearse import rehearse
+from allocscope.app.tune import tune
+from allocscope.app.watch import WatchOptions, watch
 from allocscope.errors import NoGlibcHeap, Unsafe
 from allocscope.lab import fixture
 from allocscope.lab.child import Child
 from allocscope.lab.fixture import RunningFixture
+from allocscope.model.gate import Limit
+from allocscope.model.heap import ArenasData
 from allocscope.model.trim import TrimData, TrimForecast
+from allocscope.model.watch import Sample
 
 RESTING = [name for name in fixture.names() if name != "busy"]
 ANY_PAUSE_NS = 10_000_000_000
@@ -104,7 +111,7 @@ def test_mlocked_pages_stay_in_forecast_rehearsal_and_reality(locked: Child) -> 
 
 
 def test_arenas_leaves_out_what_is_mlocked(locked: Child, tmp_path: Path) -> None:
-    """Passively, in a frozen copy, from a recording; explain says that it does not."""
+    """Passively, in a frozen copy, from a recording."""
     forecast = foretold(locked.pid).forecast
     path = tmp_path / "recording"
     record(locked.pid, path, RecordOptions())
@@ -118,8 +125,58 @@ def test_arenas_leaves_out_what_is_mlocked(locked: Child, tmp_path: Path) -> Non
         assert tuple(each.trimmable_bytes for each in figures) == by_arena(forecast)
         [caveat] = [caveat for caveat in report.caveats if caveat.code == "mlocked"]
         assert caveat.message.startswith(f"{forecast.stays.locked_bytes} bytes ")
-    survey = explain(locked.pid, ExplainOptions())
-    assert [caveat.code for caveat in survey.caveats] == ["mlocked"]
+
+
+def test_whoever_speaks_of_trimmable_leaves_out_what_is_mlocked(
+    locked: Child, tmp_path: Path
+) -> None:
+    """explain (of the process and of a recording), check, watch and tune say what a real trim then
+    releases; and explain, what a second one does when nothing is mlocked any more."""
+    path = tmp_path / "recording"
+    record(locked.pid, path, RecordOptions())
+    told = explain(locked.pid, ExplainOptions())
+    recorded = portrait_of_file(path, ExplainOptions(), sample=None)[0]
+    limits = CheckOptions((Limit("max-trimmable", 0),))
+    verdicts = [check(target, limits).data.limits[0] for target in (locked.pid, path)]
+    samples: list[Sample] = []
+    watch(locked.pid, WatchOptions(for_s=0), lambda it: samples.append(it.data), lambda *_: False)
+    trimmable = tune(locked.pid, deadline_s=30).data.trimmable_bytes
+    really = trimmed.watch(locked.pid, lambda: trim_itself(locked))
+    locked.send(b"u")
+    assert locked.line(targets.READY_SECONDS) == "0"
+    unlocked = trimmed.watch(locked.pid, lambda: trim_itself(locked))
+
+    assert trimmable == sum(really.fell_bytes)
+    assert [verdict.found for verdict in verdicts] == [trimmable] * 2
+    [sample] = samples
+    assert tuple(arena.trimmable_bytes for arena in sample.walk.arenas) == really.fell_bytes
+    for report in (told, recorded):
+        by_key = {cause.key: cause for cause in report.data.causes}
+        [trim_remedy] = by_key["untrimmed-free"].remedies
+        assert trim_remedy.gain_bytes == by_key["untrimmed-free"].bytes == trimmable
+        assert by_key["locked-free"].bytes == sum(unlocked.fell_bytes) > 0
+        assert "mlocked" in [caveat.code for caveat in report.caveats]
+        assert report.data.drift_bytes == 0
+
+
+def test_where_nobody_looked_what_is_mlocked_a_note_says_so(
+    locked: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above 1 GiB of RSS, where smaps is not read unasked; also in the recording of that."""
+    monkeypatch.setattr("allocscope.app.arenas.SMAPS_MAX_RSS_BYTES", 0)
+    path = tmp_path / "recording"
+    record(locked.pid, path, RecordOptions())
+    forecast = foretold(locked.pid).forecast
+    for report in (
+        arenas(locked.pid, ArenasOptions()),
+        arenas_of_file(path, sample=None, deadline_s=30.0).report,
+        portrait_of_file(path, ExplainOptions(), sample=None)[0],
+    ):
+        [caveat] = [caveat for caveat in report.caveats if caveat.code == "mlocked"]
+        assert "`trimmable` includes it" in caveat.message
+        if isinstance(report.data, ArenasData):
+            expected = forecast.bytes + forecast.stays.locked_bytes
+            assert report.data.totals.trimmable_bytes == expected
 
 
 def test_a_real_program_rehearses_what_is_foretold(http_server_pid: int) -> None:

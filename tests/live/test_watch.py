@@ -236,7 +236,7 @@ def test_it_ends_when_the_time_is_over(target: Child) -> None:
     watched = Watched(lambda _done: True)
     data = watched.run(target.pid, every_s=0.01, for_s=0.1).data
     assert data.reason == "time"
-    assert data.sample_count == len(watched.samples) > 1
+    assert data.sample_count == len(watched.samples)
 
 
 def test_ctrl_c_is_an_end_once_there_is_a_sample(target: Child) -> None:

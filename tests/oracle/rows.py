@@ -166,6 +166,7 @@ def sums(chunks: Sequence[Chunk], pages: Pages, rules: Rules) -> dict[str, objec
         "trim_range_count": len(advised) + len(lowered),
         "trim_break_bytes": sum(end - start for start, end in lowered),
         "locked_trim_bytes": present(locked),
+        "bin_locked_bytes": present(within(locked, of["bin"])),
         "pinned_bytes": resident("bin")
         + resident("fastbin")
         - present(within(gone + lowered + locked, free)),

@@ -1,9 +1,9 @@
 """``./dev torture [PART…]``: what allocscope may never do to a process, tried thousands of times.
 
 Parts: storm-16, storm-1, calls (snapshots and trims of self-checking programs under each glibc);
-steps (SIGKILL of our side at every request of ptrace); instants (SIGKILL at random). Without one,
-all of them. Each row is printed, and put into docs/torture.md, as soon as it is through; the first
-harm ends the run with an error.
+steps (SIGKILL of our side at every request of ptrace); instants (SIGKILL at random); lazyfree
+(reclaim against a program that frees and rewrites). Without one, all of them. Each row is printed,
+and put into docs/torture.md, as soon as it is through; the first harm ends the run with an error.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from glibcs import fetch
+from live.swap import swap
 
-from torture import kills, storms, table
+from torture import kills, lazyfree_race, storms, table
 
-PARTS = (*storms.KINDS, "steps", "instants")
+PARTS = (*storms.KINDS, "steps", "instants", "lazyfree")
 INSTANTS = (("snapshot", 0.8), ("trim", 0.2))
 MIB = 2048
 
@@ -42,9 +46,26 @@ def rows_of(part: str, options: argparse.Namespace) -> Iterator[Any]:
         tree = trees()[1]
         for kind, action, killed in kills.STEPS:
             yield kills.steps(kind, tree, action, killed, options.requests)
-    else:
+    elif part == "instants":
         for action, portion in INSTANTS:
             yield kills.instants(action, max(1, round(options.kills * portion)), MIB)
+    else:
+        yield from races(options.checks)
+
+
+def races(checks: int) -> Iterator[lazyfree_race.Row]:
+    """So many without swap, where the machine has none, and a tenth of it with swap."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = lazyfree_race.build(Path(directory))
+        swaps = Path("/proc/swaps").read_text().count("\n") > 1
+        yield lazyfree_race.race(program, checks, swap=swaps)
+        if swaps:
+            return
+        try:
+            with swap():
+                yield lazyfree_race.race(program, checks // 10, swap=True)
+        except pytest.skip.Exception as reason:
+            print(f"not run with swap: {reason}", flush=True)
 
 
 def main() -> int:
@@ -53,6 +74,7 @@ def main() -> int:
     parser.add_argument("--snapshots", type=int, default=10_000, help="in all (10000)")
     parser.add_argument("--trims", type=int, default=2_000, help="in all (2000)")
     parser.add_argument("--kills", type=int, default=1_000, help="at random instants (1000)")
+    parser.add_argument("--checks", type=int, default=200_000_000, help="in lazyfree (200000000)")
     parser.add_argument("--requests", type=int, help="of each process in steps (all)")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):

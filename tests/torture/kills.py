@@ -39,14 +39,18 @@ from torture.targets import Target, build, names, running
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = (
     ("storm-1", "snapshot", "allocscope"),
+    ("storm-1", "rehearse", "allocscope"),
     ("storm-1", "trim", "allocscope"),
     ("calls", "snapshot", "allocscope"),
+    ("calls", "rehearse", "allocscope"),
     ("calls", "trim", "allocscope"),
+    ("calls", "clean", "allocscope"),
     ("calls", "ask", "allocscope"),
     ("calls", "ask", "gdb"),
 )
 """To which program, what is done, and whose requests are the ones to be killed at."""
 MANY_ZOMBIES = 20
+_PYTHON = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 _KILLED = (128 + signal.SIGKILL, -signal.SIGKILL)
 
 
@@ -74,12 +78,16 @@ def steps(kind: str, tree: Tree, action: str, killed: str, limit: int | None = N
         running(tree, build(Path(directory), KINDS[kind][0]), *KINDS[kind][1:]) as target,
     ):
         log = Path(directory) / "requests"
+        if action == "clean":
+            _leave_one(target)
         _run(target.pid, action, killed, 0, log)
         row.requests = _requests(log)
         count = min(row.requests, limit or row.requests)
         for index in range(count):
             number = 1 + index * row.requests // count
             row.runs += 1
+            if action == "clean":
+                _leave_one(target)
             came = _run(target.pid, action, killed, number, log)
             # A run that finds a fit thread sooner makes fewer requests; nothing else spares it.
             assert came or _requests(log) < number, f"request {number} was made, and killed nobody"
@@ -89,6 +97,24 @@ def steps(kind: str, tree: Tree, action: str, killed: str, limit: int | None = N
         _collect(target)
     row.seconds = round(time.monotonic() - begun, 1)
     return row
+
+
+def _command(action: str, pid: int) -> list[str]:
+    return [sys.executable, str(ROOT / "tests/torture/victim.py"), action, str(pid)]
+
+
+def _leave_one(target: Target) -> None:
+    """A zombie, as a run leaves one that is killed after it has let the target go on."""
+    with subprocess.Popen(
+        _command("hold", target.pid),
+        env=os.environ | _PYTHON,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as run:
+        assert run.stdout and run.stdout.readline() == b"held\n"
+        run.kill()
+    target.examine()
+    assert target.zombies(), "a killed run has left nothing to be taken away"
 
 
 def _requests(log: Path) -> int:
@@ -103,8 +129,7 @@ def _run(pid: int, action: str, killed: str, number: int, log: Path) -> bool:
     strace = ["strace", *follow, "-qqq", "-o", str(log), "-e", "trace=ptrace"]
     if number:
         strace += ["-e", f"inject=ptrace:signal=KILL:when={number}"]
-    command = [sys.executable, str(ROOT / "tests/torture/victim.py"), action, str(pid)]
-    python = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = _command(action, pid)
     log.unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
         path = os.environ["PATH"]
@@ -113,7 +138,7 @@ def _run(pid: int, action: str, killed: str, number: int, log: Path) -> bool:
         else:
             command = [*strace, *command]
         done = subprocess.run(
-            command, env=os.environ | python | {"PATH": path}, stderr=subprocess.DEVNULL
+            command, env=os.environ | _PYTHON | {"PATH": path}, stderr=subprocess.DEVNULL
         )
     return done.returncode in _KILLED or "+++ killed by SIGKILL" in log.read_text()
 

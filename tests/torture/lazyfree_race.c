@@ -2,8 +2,8 @@
  * must.
  *
  * A page that was written to since it was marked must hold what was written; a marked page may hold that or zeros. A
- * check looks at WORDS words spread over one page. usage: lazyfree_race CHECKS THREADS. Prints "ready", at the end one
- * JSON line. */
+ * check looks at WORDS words spread over one page. usage: lazyfree_race CHECKS THREADS. Prints "ready"; each thread goes
+ * on until it has made its part of the checks and has found a page gone; then one JSON line. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdint.h>
@@ -67,7 +67,7 @@ static void *work(void *argument)
     struct worker *me = argument;
     for (size_t page = 0; page < PAGES; page++)
         write_page(me, page);
-    while (me->checks < me->checks_wanted) {
+    while (me->checks < me->checks_wanted || !me->vanished) {
         size_t page = next_random(me) % PAGES;
         check_page(me, page);
         if (me->freed[page]) {

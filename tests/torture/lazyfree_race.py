@@ -1,11 +1,10 @@
 """Reclaim against a program that marks, rewrites and checks its pages all the time: not one wrong
 byte.
 
-    PYTHONPATH=tests python -m torture.lazyfree_race [CHECKS] [THREADS]
-
-Reclaims one after the other for as long as the program takes for its checks (10 million), prints
-the counts, and ends with 1 if a page held something that it must not. The truth is the program's
-own (lazyfree_race.c): what it wrote last to each page, and whether it gave the page back since.
+Strategy: reclaims one after the other for as long as the program takes for its checks. The truth is
+the program's own (lazyfree_race.c): what it wrote last to each page, and whether it gave the page
+back since; it does not end before a page has gone. Rule: a byte that must not be there raises
+Harmed, and so does a program that is not done in time.
 """
 
 from __future__ import annotations
@@ -14,21 +13,24 @@ import dataclasses
 import json
 import select
 import subprocess
-import sys
-import tempfile
+import time
 from pathlib import Path
 
 from allocscope.app.reclaim import reclaim
 from allocscope.errors import NoSuchProcess
+from torture.targets import Harmed
 
 SOURCE = Path(__file__).with_suffix(".c")
-CHECKS, THREADS = 10_000_000, 2
+THREADS = 2
+PATIENCE_S = 600
 
 
 @dataclasses.dataclass(frozen=True)
-class Race:
-    """What the program counted (``wrong`` must be 0), and what we took from it meanwhile."""
+class Row:
+    """What the program counted (``wrong`` is 0), and what we took from it meanwhile. ``swap``: was
+    there any?"""
 
+    swap: bool
     checks: int
     wrong: int
     marked_pages: int
@@ -37,6 +39,7 @@ class Race:
     reclaims: int
     released_bytes: int
     swapped_bytes: int
+    seconds: float
 
 
 def build(directory: Path) -> Path:
@@ -47,15 +50,19 @@ def build(directory: Path) -> Path:
     return program
 
 
-def race(program: Path, checks: int, threads: int = THREADS) -> Race:
-    """One run of the program, reclaimed from until it has made its checks."""
+def race(program: Path, checks: int, *, swap: bool) -> Row:
+    """One run of the program, reclaimed from until it has made its checks. Raises Harmed."""
+    begun = time.monotonic()
     reclaims = released = swapped = 0
     with subprocess.Popen(
-        [str(program), str(checks), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [str(program), str(checks), str(THREADS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin and process.stdout
         assert process.stdout.readline() == b"ready\n"
         while not select.select([process.stdout], [], [], 0)[0]:
+            if time.monotonic() - begun > PATIENCE_S:
+                process.kill()
+                raise Harmed(f"not done after {PATIENCE_S} s and {reclaims} reclaims")
             try:
                 done = reclaim(process.pid).data.reclaimed
             except NoSuchProcess:
@@ -66,17 +73,13 @@ def race(program: Path, checks: int, threads: int = THREADS) -> Race:
             swapped += done.swapped_bytes
         counts = json.loads(process.stdout.readline())
         process.stdin.close()
-    return Race(**counts, reclaims=reclaims, released_bytes=released, swapped_bytes=swapped)
-
-
-def main(arguments: list[str]) -> int:
-    checks = int(arguments[0]) if arguments else CHECKS
-    threads = int(arguments[1]) if len(arguments) > 1 else THREADS
-    with tempfile.TemporaryDirectory() as directory:
-        result = race(build(Path(directory)), checks, threads)
-    print(json.dumps(dataclasses.asdict(result)))
-    return 1 if result.wrong or not result.vanished_pages else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if counts["wrong"]:
+        raise Harmed(f"{counts['wrong']} words were not what the program had written: {counts}")
+    return Row(
+        swap=swap,
+        **counts,
+        reclaims=reclaims,
+        released_bytes=released,
+        swapped_bytes=swapped,
+        seconds=round(time.monotonic() - begun, 1),
+    )

@@ -43,8 +43,10 @@ STEPS = """\
 ## SIGKILL at every request of ptrace
 
 One run for each request that an undisturbed run makes; strace kills the process on entering it.
-After each kill the target is examined. `zombies`: dead copies, the most at a time; the next run
-collects them.
+After each kill the target is examined. `snapshot`: a copy, and the copy of it that a debugger
+gets; `rehearse` and `trim`: `trim --rehearse` and `trim --apply`; `clean`: `doctor --clean`, each
+time with something to take away; `ask`: glibc's answers by gdb in a copy. `zombies`: dead copies,
+the most at a time; the next run collects them.
 """
 INSTANTS = """\
 ## SIGKILL at random instants
@@ -53,6 +55,13 @@ On a target of 2 GiB, where making the copy alone takes tens of milliseconds. `r
 before the kill came do not count.
 """
 
+LAZYFREE = """\
+## Reclaim against a program that frees and rewrites
+
+Two threads mark pages with `MADV_FREE`, write to them again, and check at random what a page holds:
+what was written to it last, or zeros where it was given back since. `lazyfree --reclaim` runs
+meanwhile, one after the other. `gone`: checks that found a page which the kernel had taken.
+"""
 REFUSED = """\
 ## Without overcommit
 
@@ -98,10 +107,23 @@ _REFUSED_COLUMNS: tuple[_Column, ...] = (
     _plain("what is said", "said"),
     _plain("s", "seconds"),
 )
+_LAZYFREE_COLUMNS: tuple[_Column, ...] = (
+    ("swap", lambda row: "yes" if row["swap"] else "no"),
+    _plain("checks", "checks"),
+    _plain("wrong", "wrong"),
+    _plain("pages marked", "marked_pages"),
+    _plain("rewritten", "rewritten_pages"),
+    _plain("gone", "vanished_pages"),
+    _plain("reclaims", "reclaims"),
+    ("reclaimed, MiB", lambda row: row["released_bytes"] >> 20),
+    ("swapped out, KiB", lambda row: row["swapped_bytes"] >> 10),
+    _plain("s", "seconds"),
+)
 _SECTIONS = (
     (STORMS, ("storm-16", "storm-1", "calls"), _STORM_COLUMNS),
     (STEPS, ("steps",), _KILL_COLUMNS),
     (INSTANTS, ("instants",), _KILL_COLUMNS),
+    (LAZYFREE, ("lazyfree",), _LAZYFREE_COLUMNS),
     (REFUSED, ("overcommit",), _REFUSED_COLUMNS),
 )
 

@@ -1,8 +1,12 @@
 """What the torture test kills: one command line, one thing done to a process.
 
 victim.py snapshot PID    a snapshot and the copy of it that a debugger would get
+victim.py rehearse PID    malloc_trim in a copy
 victim.py trim PID        malloc_trim by the process itself
 victim.py ask PID         glibc's answers in a copy, by gdb
+victim.py clean PID       taking away what a killed run has left
+victim.py hold PID        a snapshot that is held until stdin ends: for being killed, and so leaving
+                          something to be taken away
 """
 
 from __future__ import annotations
@@ -11,10 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 
+from allocscope.act import clean as act_clean
 from allocscope.act import live_trim
 from allocscope.act.snapshot import CopyPlan, frozen
 from allocscope.app.ask import ask
 from allocscope.app.target import find_malloc, look
+from allocscope.app.trim import TrimOptions
+from allocscope.app.trim_rehearse import rehearse as app_rehearse
 from allocscope.errors import Unsafe
 from allocscope.proc.memory import ProcessMemory
 
@@ -28,6 +35,20 @@ def snapshot(pid: int) -> None:
         taken.disposable(CopyPlan((), None, None)),
     ):
         pass
+
+
+def hold(pid: int) -> None:
+    with frozen(pid, max_pause_ns=_MAX_PAUSE_NS, deadline_ns=_deadline_ns()):
+        print("held", flush=True)
+        sys.stdin.read()
+
+
+def clean(pid: int) -> None:
+    act_clean.clean(pid, _deadline_ns())
+
+
+def rehearse(pid: int) -> None:
+    app_rehearse(pid, TrimOptions(), max_pause_ns=_MAX_PAUSE_NS)
 
 
 def trim(pid: int) -> None:
@@ -45,7 +66,14 @@ def _deadline_ns() -> int:
     return time.monotonic_ns() + _DEADLINE_S * 1_000_000_000
 
 
-ACTIONS: dict[str, Callable[[int], None]] = {"snapshot": snapshot, "trim": trim, "ask": gdb_asks}
+ACTIONS: dict[str, Callable[[int], None]] = {
+    "snapshot": snapshot,
+    "rehearse": rehearse,
+    "trim": trim,
+    "ask": gdb_asks,
+    "clean": clean,
+    "hold": hold,
+}
 
 if __name__ == "__main__":
     try:

@@ -15,7 +15,7 @@ from allocscope.model.process import Mapping, SmapsEntry
 from allocscope.model.situation import ArenaResidence, Situation
 
 MIB = 1 << 20
-NOTHING = ArenaResidence(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, 0)
+NOTHING = ArenaResidence(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, None, 0)
 SETTINGS = dataclasses.replace(
     reports.SETTINGS,
     trim_threshold_bytes=reports.default(128 << 10),

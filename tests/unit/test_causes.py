@@ -72,6 +72,7 @@ def slabs(count: int, filled_ratio: float = 1.0) -> tuple[Holding, ...]:
 
 SHOWS: list[tuple[CauseKey, Situation]] = [
     ("untrimmed-free", situation(arena(0, live=60, whole_pages=40))),
+    ("locked-free", situation(arena(0, live=60, whole_pages=40, locked_pages=30))),
     ("scattered-live", situation(arena(0, live=20, shared_pages=60))),
     ("top-pinned", situation(arena(0, live=1, whole_pages=50))),
     ("arena-spread", situation(arena(0, live=1), *SPREAD)),

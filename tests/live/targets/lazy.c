@@ -33,17 +33,21 @@ static unsigned char *area_of(size_t bytes, int advice)
     return area;
 }
 
-/* Twice on one processor: the kernel moves marked pages in batches, and finishes one at the next madvise there. */
-static void mark(void *area, size_t bytes)
+/* A processor puts new pages on the kernel's lists a batch at a time, and marks pages of these lists a batch at a time; it
+ * finishes its batches at the next madvise there. What still waits at another one is never marked. So all is done on one. */
+static void stay_on_one_processor(void)
 {
-    cpu_set_t all, one;
+    cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET((size_t)sched_getcpu(), &one);
-    sched_getaffinity(0, sizeof all, &all);
-    sched_setaffinity(0, sizeof one, &one);
+    if (sched_setaffinity(0, sizeof one, &one))
+        die("sched_setaffinity");
+}
+
+static void mark(void *area, size_t bytes)
+{
     if (madvise(area, bytes, MADV_FREE) || madvise(area, bytes, MADV_FREE))
         die("MADV_FREE");
-    sched_setaffinity(0, sizeof all, &all);
 }
 
 static size_t wrong_bytes(const unsigned char *area, size_t bytes)
@@ -58,6 +62,7 @@ int main(int argc, char **argv)
 {
     const char *kind = argc > 1 ? argv[1] : "";
     int huge = !strcmp(kind, "huge"), child = 0;
+    stay_on_one_processor();
     unsigned char *area = area_of(AREA, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     size_t marked = AREA / 2, rewritten = 0;
     if (huge) /* the first and the last huge page stay live */

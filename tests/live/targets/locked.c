@@ -2,7 +2,8 @@
  *
  * The main arena gets: a free chunk that is wholly locked, one whose last third is locked, one that is not, each between
  * chunks in use, and behind them a top, locked, that is larger than the pad. A thread's arena gets a free chunk whose first
- * half is locked. "t" on stdin makes it call malloc_trim(0), which prints what that returned; EOF ends it. */
+ * half is locked. "t" on stdin makes it call malloc_trim(0), "u" munlockall(), and it prints what that returned; EOF ends
+ * it. */
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -62,7 +63,8 @@ int main(void)
     if (write(STDOUT_FILENO, "ready\n", 6) != 6)
         return 1;
     while (read(STDIN_FILENO, &byte, 1) == 1) {
-        char answer[2] = {(char)('0' + malloc_trim(0)), '\n'};
+        int returned = byte == 'u' ? munlockall() : malloc_trim(0);
+        char answer[2] = {(char)('0' + returned), '\n'};
         if (write(STDOUT_FILENO, answer, 2) != 2)
             return 1;
     }
