@@ -22,25 +22,19 @@ from allocscope.model.footprint import Footprint, Totals
 from allocscope.model.process import ProcessStatus, SmapsRollup
 
 SUMMED = names_of(Totals)
+UNKNOWN = Totals(**dict.fromkeys(SUMMED))
+"""Of a file that tells no PSS."""
 
 
 def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprint:
     """One process. Without ``rollup`` (not allowed to be read) only what status tells."""
     if rollup is None:
-        return Footprint(
-            pid=pid,
+        return dataclasses.replace(
+            unread(pid, status.comm, status.rss_bytes),
             ppid=status.ppid,
-            comm=status.comm,
-            rss_bytes=status.rss_bytes,
             peak_rss_bytes=status.peak_rss_bytes,
-            pss_bytes=None,
-            uss_bytes=None,
-            private_dirty_bytes=None,
             swap_bytes=status.swap_bytes,
-            swap_pss_bytes=None,
-            lazyfree_bytes=None,
             page_table_bytes=status.page_table_bytes,
-            footprint_bytes=None,
         )
     return Footprint(
         pid=pid,
@@ -56,6 +50,25 @@ def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprin
         lazyfree_bytes=rollup.lazyfree_bytes,
         page_table_bytes=status.page_table_bytes,
         footprint_bytes=footprint_bytes(status, rollup),
+    )
+
+
+def unread(pid: int, comm: str, rss_bytes: int | None) -> Footprint:
+    """A process of which nothing else is known."""
+    return Footprint(
+        pid=pid,
+        ppid=None,
+        comm=comm,
+        rss_bytes=rss_bytes,
+        peak_rss_bytes=None,
+        pss_bytes=None,
+        uss_bytes=None,
+        private_dirty_bytes=None,
+        swap_bytes=None,
+        swap_pss_bytes=None,
+        lazyfree_bytes=None,
+        page_table_bytes=None,
+        footprint_bytes=None,
     )
 
 

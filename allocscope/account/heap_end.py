@@ -26,11 +26,16 @@ def can_shrink(index: int, piece: Piece, brk_end: int) -> bool:
     return piece.holds_top and bool(index or piece.end == brk_end)
 
 
-def released_by_free(par: ParValues, abi: Abi, top: int, end: int, resident: Sizes) -> int:
-    """Resident bytes that free() hands back once top is ``[top, end)``."""
+def released_by_free(
+    par: ParValues, abi: Abi, top: int, end: int, resident: Sizes | None
+) -> int | None:
+    """Resident bytes that free() hands back once top is ``[top, end)``; None where it hands back
+    some, and nothing tells what is resident."""
     size = end - top
     if size < max(TRIM_ATTEMPT_BYTES, par.trim_threshold):
         return 0
     unit = par.thp_pagesize or abi.page_bytes
     extra = (size - abi.min_chunk_bytes - 1 - par.top_pad) // unit * unit
-    return resident(end - extra, end) if extra > 0 else 0
+    if extra <= 0:
+        return 0
+    return None if resident is None else resident(end - extra, end)

@@ -137,7 +137,7 @@ def too_much_drift(found: Ledger) -> bool:
 def _add_holding(into: _Sum, holding: Holding) -> None:
     into.add(
         holding.virtual_bytes,
-        holding.resident_bytes,
+        holding.resident_bytes or 0,
         holding.lazyfree_bytes,
         holding.swapped_bytes,
     )

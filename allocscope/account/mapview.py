@@ -43,12 +43,12 @@ class Piece:
         return self.end - self.start
 
     @property
-    def resident_bytes(self) -> int:
-        return sum(part.resident_bytes for part in self.parts)
+    def resident_bytes(self) -> int | None:
+        return known_sum(part.resident_bytes for part in self.parts)
 
 
-def map_data(holdings: Sequence[Holding], rss_bytes: int, *, raw: bool) -> MapData:
-    """All rows. ``raw``: with every part by itself."""
+def map_data(holdings: Sequence[Holding], rss_bytes: int | None, *, raw: bool) -> MapData:
+    """All rows. ``raw``: with every part by itself. ``rss_bytes``: None where nothing tells."""
     return MapData(
         rss_bytes=rss_bytes,
         mapping_count=len({holding.mapping_index for holding in holdings}),
@@ -59,10 +59,18 @@ def map_data(holdings: Sequence[Holding], rss_bytes: int, *, raw: bool) -> MapDa
 
 
 def map_rows(holdings: Sequence[Holding]) -> list[MapRow]:
-    """By category, then by falling resident bytes. ``holdings`` ascending."""
+    """By category, then by falling resident bytes, or by size where these are not known.
+    ``holdings`` ascending."""
     rows = [row for group in _groups(pieces(holdings)) for row in _rows(group)]
-    rows.sort(key=lambda row: (ORDER.index(row.key), -row.sizes.resident_bytes, row.start))
+    rows.sort(key=lambda row: (ORDER.index(row.key), *(-n for n in weight(row.sizes)), row.start))
     return rows
+
+
+def weight(sizes: Sizes) -> tuple[int, int]:
+    """By what the largest is found: resident bytes; where these are not known, size."""
+    if sizes.resident_bytes is None:
+        return 0, sizes.virtual_bytes
+    return sizes.resident_bytes, 0
 
 
 def pieces(holdings: Iterable[Holding]) -> list[Piece]:
@@ -141,36 +149,40 @@ def _row(of: Sequence[Piece], slab_bytes: int | None = None) -> MapRow:
     )
 
 
-def fill_of(run: Sequence[Piece]) -> Fill:
-    """Of slabs of equal size, the oldest first."""
+def fill_of(run: Sequence[Piece]) -> Fill | None:
+    """Of slabs of equal size, the oldest first; None where it is not known of one of them."""
+    there = [piece.resident_bytes for piece in run]
+    filled = [resident for resident in there if resident is not None]
+    if len(filled) < len(run):
+        return None
     count = min(PARTS_OF_FILL, len(run))
     edges = [len(run) * i // count for i in range(count + 1)]
     ratios = []
     for low, high in itertools.pairwise(edges):
-        part = run[low:high]
-        mapped = sum(piece.virtual_bytes for piece in part)
-        ratios.append(sum(piece.resident_bytes for piece in part) / mapped)
+        mapped = sum(piece.virtual_bytes for piece in run[low:high])
+        ratios.append(sum(filled[low:high]) / mapped)
     full = sum(piece.resident_bytes == piece.virtual_bytes for piece in run)
     return Fill(tuple(ratios), full)
 
 
+def known_sum(values: Iterable[int | None]) -> int | None:
+    """What is unknown of one part is unknown of all."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
 def sizes_of(parts: Iterable[Holding | Sizes]) -> Sizes:
-    """Their sums; what is unknown of one part is unknown of all."""
+    """Their sums."""
     rows = list(parts)
-
-    def known(values: Iterable[int | None]) -> int | None:
-        total = 0
-        for value in values:
-            if value is None:
-                return None
-            total += value
-        return total
-
     return Sizes(
         virtual_bytes=sum(part.virtual_bytes for part in rows),
-        resident_bytes=sum(part.resident_bytes for part in rows),
-        private_dirty_bytes=known(part.private_dirty_bytes for part in rows),
-        lazyfree_bytes=known(part.lazyfree_bytes for part in rows),
-        swapped_bytes=known(part.swapped_bytes for part in rows),
-        huge_bytes=known(part.huge_bytes for part in rows),
+        resident_bytes=known_sum(part.resident_bytes for part in rows),
+        private_dirty_bytes=known_sum(part.private_dirty_bytes for part in rows),
+        lazyfree_bytes=known_sum(part.lazyfree_bytes for part in rows),
+        swapped_bytes=known_sum(part.swapped_bytes for part in rows),
+        huge_bytes=known_sum(part.huge_bytes for part in rows),
     )

@@ -42,7 +42,10 @@ def parked_ends(
     for end in ends:
         parked = {chunk: known[chunk] for chunk in end.chunks}
         tops = [_top_with(count, end, parked, reading) for count in counts]
-        gains = [released_by_free(reading.par, abi, top, end.piece.end, resident) for top in tops]
+        released = [
+            released_by_free(reading.par, abi, top, end.piece.end, resident) for top in tops
+        ]
+        gains = [gain or 0 for gain in released]
         if gains[0]:
             found.append(
                 ParkedEnd(

@@ -33,12 +33,15 @@ class HeapEnd:
     run_count: int
     run_bytes: int
     free_bytes_below: int
-    released_if_freed_bytes: int
+    released_if_freed_bytes: int | None
 
 
-def heap_ends(reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes) -> list[HeapEnd]:
+def heap_ends(
+    reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes | None
+) -> list[HeapEnd]:
     """One for each heap that has such a chunk with free memory below it, by what freeing it would
-    release, then by the free memory below. ``brk_end``: where the break ends."""
+    release, then by the free memory below. ``brk_end``: where the break ends. ``resident``: None
+    where nothing tells what is."""
     found = []
     for arena in reading.arenas:
         for piece in arena.pieces:
@@ -46,9 +49,9 @@ def heap_ends(reading: HeapReading, abi: Abi, brk_end: int, resident: Sizes) -> 
             if pins is None or not pins.last:
                 continue
             end = _end(reading, abi, arena.index, piece, pins, brk_end, resident)
-            if end.free_bytes_below or end.released_if_freed_bytes:
+            if end.free_bytes_below or end.released_if_freed_bytes != 0:
                 found.append(end)
-    found.sort(key=lambda e: (-e.released_if_freed_bytes, -e.free_bytes_below, e.chunk))
+    found.sort(key=lambda e: (-(e.released_if_freed_bytes or 0), -e.free_bytes_below, e.chunk))
     return found
 
 
@@ -59,11 +62,11 @@ def _end(
     piece: Piece,
     pins: Pins,
     brk_end: int,
-    resident: Sizes,
+    resident: Sizes | None,
 ) -> HeapEnd:
     alone = pins.run_count == 1
     new_top = pins.below_start if alone else pins.last
-    released = 0
+    released: int | None = 0
     if can_shrink(index, piece, brk_end):
         released = released_by_free(reading.par, abi, new_top, piece.end, resident)
     return HeapEnd(

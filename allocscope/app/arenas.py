@@ -75,7 +75,7 @@ def arenas(pid: int, options: ArenasOptions) -> Report[ArenasData]:
         from allocscope.app import mlocked  # few processes need it, and each module costs time
 
         first = read_smaps(pid, rss, options.exact)
-        trim = mlocked.plain_trim(first[0])
+        trim = mlocked.trim_among(first[0])
     with (
         ProcessMemory(pid) as memory,
         meanwhile(lambda: first or read_smaps(pid, rss, options.exact)) as smaps_result,

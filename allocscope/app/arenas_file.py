@@ -7,6 +7,7 @@ that knows more than the one that made it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from allocscope.app import heap, mlocked
@@ -23,6 +24,11 @@ from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Method, Report
 
 HELD_STILL = ("frozen", "quiescent")
+SMAPS_UNTOLD = (
+    "the figures of files and shared memory, and what is lazily freed (smaps was not read: "
+    "`record --exact`)"
+)
+OWNERS_UNTOLD = "whose the memory beside malloc's is"
 
 
 @immutable
@@ -58,8 +64,11 @@ def require_recording(path: Path) -> None:
         )
 
 
-def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
-    """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC. NoGlibcHeap (5)."""
+def arenas_of_sample(
+    found: Sample, path: Path, deadline_ns: int, *, pins: bool = False, pad_bytes: int = 0
+) -> FileAnswer:
+    """The same of an open sample. ``deadline_ns``: CLOCK_MONOTONIC; ``pins``: as in heap.read;
+    ``pad_bytes``: of the malloc_trim that is foretold. NoGlibcHeap (5)."""
     started_ns = time.monotonic_ns()
     facts = found.facts
     target = target_of(facts)
@@ -71,7 +80,8 @@ def arenas_of_sample(found: Sample, path: Path, deadline_ns: int) -> FileAnswer:
             sort=sort,
             deadline_ns=deadline_ns,
             recorded=True,
-            trim=mlocked.plain_trim(facts.smaps),
+            trim=mlocked.trim_among(facts.smaps, pad_bytes),
+            pins=pins,
         )
     except (NoGlibcHeap, InvalidHeap) as error:
         raise NoGlibcHeap(
@@ -125,9 +135,19 @@ def _in_motion(answer: heap.HeapAnswer) -> heap.HeapAnswer:
 
 
 def _caveats(facts: Facts) -> tuple[Caveat, ...]:
-    found = []
-    if facts.allocator.name != "glibc":
-        found.append(Caveat("other-allocator", OTHER_ALLOCATOR.format(name=facts.allocator.name)))
-    if facts.smaps is None:
-        found.append(SMAPS_NOT_READ)
-    return tuple(found)
+    unread = (SMAPS_NOT_READ,) if facts.smaps is None else ()
+    return (*allocator_caveats(facts), *unread)
+
+
+def allocator_caveats(facts: Facts) -> tuple[Caveat, ...]:
+    """That glibc did not serve malloc."""
+    if facts.allocator.name == "glibc":
+        return ()
+    return (Caveat("other-allocator", OTHER_ALLOCATOR.format(name=facts.allocator.name)),)
+
+
+def not_recorded(missing: Sequence[str]) -> tuple[Caveat, ...]:
+    """What this recording does not tell and another might; nothing where nothing is ``missing``."""
+    if not missing:
+        return ()
+    return (Caveat("not-recorded", f"The recording does not tell: {'; '.join(missing)}."),)

@@ -55,7 +55,7 @@ def arenas_frozen(
             for_glibc=ask_glibc,
             max_pause_ns=max_pause_ns,
             deadline_ns=deadline_ns,
-            trim=mlocked.plain_trim(smaps),
+            trim=mlocked.trim_among(smaps),
         )
         answer = taken.answer
         if gdb is not None:

@@ -1,8 +1,7 @@
 """``check``: limits held against a process, a recording or a core, for CI. It only reads.
 
-A running process is surveyed as for ``explain``; a file is read as for ``arenas``, and a limit that
-it cannot judge is refused before anything is said: a check that passes because it saw nothing is
-worse than none.
+Each is surveyed as for ``explain``. A limit that a file cannot judge is refused before anything is
+said: a check that passes because it saw nothing is worse than none.
 """
 
 from __future__ import annotations
@@ -10,17 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from allocscope.app.arenas_core import arenas_of_core
 from allocscope.app.explain import ExplainOptions, survey
+from allocscope.app.explain_core import portrait_of_core
 from allocscope.app.explain_file import survey_file
+from allocscope.app.file_kind import is_core
 from allocscope.causes import explanation, gate
 from allocscope.causes.elsewhere import GLIBC
 from allocscope.causes.gate import Found
 from allocscope.errors import MissingPart, WrongUsage
-from allocscope.files import RECORDING, kind_of
 from allocscope.immutable import immutable
 from allocscope.model.gate import FIGURES, GateData, Limit
 from allocscope.model.report import Caveat, Report
+from allocscope.units import size
 
 
 @immutable
@@ -57,22 +57,29 @@ def _check_process(pid: int, options: CheckOptions) -> Report[GateData]:
 
 
 def _check_file(path: Path, options: CheckOptions) -> Report[GateData]:
-    if kind_of(path) == RECORDING:
+    if not is_core(path, sample=options.sample, exe=options.exe):
         return _check_recording(path, options)
     for key, why in gate.untold(options.limits):
         raise WrongUsage(
             f"--{key} cannot be judged from a core: {why}",
             "Check the running process, or leave this limit out.",
         )
-    if options.sample is not None:
-        raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
-    report = arenas_of_core(path, exe=options.exe, deadline_s=options.deadline_s)
-    return _judged(report, Found(report.data), options.limits, ())
+    asked = ExplainOptions(deadline_s=options.deadline_s)
+    portrait = portrait_of_core(path, asked, exe=options.exe)
+    found = Found(portrait.heap, explanation=portrait.report.data, at_most=portrait.at_most)
+    for limit in options.limits:
+        between = gate.bounds(limit, found)
+        if between is not None:
+            least, most = (size(int(bound)) for bound in between)
+            raise WrongUsage(
+                f"--{limit.key} cannot be judged from this core: {FIGURES[limit.key]} was at least "
+                f"{least} and at most {most}, for a core does not tell what was resident",
+                "Check the running process or a recording of it, or leave this limit out.",
+            )
+    return _judged(portrait.report, found, options.limits, ())
 
 
 def _check_recording(path: Path, options: CheckOptions) -> Report[GateData]:
-    if options.exe is not None:
-        raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
     asked = ExplainOptions(deadline_s=options.deadline_s)
     report = survey_file(path, asked, sample=options.sample).report
     found = Found(report.data.heap, report.data, explanation.explain(report.data))

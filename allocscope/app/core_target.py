@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from allocscope.app.same_files import build_id_in
 from allocscope.app.target import MALLOC_DEBUG, Cpus, Target, first_malloc
-from allocscope.errors import BadInput, MemoryGap, NoGlibcHeap
+from allocscope.errors import BadInput, NoGlibcHeap
 from allocscope.files.core import Core
 from allocscope.files.unpack import open_plain
 from allocscope.glibc.locate import Located
@@ -35,9 +36,11 @@ _MOST_FILE_BYTES = 64 << 20
 
 @immutable
 class CoreTarget:
-    """The process of a core, and its malloc."""
+    """The process of a core, and its malloc. ``program``: its path as the core has it, "" where
+    that is not told."""
 
     target: Target
+    program: str
     located: Located
     image: LibcImage
     caveats: tuple[Caveat, ...]
@@ -60,12 +63,13 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
     caveats: tuple[Caveat, ...] = ()
     if exe is not None:
         caveats = _compared(core, program, exe)
+    path = program[0].path if program else ""
     notes = core.notes
     process = Process(
         pid=notes.pid,
         start_ticks=None,
         comm=notes.comm,
-        exe=str(exe) if exe is not None else program[0].path if program else "",
+        exe=str(exe) if exe is not None else path,
         thread_count=len(notes.threads),
         uptime_s=None,
     )
@@ -75,7 +79,7 @@ def look_at(core: Core, exe: Path | None) -> CoreTarget:
     )
     libcs = tuple(image for image in images if _IS_MALLOC.search(image.path))
     target = Target(process, mappings, libcs, threads, None, Cpus(None, None))
-    return CoreTarget(target, located, _named(core, image), caveats)
+    return CoreTarget(target, path, located, _named(core, image), caveats)
 
 
 # ---- which memory is which ----
@@ -168,26 +172,6 @@ def _no_malloc(core: Core, images: Sequence[LibcImage]) -> NoGlibcHeap:
 # ---- names, for display ----
 
 
-def _elf_in(core: Core, mappings: Sequence[Mapping]) -> elf.Image | None:
-    """The file's headers as the core holds them, None where it does not."""
-
-    def read(address: int, size: int) -> bytes:
-        try:
-            return core.read(address, size)
-        except MemoryGap:
-            return b""
-
-    with contextlib.suppress(BadInput):
-        if mappings and mappings[0].offset == 0:
-            return elf.from_memory(read, mappings[0].start)
-    return None
-
-
-def _build_id_in(core: Core, mappings: Sequence[Mapping]) -> str | None:
-    image = _elf_in(core, mappings)
-    return None if image is None else elf.build_id(image)
-
-
 def _file(path: Path) -> bytes:
     """The content of a file on this machine. BadInput."""
     with open_plain(path, 0) as file:
@@ -200,7 +184,7 @@ def _build_id_of(content: bytes) -> str | None:
 
 def _named(core: Core, image: LibcImage) -> LibcImage:
     """The image with its build-id, and with the version from its file where that is here."""
-    build_id = _build_id_in(core, image.mappings)
+    build_id = build_id_in(core, image.mappings[0]) if image.mappings else None
     said = None
     if build_id is not None and image.path:
         with contextlib.suppress(BadInput):
@@ -217,7 +201,7 @@ def _named(core: Core, image: LibcImage) -> LibcImage:
 def _compared(core: Core, program: Sequence[Mapping], exe: Path) -> tuple[Caveat, ...]:
     """Is ``exe`` the program that the core is of?"""
     theirs = _build_id_of(_file(exe))
-    ours = _build_id_in(core, program)
+    ours = build_id_in(core, program[0]) if program else None
     if theirs is None or ours is None or theirs == ours:
         return ()
     text = f"{exe} is not the program of this core: its build-id is {theirs}, the core's {ours}."

@@ -13,6 +13,7 @@ import time
 from allocscope.account import ledger as account
 from allocscope.app import heap, mlocked
 from allocscope.app.arenas import allocator_of
+from allocscope.app.locks import looks_at_locks
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.ownership import caveats as owner_caveats
 from allocscope.app.ownership import holdings
@@ -20,7 +21,6 @@ from allocscope.app.page_map import page_map
 from allocscope.app.target import Target, look
 from allocscope.causes import explanation
 from allocscope.errors import MissingPart
-from allocscope.glibc.contention import contention
 from allocscope.glibc.pieces import Trim
 from allocscope.glibc.reading import MAX_ROUNDS
 from allocscope.immutable import immutable
@@ -41,7 +41,6 @@ from allocscope.proc.swaps import swapping
 from allocscope.units import size
 
 MOST_ROUNDS = 3
-LOCK_LOOKS_APART_S = 1e-4
 
 
 @immutable
@@ -101,8 +100,7 @@ def survey(pid: int, options: ExplainOptions) -> Report[Situation]:
     with ProcessMemory(pid) as memory:
         memory.maps_pages = options.pages
         best = _best_round(memory, target, trim, deadline_ns)
-        arenas = [item.state.address for item in best.answer.reading.arenas]
-        locks = contention(memory, arenas, lambda: time.sleep(LOCK_LOOKS_APART_S))
+        locks = looks_at_locks(memory, best.answer.reading)
         pages = page_map(memory, best.answer.reading, best.entries) if options.pages else None
         huge = _huge_use(memory, best)
         of_owners = owner_caveats(memory)

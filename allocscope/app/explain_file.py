@@ -14,7 +14,14 @@ from pathlib import Path
 
 from allocscope.account import ledger as account
 from allocscope.app.arenas import SMAPS_NOT_READ
-from allocscope.app.arenas_file import FileAnswer, arenas_of_sample, require_recording
+from allocscope.app.arenas_file import (
+    OWNERS_UNTOLD,
+    SMAPS_UNTOLD,
+    FileAnswer,
+    arenas_of_sample,
+    not_recorded,
+    require_recording,
+)
 from allocscope.app.explain import ExplainOptions, drift_caveats, explained
 from allocscope.app.page_map import cells_by_heap
 from allocscope.files.recording import Recording, Sample
@@ -27,7 +34,7 @@ from allocscope.model.recording import Facts
 from allocscope.model.report import Caveat, Report
 from allocscope.model.situation import Situation
 from allocscope.native.memory import NativeMemory
-from allocscope.owners.divide import by_byte, divide
+from allocscope.owners.divide import by_byte, divide, without_figures
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.mapped import files_of
 
@@ -69,7 +76,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
     found.memory.maps_pages = pages
     answer = arenas_of_sample(found, path, deadline_ns)
     facts = found.facts
-    parts = _holdings(answer, found.memory)
+    parts = holdings_of_file(answer, found.memory)
 
     def resident(start: int, end: int) -> int:
         return by_byte(found.memory.residency, start, end).resident_bytes
@@ -95,7 +102,7 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
         swapping=kernel.swapping if kernel else None,
         cgroup=kernel.cgroup if kernel else None,
         pressure=kernel.pressure if kernel else None,
-        contention=None,
+        contention=facts.contention,
         environ=facts.environ,
         pages=_pages(answer, facts) if pages else None,
     )
@@ -118,9 +125,16 @@ def survey_sample(found: Sample, path: Path, pages: bool, deadline_ns: int) -> R
 # ---- whose the memory is ----
 
 
-def _holdings(answer: FileAnswer, memory: NativeMemory) -> tuple[Holding, ...]:
+def holdings_of_file(
+    answer: FileAnswer, memory: NativeMemory, *, all_mappings: bool = False
+) -> tuple[Holding, ...]:
+    """The mappings whose figures the recording tells, divided among their owners;
+    ``all_mappings``: the others too, without figures."""
     facts = answer.facts
     entries = _entries(facts, memory)
+    told = {entry.mapping.start for entry in entries}
+    if all_mappings and facts.smaps is None:
+        entries = tuple(_entry(mapping, memory) for mapping in facts.mappings)
     owned = facts.ownership
     claims = list(heap_claims(answer.answer.reading))
     if owned is None:
@@ -130,7 +144,9 @@ def _holdings(answer: FileAnswer, memory: NativeMemory) -> tuple[Holding, ...]:
     files = files_of(facts.mappings, owned.tmpfs_devices if owned else ())
     parts = divide(entries, claims, files, memory.residency)
     if facts.smaps is None:
-        return tuple(replace(p, private_dirty_bytes=None, lazyfree_bytes=None) for p in parts)
+        parts = tuple(replace(p, private_dirty_bytes=None, lazyfree_bytes=None) for p in parts)
+        starts = [entry.mapping.start for entry in entries]
+        return tuple(p if starts[p.mapping_index] in told else without_figures(p) for p in parts)
     return parts
 
 
@@ -149,10 +165,15 @@ def _of_nobody(mappings: tuple[Mapping, ...]) -> Iterator[Claim]:
 
 
 def _entries(facts: Facts, memory: NativeMemory) -> tuple[SmapsEntry, ...]:
-    """The figures of smaps, or else of the mappings whose page states are recorded."""
+    """The figures of smaps, or else of the mappings whose page states are recorded, and of those
+    that cannot hold anything (no access)."""
     if facts.smaps is not None:
         return facts.smaps
-    known = [m for m in facts.mappings if m.private and m.writable and not m.hugetlb]
+    known = [
+        m
+        for m in facts.mappings
+        if m.private and (m.writable or m.perms.startswith("---")) and not m.hugetlb
+    ]
     if facts.ownership is None:
         known = [m for m in known if m.anonymous]
     return tuple(_entry(mapping, memory) for mapping in known)
@@ -194,21 +215,16 @@ def _pages(answer: FileAnswer, facts: Facts) -> PageMap:
 
 def _not_recorded(facts: Facts, arena_count: int) -> tuple[Caveat, ...]:
     missing = []
-    if arena_count > 1:
+    if arena_count > 1 and facts.contention is None:
         missing.append("how often the arenas' locks are contended")
     if facts.smaps is None:
-        missing.append(
-            "the figures of files and shared memory, and what is lazily freed (smaps was not read: "
-            "`record --exact`)"
-        )
+        missing.append(SMAPS_UNTOLD)
     elif sum(entry.anon_huge_bytes for entry in facts.smaps) > healthy_bytes(facts.rss_bytes):
         missing.append("what of its huge pages was never written")
     if facts.ownership is None:
-        missing.append("whose the memory beside malloc's is")
+        missing.append(OWNERS_UNTOLD)
     if facts.kernel is None:
         missing.append("peak and footprint, limits and pressure, sockets and open files")
     elif facts.kernel.rollup is None:
         missing.append("the footprint")
-    if not missing:
-        return ()
-    return (Caveat("not-recorded", f"The recording does not tell: {'; '.join(missing)}."),)
+    return not_recorded(missing)

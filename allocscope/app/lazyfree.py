@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from allocscope.app import ownership
 from allocscope.app.target import Target, find_malloc, look
@@ -25,6 +25,7 @@ from allocscope.model.lazyfree import LazyfreeData, LazyMapping, LazyOwner, Owne
 from allocscope.model.libc import X86_64
 from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping, Process, SmapsEntry
+from allocscope.model.recording import LazyPages
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.owners.allocators import UNKNOWN, name_of
 from allocscope.owners.divide import disjoint
@@ -67,7 +68,6 @@ def report(
     process: Process, reading: Reading, started_ns: int, source: str = "passive"
 ) -> Report[LazyfreeData]:
     """The answer around a reading. ``source``: as in Method."""
-    caveats = () if reading.data.exact else (NOT_EXACT,)
     consistency = "partial" if reading.changed else "validated"
     return Report(
         process=process,
@@ -75,19 +75,35 @@ def report(
         allocator=None,
         method=Method(source, 0, time.monotonic_ns() - started_ns, consistency),
         data=reading.data,
-        caveats=(*caveats, CHANGED) if reading.changed else caveats,
+        caveats=caveats_of(reading),
     )
+
+
+def caveats_of(reading: Reading) -> tuple[Caveat, ...]:
+    """What the reader of these figures must know."""
+    seen = () if reading.data.exact else (NOT_EXACT,)
+    return (*seen, CHANGED) if reading.changed else seen
 
 
 def read(memory: ProcessMemory, process: Process) -> Reading:
     """smaps first, then the frames of the mappings that it names."""
     entries = procfs.smaps(process.pid)
+    return reading_of(lazy_pages(memory, process.pid, entries), entries)
+
+
+def lazy_pages(memory: ProcessMemory, pid: int, entries: Sequence[SmapsEntry]) -> LazyPages:
+    """The same where smaps has just been read: ``entries``."""
     holding = [entry for entry in entries if entry.lazyfree_bytes]
     frames = FrameFlags.open_if_allowed()
     with contextlib.closing(frames) if frames else contextlib.nullcontext():
         marked = [_marked(memory, e.mapping.start, e.mapping.end, frames) for e in holding]
-        claims = _claims(memory, process.pid, entries, holding, frames) if holding else []
-        whose = [_owner(memory, entry.mapping, claims, frames) for entry in holding]
+        claims = _claims(memory, pid, entries, holding, frames) if holding else []
+
+        def held(start: int, end: int) -> int:
+            size = _marked(memory, start, end, frames)
+            return end - start if size is None else size
+
+        whose = [owner_of(entry.mapping, claims, held) for entry in holding]
     found = tuple(
         LazyMapping(
             start=entry.mapping.start,
@@ -101,18 +117,24 @@ def read(memory: ProcessMemory, process: Process) -> Reading:
         )
         for entry, size, owner in zip(holding, marked, whose, strict=True)
     )
-    rewritten = [mapping.rewritten_bytes or 0 for mapping in found]
+    pairs = zip(holding, marked, strict=True)
+    changed = any(m is not None and m < entry.lazyfree_bytes for entry, m in pairs)
+    return LazyPages(frames is not None, changed, found)
+
+
+def reading_of(found: LazyPages, entries: Sequence[SmapsEntry]) -> Reading:
+    """What the pages of all mappings come to. ``entries``: smaps, from which they were found."""
+    rewritten = sum(mapping.rewritten_bytes or 0 for mapping in found.mappings)
     data = LazyfreeData(
         rss_bytes=sum(entry.rss_bytes for entry in entries),
-        lazyfree_bytes=sum(mapping.lazyfree_bytes for mapping in found),
-        rewritten_bytes=None if frames is None else sum(rewritten),
-        exact=frames is not None,
-        owners=_by_owner(found),
-        mappings=found,
+        lazyfree_bytes=sum(mapping.lazyfree_bytes for mapping in found.mappings),
+        rewritten_bytes=rewritten if found.exact else None,
+        exact=found.exact,
+        owners=_by_owner(found.mappings),
+        mappings=found.mappings,
         reclaimed=None,
     )
-    pairs = zip(holding, marked, strict=True)
-    return Reading(data, any(m is not None and m < entry.lazyfree_bytes for entry, m in pairs))
+    return Reading(data, found.changed)
 
 
 def _marked(memory: ProcessMemory, start: int, end: int, frames: FrameFlags | None) -> int | None:
@@ -135,10 +157,9 @@ def _by_owner(mappings: Sequence[LazyMapping]) -> tuple[LazyOwner, ...]:
     return tuple(sorted(rows, key=lambda row: -row.lazyfree_bytes))
 
 
-def _owner(
-    memory: ProcessMemory, mapping: Mapping, claims: Sequence[Claim], frames: FrameFlags | None
-) -> Owner:
-    """Who has most of the mapping's marked pages; of the mapping, where frames cannot be seen."""
+def owner_of(mapping: Mapping, claims: Sequence[Claim], held: Callable[[int, int], int]) -> Owner:
+    """Who has most of the mapping's marked pages. ``held``: how much such memory lies in
+    ``[start, end)``; all of it, where frames cannot be seen."""
     name = name_of(mapping)
     inside = [c for c in claims if c.start < mapping.end and mapping.start < c.end]
     if name != UNKNOWN or not inside:
@@ -146,22 +167,17 @@ def _owner(
     first = inside[0]
     if len(inside) == 1 and first.start <= mapping.start and mapping.end <= first.end:
         return Owner(first.owner, first.evidence)
-    left = _held(memory, mapping.start, mapping.end, frames)
+    left = held(mapping.start, mapping.end)
     sizes: dict[str, int] = {}
     for claim in inside:
         start, end = max(claim.start, mapping.start), min(claim.end, mapping.end)
-        held = _held(memory, start // PAGE_BYTES * PAGE_BYTES, end, frames)
-        sizes[claim.owner] = sizes.get(claim.owner, 0) + held
-        left -= held
+        its = held(start // PAGE_BYTES * PAGE_BYTES, end)
+        sizes[claim.owner] = sizes.get(claim.owner, 0) + its
+        left -= its
     most = max(sizes, key=lambda owner: sizes[owner])
     if sizes[most] <= left:
         return UNKNOWN
     return next(Owner(most, claim.evidence) for claim in inside if claim.owner == most)
-
-
-def _held(memory: ProcessMemory, start: int, end: int, frames: FrameFlags | None) -> int:
-    marked = _marked(memory, start, end, frames)
-    return end - start if marked is None else marked
 
 
 def _claims(
@@ -189,7 +205,8 @@ def _claims(
             heaps = []  # no glibc, or none that can be read: nothing is known to be its own
             machine = target.images[0].machine if target.images else X86_64
             sparing.abi = of_machine(machine, PAGE_BYTES) or sparing.abi
-        others = ownership.claims_beside(pid, sparing, target, heaps, mappings, wanted)
+        known = ownership.beside(target, mappings)
+        others = ownership.claims_beside(known, sparing, target, heaps, mappings, wanted)
         return disjoint([*heaps, *others])
 
 

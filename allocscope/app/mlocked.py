@@ -20,6 +20,12 @@ NOT_KNOWN = Caveat(
     "GiB of RSS where it lies is found out with --exact (`allocscope trim` always does).",
 )
 
+NOT_RECORDED = Caveat(
+    "mlocked",
+    "Where memory was mlocked, so that malloc_trim's madvise failed, this recording does not tell, "
+    "and the forecast includes it; `record --exact` tells.",
+)
+
 
 def any_of(pid: int) -> bool:
     """Is any memory mlocked? NoSuchProcess, PermissionRefused."""
@@ -37,10 +43,10 @@ def edges(entries: Iterable[SmapsEntry]) -> list[int]:
     return found
 
 
-def plain_trim(entries: Iterable[SmapsEntry] | None) -> Trim:
-    """malloc_trim(0) in a process with these mappings; None: nobody looked."""
+def trim_among(entries: Iterable[SmapsEntry] | None, pad_bytes: int = 0) -> Trim:
+    """malloc_trim(``pad_bytes``) in a process with these mappings; None: nobody looked."""
     locked = edges(entries or ())
-    return Trim(locked=locked) if locked else PLAIN_TRIM
+    return Trim(pad_bytes, locked) if locked or pad_bytes else PLAIN_TRIM
 
 
 def caveats(answer: HeapAnswer, entries: Iterable[SmapsEntry] | None) -> tuple[Caveat, ...]:

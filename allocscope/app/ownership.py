@@ -1,5 +1,4 @@
-"""Who owns which memory of a live process: all recognisers, in the order in which they are
-believed.
+"""Who owns which memory of a process: all recognisers, in the order in which they are believed.
 
 What was read chunk by chunk comes first (glibc's heaps), then what threads' control blocks say,
 then what files say; each later recogniser is shown only the anonymous memory that is left.
@@ -14,6 +13,8 @@ from allocscope.errors import AllocscopeError
 from allocscope.glibc.layouts import WORD
 from allocscope.glibc.reading import HeapReading
 from allocscope.glibc.threads import find_tcbs
+from allocscope.immutable import immutable
+from allocscope.model.libc import MappedAllocator
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.report import Caveat
@@ -28,9 +29,34 @@ from allocscope.owners.recogniser import data_of, words_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 from allocscope.proc import allocators, go, hotspot, mounts, procfs
+from allocscope.proc.mapped import OpenFile, opener
 from allocscope.proc.segments import bss_claims
 
 Span = tuple[int, int]
+
+
+@immutable
+class Beside:
+    """What recognisers must know of a process beside its memory. ``program``: its path as maps
+    prints it; ``allocators``: other than the C library's; ``auxv``: None where nothing tells."""
+
+    main_tid: int
+    program: str
+    open_file: OpenFile
+    allocators: tuple[MappedAllocator, ...]
+    auxv: AuxVector | None
+
+
+def beside(target: Target, mappings: Sequence[Mapping]) -> Beside:
+    """Of a running process. Raises NoSuchProcess, PermissionRefused."""
+    pid = target.process.pid
+    return Beside(
+        main_tid=pid,
+        program=target.process.exe.replace("\n", "\\012"),
+        open_file=opener(pid),
+        allocators=allocators.mapped_allocators(pid, tuple(mappings)),
+        auxv=_auxv(pid),
+    )
 
 
 def holdings(
@@ -44,7 +70,7 @@ def holdings(
     malloc could be read."""
     mappings = [entry.mapping for entry in entries]
     heaps = [] if reading is None else list(heap_claims(reading))
-    claims = heaps + claims_beside(pid, memory, target, heaps, mappings)
+    claims = heaps + claims_beside(beside(target, mappings), memory, target, heaps, mappings)
     files = files_of(mappings, mounts.tmpfs_devices(pid))
     return divide(entries, claims, files, memory.residency)
 
@@ -62,7 +88,7 @@ def caveats(memory: NativeMemory) -> tuple[Caveat, ...]:
 
 
 def claims_beside(
-    pid: int,
+    known: Beside,
     memory: NativeMemory,
     target: Target,
     heaps: Sequence[Claim],
@@ -78,28 +104,28 @@ def claims_beside(
     tcbs = find_tcbs(memory, target.threads)
     claims += stack_claims(thread_stacks(memory, tcbs))
     claims += stack_claims(ended_stacks(memory, unclaimed(spans, claims), guards))
-    claims += bss_claims(pid, mappings)
+    claims += bss_claims(mappings, known.open_file)
     left = unclaimed(spans, claims)
-    claims += loader_claims(memory, left, tcbs.get(pid), _auxv(pid))
-    mapped = allocators.mapped_allocators(pid, tuple(mappings))
-    known = recognisers(memory, mappings, mapped)
-    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), known)
-    claims += hotspot.claims(pid, memory, mappings)
+    claims += loader_claims(memory, left, tcbs.get(known.main_tid), known.auxv)
+    structured = recognisers(memory, mappings, known.allocators)
+    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), structured)
+    claims += hotspot.claims(memory, mappings, known.open_file)
     readable = [(m.start, m.end) for m in wanted if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
-    claims += _go_claims(pid, memory, mappings, unclaimed(spans, claims))
+    claims += _go_claims(known, memory, mappings, unclaimed(spans, claims))
     return claims[len(heaps) :]
 
 
 def _go_claims(
-    pid: int, memory: NativeMemory, mappings: Sequence[Mapping], spans: Sequence[Span]
+    known: Beside, memory: NativeMemory, mappings: Sequence[Mapping], spans: Sequence[Span]
 ) -> Iterable[Claim]:
     """By the variables of the program, or, where it looks as if there were a heap of Go, of a
     library that Go's linker made."""
     if memory.abi.word_bytes != WORD or not spans:
         return
     libraries = any(owners_go.is_hinted(start) for start, _ in spans)
-    for path in go.modules(pid, mappings, libraries=libraries):
+    only = None if libraries else known.program
+    for path in go.modules(mappings, known.open_file, only):
         variables = dict(words_of(memory, data_of(mappings, path)))
         yield from owners_go.claims(memory, variables, spans)
 

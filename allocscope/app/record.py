@@ -16,6 +16,9 @@ from pathlib import Path
 
 from allocscope.app import heap
 from allocscope.app.arenas import allocator_of, read_smaps
+from allocscope.app.contents import contents_beside, first_pages
+from allocscope.app.lazyfree import lazy_pages
+from allocscope.app.locks import looks_at_locks
 from allocscope.app.meanwhile import meanwhile
 from allocscope.app.record_facts import kernel_facts, ownership, page_states
 from allocscope.app.target import Target, look
@@ -172,12 +175,20 @@ def _sample(
         target, answer, smaps = read.target, read.answer, read.smaps
         others, left_out = _others(opened, read, deadline_ns)
         pointers = find_tcbs(memory, target.threads)
+        lazy = None
+        if smaps is not None:
+            with ProcessMemory(pid) as alive:
+                lazy = lazy_pages(alive, pid, smaps)
         owned = ownership(pid, memory, target, answer)
-        runs = page_states(memory, target, owned)
+        files = first_pages(target.mappings, owned) if options.with_contents else ()
+        runs = page_states(memory, target, owned, files)
         layers = (
             _layers(memory, each, pointers, options.with_contents) for each in (*others, answer)
         )
-        writer.memory(runs, itertools.chain.from_iterable(layers))
+        beside = contents_beside(memory, target.mappings, owned) if options.with_contents else ()
+        writer.memory(runs, itertools.chain((pack([span]) for span in beside), *layers))
+    with ProcessMemory(pid) as alive:
+        contended = looks_at_locks(alive, answer.reading)
     allocator, allocator_caveats = allocator_of(pid, target.mappings, answer.image)
     after = procfs.stillness(pid)
     procfs.same(target.process)
@@ -206,6 +217,8 @@ def _sample(
         ownership=owned,
         kernel=kernel_facts(target.process, smaps),
         others=tuple(other.image for other in others),
+        contention=contended,
+        lazyfree=lazy,
     )
     writer.facts(facts)
     data = heap.present(answer, target, rss_bytes=rss, smaps=smaps)

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from allocscope.app.heap import HeapAnswer
-from allocscope.app.ownership import claims_beside
+from allocscope.app.ownership import beside, claims_beside
 from allocscope.app.target import Target
 from allocscope.errors import MissingPart
 from allocscope.model.owners import Claim
@@ -34,14 +34,17 @@ def ownership(pid: int, memory: NativeMemory, target: Target, answer: HeapAnswer
     """Who claims what beside malloc. ``memory`` and ``target``: of the process, or of its frozen
     copy; ``pid``: the process. Raises NoSuchProcess, PermissionRefused."""
     heaps = list(heap_claims(answer.reading))
-    claims = claims_beside(pid, memory, target, heaps, target.mappings)
+    known = beside(target, target.mappings)
+    claims = claims_beside(known, memory, target, heaps, target.mappings)
     return Ownership(tuple(claims), tuple(sorted(mounts.tmpfs_devices(pid))))
 
 
-def page_states(memory: NativeMemory, target: Target, owned: Ownership) -> bytes:
-    """Of all memory that a heap can lie in, of the data of programs and libraries, and of every
-    mapping that somebody claims a part of."""
-    spans = set(target.anonymous_spans)
+def page_states(
+    memory: NativeMemory, target: Target, owned: Ownership, others: Iterable[Span] = ()
+) -> bytes:
+    """Of all memory that a heap can lie in, of the data of programs and libraries, of every mapping
+    that somebody claims a part of, and of ``others``, which are no part of those."""
+    spans = {*target.anonymous_spans, *others}
     spans.update((m.start, m.end) for m in target.mappings if m.writable and m.private)
     spans.update(_claimed(target.mappings, owned.claims))
     return b"".join(memory.page_states(start, end) for start, end in sorted(spans))

@@ -28,6 +28,7 @@ from allocscope.glibc.marks import longest_list
 from allocscope.glibc.states import CHUNK_FLAGS, ArenaState, InvalidHeap, read_ring
 from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
+from allocscope.native.memory import NativeMemory
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
 
@@ -60,7 +61,7 @@ class Retained:
             mappings = procfs.mappings(pid)
             with ProcessMemory(pid) as memory:
                 ring, layout = self._known(memory, mappings) or self._searched(memory, pid)
-                return _resident(memory, [*_in_bins(memory, ring, layout), *_tops(ring)])
+                return retained_bytes(memory, ring, layout)
         except AllocscopeError:
             return None
 
@@ -104,8 +105,13 @@ def _starts(mappings: Sequence[Mapping], file: _File) -> list[int]:
     return [m.start for m in mappings if (m.device, m.inode) == file and not m.offset]
 
 
+def retained_bytes(memory: NativeMemory, ring: Sequence[ArenaState], layout: StateLayout) -> int:
+    """Resident bytes in the bins and tops of these arenas. Raises MemoryGap."""
+    return _resident(memory, [*_in_bins(memory, ring, layout), *_tops(ring)])
+
+
 def _in_bins(
-    memory: ProcessMemory, ring: Sequence[ArenaState], layout: StateLayout
+    memory: NativeMemory, ring: Sequence[ArenaState], layout: StateLayout
 ) -> Iterator[int]:
     heads = [head for state in ring for head in state.bin_heads(layout)]
     lists = memory.chase(
@@ -122,7 +128,7 @@ def _tops(ring: Sequence[ArenaState]) -> Iterator[int]:
     return (state.top for state in ring if state.initialised and state.system_bytes)
 
 
-def _resident(memory: ProcessMemory, chunks: Sequence[int]) -> int:
+def _resident(memory: NativeMemory, chunks: Sequence[int]) -> int:
     word_bytes = memory.abi.word_bytes
     words = memory.read_each([chunk + word_bytes for chunk in chunks], word_bytes)
     sizes = [int.from_bytes(word or b"", "little") & ~CHUNK_FLAGS for word in words]

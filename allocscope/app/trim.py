@@ -47,7 +47,7 @@ class Foretold:
         """The answer, as long as nothing was run."""
         totals = self.arenas.totals
         return TrimData(
-            rss_bytes=self.arenas.rss_bytes or 0,
+            rss_bytes=self.arenas.rss_bytes,
             resident_bytes=totals.resident_bytes,
             free_resident_bytes=totals.free_resident_bytes,
             forecast=self.forecast,
@@ -119,6 +119,11 @@ def foretell(
 def judge(answer: heap.HeapAnswer, target: Target, rss_bytes: int, pad_bytes: int) -> Foretold:
     """The forecast from a reading that was made for ``pad_bytes``."""
     arenas = heap.present(answer, target, rss_bytes=rss_bytes, smaps=None)
+    return judged(answer, arenas, pad_bytes)
+
+
+def judged(answer: heap.HeapAnswer, arenas: ArenasData, pad_bytes: int) -> Foretold:
+    """The same where ``arenas``, what the reading shows, is at hand."""
     forecast = account.forecast(
         answer.reading, pad_bytes, pace.measure(account.VISIT_NS, account.MERGE_NS)
     )
@@ -128,11 +133,14 @@ def judge(answer: heap.HeapAnswer, target: Target, rss_bytes: int, pad_bytes: in
 def served_by(target: Target, image: LibcImage) -> tuple[Allocator, tuple[Caveat, ...]]:
     """Who serves malloc; where it is not glibc, that a trim does nothing, and what would."""
     allocator, caveats = allocator_of(target.process.pid, target.mappings, image)
-    if not caveats:
-        return allocator, ()
+    return allocator, in_vain(allocator) if caveats else ()
+
+
+def in_vain(allocator: Allocator) -> tuple[Caveat, ...]:
+    """That a trim does nothing for this allocator, and what would."""
     text = f"malloc_trim does nothing for {_named(allocator)}."
     way = controls.instead_of_trim(allocator.name)
-    return allocator, (Caveat("other-allocator", f"{text} {way}" if way else text),)
+    return (Caveat("other-allocator", f"{text} {way}" if way else text),)
 
 
 def require_glibc(pid: int, allocator: Allocator) -> None:

@@ -65,10 +65,11 @@ def elsewhere(
     remedies: tuple[Remedy, ...],
     holdings: Sequence[Holding],
 ) -> Finding | None:
-    total = sum(holding.resident_bytes for holding in holdings)
+    total = sum(holding.resident_bytes or 0 for holding in holdings)
     if not is_large(situation, total):
         return None
-    named = heaviest((holding.owner, holding.resident_bytes) for holding in holdings)
+    named = heaviest((holding.owner, holding.resident_bytes or 0) for holding in holdings)
+    of_rss = "" if situation.at_most else f", {share(total, situation.rss_bytes)} of RSS"
     return Finding(
         key=key,
         title=title,
@@ -76,7 +77,7 @@ def elsewhere(
         takes=of_row(row, total),
         confidence="measured",
         headline=f"{size(total)} are {words}",
-        evidence=(f"{size(total)}, {share(total, situation.rss_bytes)} of RSS: {named}",),
+        evidence=(f"{size(total)}{of_rss}: {named}",),
         remedies=remedies,
     )
 
@@ -136,7 +137,7 @@ def file_cache(situation: Situation) -> Finding | None:
     programs = {h.path for h in situation.holdings if h.perms[2] == "x"}
     for row in ("file-shared", "file-private"):
         found = [h for h in holdings_of(situation, row) if h.path not in programs]
-        if is_large(situation, sum(h.resident_bytes for h in found)):
+        if is_large(situation, sum(h.resident_bytes or 0 for h in found)):
             finding = elsewhere(
                 situation,
                 "file-cache",

@@ -2,8 +2,10 @@
 it.
 
 Rules: a limit allows what it names (equal is kept); a figure that the source does not tell is
-never taken for 0, it is refused before anything is judged (`untold`). Causes are those of the
-explanation, in its order: each limit names the ones that make its figure larger.
+never taken for 0, it is refused before anything is judged (`untold`). Of a core a figure can have
+bounds alone: what it was at least and at most decides where both agree, and the limit is refused
+where it lies between them. Causes are those of the explanation, in its order: each limit names the
+ones that make its figure larger.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from allocscope.causes import remedies
 from allocscope.causes.finding import share
 from allocscope.causes.spread import arena_limits
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
+from allocscope.model.core_explanation import CoreExplanation
 from allocscope.model.gate import FIGURES, Limit, LimitKey, Verdict
 from allocscope.model.heap import ArenasData
 from allocscope.model.ledger import Cause, CauseKey, Explanation, Remedy
@@ -48,11 +51,13 @@ MOST_ROWS = 3
 @immutable
 class Found:
     """What is known of the process: its heap; but for a core also its situation, of a recording as
-    far as that tells it."""
+    far as that tells it. ``at_most``: of a core, what its heap can have been, where ``heap`` is
+    what it was at least."""
 
     heap: ArenasData
     situation: Situation | None = None
-    explanation: Explanation | None = None
+    explanation: Explanation | CoreExplanation | None = None
+    at_most: ArenasData | None = None
 
     @property
     def rss_bytes(self) -> int | None:
@@ -71,6 +76,20 @@ def judge(limits: Sequence[Limit], found: Found) -> tuple[Verdict, ...]:
     return tuple(_verdict(limit, found) for limit in limits)
 
 
+def bounds(limit: Limit, found: Found) -> tuple[int | float, int | float] | None:
+    """What the figure of a core was at least and at most, where the limit lies between them."""
+    if found.at_most is None:
+        return None
+    least, most = figure(limit.key, found), figure(limit.key, _at_most(found))
+    if least is None or most is None or not least <= limit.most < most:
+        return None
+    return least, most
+
+
+def _at_most(found: Found) -> Found:
+    return found if found.at_most is None else replace(found, heap=found.at_most)
+
+
 def figure(key: LimitKey, found: Found) -> int | float | None:
     """The figure that a limit is held against; None where nothing tells it."""
     return _FIGURE[key](found)
@@ -78,6 +97,8 @@ def figure(key: LimitKey, found: Found) -> int | float | None:
 
 def _verdict(limit: Limit, found: Found) -> Verdict:
     value = figure(limit.key, found)
+    if value is not None and value <= limit.most:
+        value = figure(limit.key, _at_most(found))
     if value is None:
         raise ValueError(f"{limit.key} has no figure here")
     exceeded = value > limit.most
@@ -131,8 +152,10 @@ _FIGURE: dict[LimitKey, Callable[[Found], int | float | None]] = {
 def _of_retained(found: Found) -> Iterator[str]:
     totals = found.heap.totals
     retained, rss = totals.free_resident_bytes, found.rss_bytes
-    of_rss = "" if rss is None else f" ({share(retained, rss)} of RSS)"
-    yield f"{size(retained)}{of_rss} are resident and free in malloc"
+    if rss is None:
+        yield f"{size(retained)} were free in malloc, in memory or in swap (pages not of zeros)"
+    else:
+        yield f"{size(retained)} ({share(retained, rss)} of RSS) are resident and free in malloc"
     if totals.trimmable_bytes:
         yield f"malloc_trim(0) would release {size(totals.trimmable_bytes)} of that"
     if totals.pinned_bytes:
@@ -165,12 +188,16 @@ def _of_footprint(found: Found) -> Iterator[str]:
 
 def _of_unexplained(found: Found) -> Iterator[str]:
     if found.situation is not None:
-        parts = [h for h in found.situation.holdings if h.key == "unexplained"]
-        largest = max(parts, key=lambda part: part.resident_bytes)
+        parts = [
+            (h.resident_bytes or 0, h.start)
+            for h in found.situation.holdings
+            if h.key == "unexplained"
+        ]
+        largest, start = max(parts, key=lambda part: part[0])
         yield (
-            f"{size(sum(part.resident_bytes for part in parts))} of anonymous memory in which no "
-            f"structure of a known owner was found, most of it, {size(largest.resident_bytes)}, "
-            f"at {largest.start:#x}"
+            f"{size(sum(part for part, _ in parts))} of anonymous memory in which no "
+            f"structure of a known owner was found, most of it, {size(largest)}, "
+            f"at {start:#x}"
         )
 
 

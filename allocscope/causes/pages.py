@@ -51,7 +51,7 @@ def _lazyfree_cells(situation: Situation) -> tuple[tuple[Cell, int], ...]:
     sums: dict[LedgerKey, int] = {}
     left = {i: entry.lazyfree_bytes for i, entry in enumerate(situation.smaps)}
     for holding in situation.holdings:
-        here = min(left[holding.mapping_index], holding.resident_bytes)
+        here = min(left[holding.mapping_index], holding.resident_bytes or 0)
         row = holding.row
         if here and row is not None and row != "glibc-mmapped":
             left[holding.mapping_index] -= here

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from allocscope.causes.finding import Cell, Finding
-from allocscope.model.ledger import Cause, healthy_bytes
-from allocscope.model.situation import Situation
+from allocscope.model.ledger import Cause, LedgerRow, healthy_bytes
+from allocscope.model.situation import ArenaResidence, Situation
 from allocscope.units import MIB
 
 LEAST_BYTES = 64 << 10
@@ -21,10 +21,10 @@ WITHOUT_BYTES = frozenset({"setting-without-effect", "descriptor-growth"})
 """Causes that are told although no bytes are known."""
 
 
-def cells(situation: Situation) -> dict[Cell, int]:
+def cells(residence: Iterable[ArenaResidence], rows: Iterable[LedgerRow]) -> dict[Cell, int]:
     """The resident bytes of every cell of the ledger."""
     found: dict[Cell, int] = {}
-    for arena in situation.residence:
+    for arena in residence:
         found["glibc-live", arena.index] = arena.live_bytes
         found["glibc-tcache", arena.index] = arena.tcache_bytes
         found["glibc-fastbin", arena.index] = arena.fastbin_bytes
@@ -32,7 +32,7 @@ def cells(situation: Situation) -> dict[Cell, int]:
         found["glibc-free-shared-pages", arena.index] = arena.shared_pages_bytes
         found["glibc-top", arena.index] = arena.top_bytes
     heap_rows = {key for key, _ in found} | {"glibc-overhead", "glibc-unread"}
-    for row in situation.ledger.rows:
+    for row in rows:
         if row.key not in heap_rows:
             found[row.key, None] = row.resident_bytes
     return found
@@ -41,7 +41,7 @@ def cells(situation: Situation) -> dict[Cell, int]:
 def rank(findings: Iterable[Finding], situation: Situation) -> tuple[tuple[Finding, int], ...]:
     """Findings with their exclusive bytes, by falling exclusive bytes. ``findings`` in the order
     in which they take."""
-    left = cells(situation)
+    left = cells(situation.residence, situation.ledger.rows)
     ranked = []
     for finding in findings:
         exclusive = finding.outside_bytes

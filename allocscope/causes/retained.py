@@ -26,6 +26,7 @@ def top_pinned(situation: Situation) -> Finding | None:
     if not held or held < MOSTLY_FREE_RATIO * main.resident_bytes or held < main.top_bytes:
         return None
     arena = situation.heap.arenas[0]
+    word = "in all" if situation.at_most else "resident"
     return Finding(
         key="top-pinned",
         title="The main heap is mostly free, but a live chunk near its end keeps it from shrinking",
@@ -35,7 +36,7 @@ def top_pinned(situation: Situation) -> Finding | None:
         headline=f"{size(held)} are free in a main heap that a live chunk near its end keeps from "
         "shrinking",
         evidence=(
-            f"the main heap has {size(main.resident_bytes)} resident, of which "
+            f"the main heap has {size(main.resident_bytes)} {word}, of which "
             f"{size(main.live_bytes)} are live and {size(held)} are whole free pages below top",
             f"top, the only part that free() can give back, has {size(arena.figures.top_bytes)}",
             *_pin(main),
@@ -70,10 +71,11 @@ def untrimmed_free(situation: Situation) -> Finding | None:
         confidence="measured",
         headline=f"{size(total)} are free pages that malloc keeps and malloc_trim(0) releases",
         evidence=(
-            f"{size(total)} of resident memory lie in whole free pages, in "
-            f"{plural(len({cell[1] for cell, _ in takes}), 'arena')}",
-            f"malloc holds {size(totals.free_resident_bytes)} free but resident, of which "
-            f"malloc_trim(0) would release {size(totals.trimmable_bytes)}",
+            f"{size(total)} of {'' if situation.at_most else 'resident '}memory lie in whole free "
+            f"pages, in {plural(len({cell[1] for cell, _ in takes}), 'arena')}",
+            f"malloc holds {size(totals.free_resident_bytes)} "
+            f"free{'' if situation.at_most else ' but resident'}, of which malloc_trim(0) would "
+            f"release {'at most ' if situation.at_most else ''}{size(totals.trimmable_bytes)}",
         ),
         remedies=(remedies.trim(situation),),
     )

@@ -64,13 +64,7 @@ def raised_thresholds(situation: Situation) -> Finding | None:
 
 def setting_without_effect(situation: Situation) -> Finding | None:
     """What the environment asks for in vain."""
-    wanted = list(_unknown_names(situation.environ or {}))
-    wanted += [
-        f"{name.removesuffix('_bytes')}: {setting.evidence}, in force is {setting.value}"
-        for name in names_of(Settings)
-        if isinstance(setting := getattr(situation.heap.settings, name), Setting)
-        and setting.without_effect
-    ]
+    wanted = asked_in_vain(situation.heap.settings, situation.environ or {})
     if not wanted:
         return None
     return Finding(
@@ -80,7 +74,7 @@ def setting_without_effect(situation: Situation) -> Finding | None:
         takes=(),
         confidence="measured",
         headline="a malloc setting has no effect",
-        evidence=tuple(wanted),
+        evidence=wanted,
         remedies=(
             advice(
                 "set-at-start",
@@ -90,6 +84,17 @@ def setting_without_effect(situation: Situation) -> Finding | None:
             ),
         ),
     )
+
+
+def asked_in_vain(settings: Settings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """What the start environment asks for while something else is in force, or what no glibc
+    reads."""
+    unheard = (
+        f"{name.removesuffix('_bytes')}: {setting.evidence}, in force is {setting.value}"
+        for name in names_of(Settings)
+        if isinstance(setting := getattr(settings, name), Setting) and setting.without_effect
+    )
+    return (*_unknown_names(environ), *unheard)
 
 
 def _unknown_names(environ: Mapping[str, str]) -> Iterator[str]:

@@ -23,8 +23,8 @@ def slab_growth(situation: Situation) -> Finding | None:
     runs = [row for row in map_rows(possible) if _grows(row)]
     if not runs:
         return None
-    runs.sort(key=lambda row: -row.sizes.resident_bytes)
-    total = sum(row.sizes.resident_bytes for row in runs)
+    runs.sort(key=lambda row: -(row.sizes.resident_bytes or 0))
+    total = sum(row.sizes.resident_bytes or 0 for row in runs)
     return Finding(
         key="slab-growth",
         title="Slabs of equal size that were filled one after the other and are all still there",
@@ -32,7 +32,7 @@ def slab_growth(situation: Situation) -> Finding | None:
         takes=tuple(
             cell
             for row in runs
-            for cell in of_row(row.key, row.sizes.resident_bytes)  # type: ignore[arg-type]
+            for cell in of_row(row.key, row.sizes.resident_bytes or 0)  # type: ignore[arg-type]
         ),
         confidence="hint",
         headline=f"{size(total)} are slabs of equal size, filled one after the other and all kept",

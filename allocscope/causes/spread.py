@@ -105,7 +105,8 @@ def thread_top(situation: Situation) -> Finding | None:
         confidence="measured",
         headline=f"{size(total)} are the free ends of thread arenas, out of malloc_trim's reach",
         evidence=(
-            f"the tops of {plural(len(takes), 'thread arena')} have {size(total)} resident; "
+            f"the tops of {plural(len(takes), 'thread arena')} have {size(total)} "
+            f"{'in all' if situation.at_most else 'resident'}; "
             "malloc_trim shrinks the main arena's top only (glibc malloc.c, mtrim and systrim)",
         ),
         remedies=(

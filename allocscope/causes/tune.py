@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from allocscope.account.parked_ends import OLD_TCACHE_COUNT
 from allocscope.causes.finding import share
 from allocscope.causes.parked import enough, what_keeps
-from allocscope.causes.settings import DEFAULT_BYTES, setting_without_effect
+from allocscope.causes.settings import DEFAULT_BYTES, asked_in_vain
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with
 from allocscope.immutable import immutable
@@ -32,35 +32,55 @@ CROWDED_RATIO = 0.01
 
 
 @immutable
-class _Case:
-    situation: Situation
+class Case:
+    """What the rules look at. ``rss_bytes``, ``contention``, ``environ`` and ``version`` (of glibc)
+    are None where they are not known."""
+
+    rss_bytes: int | None
+    heap: ArenasData
+    residence: tuple[ArenaResidence, ...]
+    contention: Contention | None
+    environ: dict[str, str] | None
     version: str | None
 
     def worth(self, concerned: int) -> bool:
-        return concerned >= max(WORTH_BYTES, WORTH_RATIO * self.situation.rss_bytes)
+        return concerned >= max(WORTH_BYTES, WORTH_RATIO * (self.rss_bytes or 0))
 
     def command(self, key: SettingKey, value: int) -> str:
-        return start_with(key, value, self.version, self.situation.environ or {})
+        return start_with(key, value, self.version, self.environ or {})
 
 
 def tune(situation: Situation, version: str | None) -> TuneData:
     """The data of the contract. ``version``: of glibc, None where it is not known."""
-    case = _Case(situation, version)
-    heap = situation.heap
+    return tune_case(
+        Case(
+            rss_bytes=situation.rss_bytes,
+            heap=situation.heap,
+            residence=situation.residence,
+            contention=situation.contention,
+            environ=situation.environ,
+            version=version,
+        )
+    )
+
+
+def tune_case(case: Case) -> TuneData:
+    """The same of what is known of a process."""
+    heap = case.heap
     by_index = {arena.index: arena for arena in heap.arenas}
-    uses = tuple(_use(held, by_index[held.index]) for held in situation.residence)
+    uses = tuple(_use(held, by_index[held.index]) for held in case.residence)
     answers = [rule(case) for rule in RULES]
     idle = [use for use in uses if use.idle]
     return TuneData(
-        rss_bytes=situation.rss_bytes,
+        rss_bytes=case.rss_bytes,
         settings=heap.settings,
-        limit_rule=limit_rule(heap.settings, version),
-        contention=situation.contention,
+        limit_rule=limit_rule(heap.settings, case.version),
+        contention=case.contention,
         arenas=uses,
         idle_arena_count=len(idle),
         idle_reusable_bytes=sum(use.reusable_bytes for use in idle),
         trimmable_bytes=heap.totals.trimmable_bytes,
-        without_effect=_without_effect(situation),
+        without_effect=_without_effect(case),
         suggestions=tuple(answer for answer in answers if isinstance(answer, Suggestion)),
         left_alone=tuple(answer for answer in answers if isinstance(answer, LeftAlone)),
     )
@@ -79,10 +99,9 @@ def _use(held: ArenaResidence, arena: Arena) -> ArenaUse:
     )
 
 
-def _without_effect(situation: Situation) -> tuple[str, ...]:
-    found = setting_without_effect(situation)
-    told = () if found is None else found.evidence
-    settings = situation.heap.settings
+def _without_effect(case: Case) -> tuple[str, ...]:
+    settings = case.heap.settings
+    told = asked_in_vain(settings, case.environ or {})
     most = settings.arena_max.value
     if isinstance(most, int) and 0 < most < settings.arena_count:
         told += (
@@ -95,10 +114,10 @@ def _without_effect(situation: Situation) -> tuple[str, ...]:
 # ---- one rule for each setting ----
 
 
-def _arena_max(case: _Case) -> Suggestion | LeftAlone:
-    situation, settings = case.situation, case.situation.heap.settings
-    count = len(situation.residence)
-    threads = [arena for arena in situation.residence if arena.index]
+def _arena_max(case: Case) -> Suggestion | LeftAlone:
+    settings = case.heap.settings
+    count = len(case.residence)
+    threads = [arena for arena in case.residence if arena.index]
     concerned = sum(map(reusable, threads))
     if not threads:
         return LeftAlone("arena_max", "there is only the main arena")
@@ -113,7 +132,7 @@ def _arena_max(case: _Case) -> Suggestion | LeftAlone:
     if not case.worth(concerned):
         reason = f"thread arenas hold no more than {size(concerned)} that another could use"
         return LeftAlone("arena_max", reason)
-    seen = situation.contention
+    seen = case.contention
     if crowded(seen):
         assert seen is not None
         waited = share(seen.waited_for_count, seen.look_count)
@@ -143,9 +162,9 @@ def _arena_max(case: _Case) -> Suggestion | LeftAlone:
     )
 
 
-def _cpus(case: _Case) -> float | None:
+def _cpus(case: Case) -> float | None:
     """CPUs that the process can use at once."""
-    settings = case.situation.heap.settings
+    settings = case.heap.settings
     known = [cpus for cpus in (settings.cpus_online, settings.cpus_cgroup) if cpus is not None]
     return min(known) if known else None
 
@@ -165,11 +184,11 @@ def _seen(seen: Contention | None) -> tuple[str, ...]:
     )
 
 
-def _trim_threshold(case: _Case) -> Suggestion | LeftAlone:
-    setting = case.situation.heap.settings.trim_threshold_bytes
+def _trim_threshold(case: Case) -> Suggestion | LeftAlone:
+    setting = case.heap.settings.trim_threshold_bytes
     if not _above_default(setting):
         return _at_default("trim_threshold", setting)
-    tops = [arena.top_bytes for arena in case.situation.residence]
+    tops = [arena.top_bytes for arena in case.residence]
     over = [top - DEFAULT_BYTES for top in tops if top > DEFAULT_BYTES]
     if not case.worth(sum(over)):
         return LeftAlone(
@@ -196,13 +215,13 @@ def _trim_threshold(case: _Case) -> Suggestion | LeftAlone:
     )
 
 
-def _mmap_threshold(case: _Case) -> Suggestion | LeftAlone:
-    heap = case.situation.heap
+def _mmap_threshold(case: Case) -> Suggestion | LeftAlone:
+    heap = case.heap
     setting = heap.settings.mmap_threshold_bytes
     if not _above_default(setting):
         return _at_default("mmap_threshold", setting)
     large = [row for row in heap.size_classes if row.min_bytes >= DEFAULT_BYTES]
-    whole = sum(arena.whole_pages_bytes for arena in case.situation.residence)
+    whole = sum(arena.whole_pages_bytes for arena in case.residence)
     concerned = min(sum(row.bin_bytes for row in large), whole)
     live_count = sum(row.live_count for row in large)
     if not case.worth(concerned):
@@ -250,12 +269,12 @@ def _amount(setting: Setting) -> str:
     return size(setting.value if isinstance(setting.value, int) else None)
 
 
-def _tcache_count(case: _Case) -> Suggestion | LeftAlone:
-    heap = case.situation.heap
+def _tcache_count(case: Case) -> Suggestion | LeftAlone:
+    heap = case.heap
     setting = heap.settings.tcache_count
     if not isinstance(setting.value, int) or not setting.value:
         return LeftAlone("tcache_count", "there are no thread caches")
-    parked = sum(arena.tcache_bytes for arena in case.situation.residence)
+    parked = sum(arena.tcache_bytes for arena in case.residence)
     held = sum(end.held_bytes for end in heap.parked_ends)
     if not case.worth(parked + held):
         return LeftAlone("tcache_count", f"thread caches hold no more than {size(parked + held)}")
@@ -302,7 +321,7 @@ def _at_ends(ends: Sequence[ParkedEnd], held: int) -> tuple[str, ...]:
     return (f"{what_keeps(ends)} are all that keeps {size(held)} at the ends of heaps",)
 
 
-RULES: tuple[Callable[[_Case], Suggestion | LeftAlone], ...] = (
+RULES: tuple[Callable[[Case], Suggestion | LeftAlone], ...] = (
     _arena_max,
     _trim_threshold,
     _mmap_threshold,

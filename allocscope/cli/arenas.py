@@ -65,12 +65,7 @@ class Wish:
 @click.option("--exact", is_flag=True, help="Read smaps also where RSS is above 1 GiB.")
 @click.option("--snapshot", is_flag=True, help="Read a frozen copy: for a process that is busy.")
 @click.option("--ask-glibc", is_flag=True, help="Let glibc itself answer in a frozen copy too.")
-@click.option(
-    "--exe",
-    type=options.FilePath(exists=True, dir_okay=False),
-    metavar="PROGRAM",
-    help="The program that a core file is of.",
-)
+@options.exe_option
 @options.sample_option
 @options.max_pause_option
 @options.deadline_option
@@ -174,16 +169,12 @@ def _read(target: int | Path, wish: Wish, deadline_s: float) -> Answer:
 
 
 def _read_file(path: Path, wish: Wish, deadline_s: float) -> Report[ArenasData]:
-    from allocscope.files import CORE, kind_of
+    from allocscope.app.file_kind import is_core
 
-    if kind_of(path) == CORE:
-        if wish.sample is not None:
-            raise WrongUsage(f"{path} is a core: it has no samples", "Leave --sample out.")
+    if is_core(path, sample=wish.sample, exe=wish.exe):
         from allocscope.app.arenas_core import arenas_of_core
 
         return arenas_of_core(path, exe=wish.exe, deadline_s=deadline_s)
-    if wish.exe is not None:
-        raise WrongUsage(f"{path} is a recording: it knows its program", "Leave --exe out.")
     from allocscope.app.arenas_file import arenas_of_file
 
     return arenas_of_file(path, sample=wish.sample, deadline_s=deadline_s).report

@@ -59,12 +59,7 @@ EXIT_EXCEEDED = 1
     help="Write a JUnit report there as well, a test case for each limit; also where the target "
     "cannot be read.",
 )
-@click.option(
-    "--exe",
-    type=options.FilePath(exists=True, dir_okay=False),
-    metavar="PROGRAM",
-    help="The program that a core file is of.",
-)
+@options.exe_option
 @options.sample_option
 @options.deadline_option
 @form_options
@@ -105,10 +100,7 @@ def command(
             "there is nothing to check", "Give a limit: --max-retained 64MiB, --max-arenas 8, …"
         )
     wanted = options.target_of(target)
-    if isinstance(wanted, int) and (sample is not None or exe is not None):
-        raise WrongUsage(
-            f"{target} is a running process: --sample and --exe are for files", "Leave them out."
-        )
+    options.for_files(wanted, sample=sample, exe=exe)
     from allocscope.app.check import CheckOptions, check
 
     now = time.time()

@@ -9,7 +9,6 @@ import click
 
 from allocscope.cli import options
 from allocscope.cli.answer import Form, form_options, tell
-from allocscope.errors import WrongUsage
 from allocscope.immutable import replace
 
 if TYPE_CHECKING:
@@ -33,25 +32,32 @@ SCHEMA = "explain"
     metavar="FILE",
     help="Write it there too as one page for a browser, with a map of the heaps' pages.",
 )
+@options.exe_option
 @options.sample_option
 @options.deadline_option
 @form_options
 def command(
     target: str,
     html_file: Path | None,
+    exe: Path | None,
     sample: int | None,
     deadline_s: float,
     form: Form,
 ) -> int:
     """Explains the resident memory of a process, running or recorded: every byte of it in one row
-    of a ledger that adds up to RSS, the causes by weight, and what each remedy would give back.
+    of a ledger that adds up to RSS, the causes by weight, and what each remedy would give back. A
+    core does not tell what was resident: of it, what the heap's structure shows.
 
     Reads only: a process is not stopped. `allocscope PID` and `allocscope FILE` are the same.
     """
     wanted = options.target_of(target)
-    if isinstance(wanted, int) and sample is not None:
-        raise WrongUsage(f"{target} is a running process: --sample is for files", "Leave it out.")
+    options.for_files(wanted, sample=sample, exe=exe)
     now = time.time()
+    if not isinstance(wanted, int):
+        from allocscope.app.file_kind import is_core
+
+        if is_core(wanted, sample=sample, exe=exe):
+            return _core(wanted, exe, deadline_s, html_file, form, now)
     report, found, series = _explained(wanted, sample, deadline_s, html_file is not None)
     if html_file is not None:
         from allocscope.cli.html_file import page_files, write_privately
@@ -65,6 +71,35 @@ def command(
         return draw(report, look)
 
     return tell(report, SCHEMA, now, form, text)
+
+
+def _core(
+    path: Path,
+    exe: Path | None,
+    deadline_s: float,
+    html_file: Path | None,
+    form: Form,
+    now: float,
+) -> int:
+    """The same of a core, which tells less."""
+    from allocscope.app.explain import ExplainOptions
+    from allocscope.app.explain_core import portrait_of_core
+
+    asked = ExplainOptions(deadline_s=deadline_s, pages=html_file is not None)
+    found = portrait_of_core(path, asked, exe=exe)
+    if html_file is not None:
+        from allocscope.cli.html_file import page_files, write_privately
+        from allocscope.render.html_core import page_of_core
+
+        page = page_of_core(found.report, found.heap, found.pages, page_files(), now)
+        write_privately(page, html_file)
+
+    def text(look: Look) -> str:
+        from allocscope.render.explain_core import explain_core as draw
+
+        return draw(found.report, look)
+
+    return tell(found.report, SCHEMA, now, form, text)
 
 
 def _explained(

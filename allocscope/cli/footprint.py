@@ -24,7 +24,7 @@ SORTS = (
 
 
 @click.command("footprint", short_help="RSS, PSS, USS, swap and one honest number per process.")
-@click.argument("targets", nargs=-1, metavar="[PID]...")
+@click.argument("targets", nargs=-1, metavar="[PID]...|FILE")
 @click.option("--tree", "tree", metavar="PID", help="This process and all its descendants.")
 @click.option("--name", metavar="RE", help="All processes whose name or executable matches.")
 @click.option("--cgroup", metavar="PATH", help="All processes of this cgroup and those below it.")
@@ -48,6 +48,7 @@ SORTS = (
     metavar="N|all",
     help="Rows of the table; the rest is summed.",
 )
+@options.sample_option
 @options.table_options
 @options.output_options
 def command(
@@ -59,6 +60,7 @@ def command(
     retained: bool,
     sort: str | None,
     rows: int | None,
+    sample: int | None,
     no_color: bool,
     exact_bytes: bool,
     as_json: bool,
@@ -68,18 +70,26 @@ def command(
     memory, page tables, and one number called footprint: what the process is answerable for and
     the kernel cannot simply drop, wherever it lies.
 
+    Of a recording: the figures of its process at that moment.
+
     Reads only; docs/which-number.md says which number counts which memory.
     """
     if sort == "retained" and not retained:
         raise WrongUsage("--sort retained needs --retained", "Give both.")
-    from allocscope.app.footprint import footprint
-    from allocscope.cli.progress import progress
-
     now = time.time()
-    selection = _selection(targets, tree, name, cgroup, everyone)
-    with progress("reading processes", wanted=bool(selection.chosen)) as show:
-        answer = footprint(selection, retained=retained, progress=show)
-    _raise_for_only_one(selection, answer)
+    file = _file(targets, tree, name, cgroup, everyone, sample)
+    if file is not None:
+        from allocscope.app.footprint_file import footprint_of_file
+
+        answer = footprint_of_file(file, sample=sample, retained=retained)
+    else:
+        from allocscope.app.footprint import footprint
+        from allocscope.cli.progress import progress
+
+        selection = _selection(targets, tree, name, cgroup, everyone)
+        with progress("reading processes", wanted=bool(selection.chosen)) as show:
+            answer = footprint(selection, retained=retained, progress=show)
+        _raise_for_only_one(selection, answer)
     by = sort or ("retained" if retained else "footprint")
     deliver(
         _json(answer, by, now)
@@ -88,6 +98,35 @@ def command(
         output,
     )
     return _status(answer)
+
+
+def _file(
+    targets: tuple[str, ...],
+    tree: str | None,
+    name: str | None,
+    cgroup: str | None,
+    everyone: bool,
+    sample: int | None,
+) -> Path | None:
+    """The file that is meant, None for processes. WrongUsage for both."""
+    wanted = [options.target_of(target) for target in targets]
+    files = [target for target in wanted if not isinstance(target, int)]
+    if not files:
+        if sample is not None:
+            raise WrongUsage("--sample chooses a sample of a recording", "Give a FILE.")
+        return None
+    options.for_processes(
+        files[0],
+        "--tree" if tree is not None else None,
+        "--name" if name is not None else None,
+        "--cgroup" if cgroup is not None else None,
+        "--all" if everyone else None,
+    )
+    if len(wanted) > 1:
+        raise WrongUsage(
+            f"{files[0]} is a file: it is looked at by itself", "Give one FILE and nothing else."
+        )
+    return files[0]
 
 
 def _selection(
@@ -145,7 +184,12 @@ def _json(answer: FootprintAnswer, sort: str, now: float) -> str:
 
     data = json.plain(answer.data)
     data["rows"] = json.plain(ordered(answer.data.rows, sort))
-    return json.dumps(json.wrap(SCHEMA, now, data=data, caveats=answer.caveats))
+    when = now if answer.captured_at is None else answer.captured_at
+    process, method = answer.process, answer.method
+    told = json.wrap(
+        SCHEMA, when, data=data, process=process, method=method, caveats=answer.caveats
+    )
+    return json.dumps(told)
 
 
 def _status(answer: FootprintAnswer) -> int:

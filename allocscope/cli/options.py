@@ -124,7 +124,8 @@ def pid_of(target: str) -> int:
         return found
     raise WrongUsage(
         f"{target} is not a pid, and this verb needs a running process",
-        "Give a pid (digits); files are read by `arenas`, `explain`, `check` and `diff`.",
+        "Give a pid (digits); files are read by `arenas`, `explain`, `map`, `pins`, `trim`, "
+        "`tune`, `check`, `diff`, `lazyfree` and `footprint`.",
     )
 
 
@@ -148,6 +149,34 @@ def sample_option(function: F) -> F:
         metavar="N",
         help="Which sample of a recording, counted from 1; the last by default.",
     )(function)
+
+
+def exe_option(function: F) -> F:
+    return click.option(
+        "--exe",
+        type=FilePath(exists=True, dir_okay=False),
+        metavar="PROGRAM",
+        help="The program that a core file is of.",
+    )(function)
+
+
+def for_files(target: int | Path, *, sample: int | None, exe: Path | None = None) -> None:
+    """WrongUsage for options of files with a running process."""
+    if isinstance(target, int) and (sample is not None or exe is not None):
+        raise WrongUsage(
+            f"{target} is a running process: --sample and --exe are for files", "Leave them out."
+        )
+
+
+def for_processes(target: int | Path, *given: str | None) -> None:
+    """WrongUsage for options of running processes (those that are ``given``) with a file."""
+    named = [option for option in given if option]
+    if not isinstance(target, int) and named:
+        what = "needs" if len(named) == 1 else "need"
+        raise WrongUsage(
+            f"{target} is a file: {', '.join(named)} {what} a running process",
+            "Leave it out, or give a pid." if len(named) == 1 else "Leave them out, or give a pid.",
+        )
 
 
 def rows(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:

@@ -1,4 +1,4 @@
-"""``allocscope pins``: what holds free memory in a process."""
+"""``allocscope pins``: what holds free memory in a process, a recording or a core."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from allocscope.cli import options
 from allocscope.cli.answer import Form, form_options, tell
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from allocscope.render.page import Look
 
 SCHEMA = "pins"
 
 
 @click.command("pins", short_help="Which live chunks hold free memory, and who points at them.")
-@click.argument("target", metavar="PID")
+@click.argument("target", metavar="PID|FILE")
 @click.option(
     "--most",
     type=click.IntRange(min=1, max=100),
@@ -39,6 +41,8 @@ SCHEMA = "pins"
     is_flag=True,
     help="Show each chunk's first bytes. They are the program's data: mind who reads them.",
 )
+@options.exe_option
+@options.sample_option
 @options.deadline_option
 @form_options
 def command(
@@ -46,6 +50,8 @@ def command(
     most: int,
     rows: int | None,
     show_bytes: bool,
+    exe: Path | None,
+    sample: int | None,
     deadline_s: float,
     form: Form,
 ) -> int:
@@ -54,13 +60,23 @@ def command(
     whose live chunks hold pages.
 
     Reads only: the process is not stopped. All its writable memory is searched for pointers, twice,
-    pages that are present only.
+    pages that are present only. A core does not tell what free() would release; a recording made
+    without contents not what the chunks are.
     """
-    from allocscope.app.pins import PinsOptions, pins
+    wanted = options.target_of(target)
+    options.for_files(wanted, sample=sample, exe=exe)
+    from allocscope.app.pins_search import PinsOptions
 
-    pid = options.pid_of(target)
     now = time.time()
-    report = pins(pid, PinsOptions(most=most, show_bytes=show_bytes, deadline_s=deadline_s))
+    asked = PinsOptions(most=most, show_bytes=show_bytes, deadline_s=deadline_s)
+    if isinstance(wanted, int):
+        from allocscope.app.pins import pins
+
+        report = pins(wanted, asked)
+    else:
+        from allocscope.app.pins_file import pins_of_file
+
+        report = pins_of_file(wanted, asked, sample=sample, exe=exe)
 
     def text(look: Look) -> str:
         from allocscope.render.pins import pins_text

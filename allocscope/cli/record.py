@@ -46,7 +46,7 @@ SCHEMA = "record"
 @click.option(
     "--with-contents",
     is_flag=True,
-    help="Record whole heap pages: all that the program holds there, secrets too.",
+    help="Record whole pages of arenas, stacks and variables: all that is there, secrets too.",
 )
 @click.option("--exact", is_flag=True, help="Read smaps also where RSS is above 1 GiB.")
 @click.option("--snapshot", is_flag=True, help="Record a frozen copy: for a process that is busy.")

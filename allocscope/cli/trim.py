@@ -52,7 +52,7 @@ def _amount(
 
 
 @click.command("trim", short_help="What malloc_trim would give back; rehearsed; done and audited.")
-@click.argument("target", metavar="PID")
+@click.argument("target", metavar="PID|FILE")
 @click.option(
     "--pad",
     "pad_bytes",
@@ -89,6 +89,8 @@ def _amount(
     metavar="BYTES|RATIO",
     help="With --repeat: only while more is free and resident: 64M, or 0.5 of the arenas.",
 )
+@options.exe_option
+@options.sample_option
 @options.max_pause_option
 @options.deadline_option
 @form_options
@@ -100,6 +102,8 @@ def command(
     watch_s: float | None,
     every_s: float | None,
     threshold: float | None,
+    exe: Path | None,
+    sample: int | None,
     max_pause_ms: float,
     deadline_s: float,
     form: Form,
@@ -107,19 +111,35 @@ def command(
     """Foretells what malloc_trim would give back to the kernel, arena by arena and to the page,
     what would stay and why, and what it costs.
 
-    That reads only. --rehearse runs malloc_trim in a frozen copy of the process; --apply makes the
-    process itself call it, without gdb, and measures what went away. Where no thread could do that
-    safely it is refused (exit 7).
+    That reads only, and of a recording or a core file tells what would have been given back at that
+    moment. --rehearse runs malloc_trim in a frozen copy of the process; --apply makes the process
+    itself call it, without gdb, and measures what went away. Where no thread could do that safely
+    it is refused (exit 7).
     """
     from allocscope.app.trim import TrimOptions
 
-    pid = options.pid_of(target)
+    looked_at = options.target_of(target)
+    options.for_files(looked_at, sample=sample, exe=exe)
+    options.for_processes(
+        looked_at,
+        "--rehearse" if rehearse else None,
+        "--apply" if apply_it else None,
+        "--watch-refaults" if watch_s is not None else None,
+        "--repeat" if every_s is not None else None,
+        "--if-free-above" if threshold is not None else None,
+    )
     _fit_together(rehearse, apply_it, watch_s, every_s, threshold, form.output)
     wanted = TrimOptions(pad_bytes, deadline_s)
-    if every_s is not None:
-        return _repeat(pid, wanted, every_s, threshold, watch_s, form)
     now = time.time()
-    report = _once(pid, wanted, rehearse, apply_it, watch_s, options.nanoseconds(max_pause_ms))
+    if not isinstance(looked_at, int):
+        from allocscope.app.trim_file import trim_of_file
+
+        report = trim_of_file(looked_at, wanted, sample=sample, exe=exe)
+    elif every_s is not None:
+        return _repeat(looked_at, wanted, every_s, threshold, watch_s, form)
+    else:
+        pause_ns = options.nanoseconds(max_pause_ms)
+        report = _once(looked_at, wanted, rehearse, apply_it, watch_s, pause_ns)
 
     def text(look: Look) -> str:
         from allocscope.render.trim import trim as draw

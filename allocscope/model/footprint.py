@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from allocscope.immutable import immutable
 from allocscope.model.failure import Failure
-from allocscope.model.report import Caveat
+from allocscope.model.process import Process
+from allocscope.model.report import Caveat, Method
 
 
 @immutable
@@ -68,8 +69,12 @@ class FootprintData:
 
 @immutable
 class FootprintAnswer:
-    """The data and what the reader must know. ``elapsed_ns``: how long it took."""
+    """The data and what the reader must know. ``elapsed_ns``: how long it took. The rest is of an
+    answer from a file: whose it is, how and when (seconds since 1970) it was recorded."""
 
     data: FootprintData
     caveats: tuple[Caveat, ...]
     elapsed_ns: int
+    process: Process | None = None
+    method: Method | None = None
+    captured_at: float | None = None

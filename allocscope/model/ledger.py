@@ -133,13 +133,13 @@ class Remedy:
 @immutable
 class Cause:
     """One reason why memory is held. ``bytes`` of several causes may overlap; ``exclusive_bytes``
-    do not, and rank."""
+    do not, and rank. ``share_of_rss_ratio``: None where RSS is not known (a core)."""
 
     key: CauseKey
     title: str
     bytes: int
     exclusive_bytes: int
-    share_of_rss_ratio: float
+    share_of_rss_ratio: float | None
     confidence: Confidence
     evidence: tuple[str, ...]
     remedies: tuple[Remedy, ...]

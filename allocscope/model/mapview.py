@@ -10,10 +10,10 @@ from allocscope.model.owners import Holding, OwnerKey
 @immutable
 class Sizes:
     """Sums over memory, in bytes. None: the kernel tells it only of a mapping that several owners
-    share."""
+    share, or the file that was read does not tell it."""
 
     virtual_bytes: int
-    resident_bytes: int
+    resident_bytes: int | None
     private_dirty_bytes: int | None
     lazyfree_bytes: int | None
     swapped_bytes: int | None
@@ -34,7 +34,8 @@ class Fill:
 class MapRow:
     """What one owner has, or a run of slabs of equal size.
 
-    ``slab_bytes`` and ``fill`` are None where it is no run of slabs. ``part_count``: slabs, or
+    ``slab_bytes`` is None where it is no run of slabs, ``fill`` also where nothing tells what is
+    resident. ``part_count``: slabs, or
     pieces of address space with this owner. ``[start, end)`` spans all of them, whatever lies
     between."""
 
@@ -52,9 +53,10 @@ class MapRow:
 @immutable
 class MapData:
     """``rows`` by category (OwnerKey), then by falling resident bytes; ``totals`` sums all of them.
-    ``parts``: every mapping or part of one by itself, ascending, where it was asked for."""
+    ``parts``: every mapping or part of one by itself, ascending, where it was asked for.
+    ``rss_bytes``: None where nothing tells."""
 
-    rss_bytes: int
+    rss_bytes: int | None
     mapping_count: int
     rows: tuple[MapRow, ...]
     totals: Sizes

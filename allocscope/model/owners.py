@@ -48,8 +48,9 @@ class Holding:
 
     From smaps where the part is the whole mapping; else ``resident_bytes``, ``swapped_bytes`` and
     ``huge_bytes`` are counted page by page, a page that two parts share by byte, and what smaps
-    tells only of the whole is None unless it is the same everywhere. ``perms`` and ``path`` are
-    those of the mapping, ``mapping_index`` its place in smaps."""
+    tells only of the whole is None unless it is the same everywhere. ``resident_bytes`` is None
+    where nothing tells (a core). ``perms`` and ``path`` are those of the mapping,
+    ``mapping_index`` its place in smaps."""
 
     start: int = field(metadata=HEX)
     end: int = field(metadata=HEX)
@@ -60,7 +61,7 @@ class Holding:
     path: str
     mapping_index: int
     whole: bool
-    resident_bytes: int
+    resident_bytes: int | None
     private_dirty_bytes: int | None
     lazyfree_bytes: int | None
     swapped_bytes: int | None

@@ -49,8 +49,11 @@ class Pin:
     ``chunk`` is its start, 16 below what malloc returned; ``held_by`` says whether it is live or
     parked. ``free_bytes_below``: the free memory right below it, or below the ``run_count`` held
     chunks of which it is the last. ``released_if_freed_bytes``: resident bytes that free() would
-    hand back, by its own rule, if this chunk alone were freed and no cache kept it.
-    ``first_bytes``: its first bytes in hex, only where they were asked for."""
+    hand back, by its own rule, if this chunk alone were freed and no cache kept it; None where it
+    would hand back memory of which nothing tells what is resident (a core). ``kind``,
+    ``referrer_count`` and ``referrers`` are None where the program's data are not known (a
+    recording without contents). ``first_bytes``: its first bytes in hex, only where they were asked
+    for."""
 
     arena_index: int
     heap_start: int = field(metadata=HEX)
@@ -60,10 +63,10 @@ class Pin:
     run_count: int
     run_bytes: int
     free_bytes_below: int
-    released_if_freed_bytes: int
-    kind: Kind
-    referrer_count: int
-    referrers: tuple[Referrer, ...]
+    released_if_freed_bytes: int | None
+    kind: Kind | None
+    referrer_count: int | None
+    referrers: tuple[Referrer, ...] | None
     first_bytes: str | None
 
 
@@ -81,13 +84,14 @@ class PinningClass:
 
 @immutable
 class PinsData:
-    """``pins`` by what freeing them would release; ``size_classes`` by what they pin.
+    """``pins`` by what freeing them would release, then by the free memory below them;
+    ``size_classes`` by what they pin.
     ``mixed_bytes``: free bytes on pages that live chunks of several classes hold; ``parked_bytes``:
     on pages that only thread caches hold. ``scanned_bytes``: how much writable memory was searched
-    for pointers."""
+    for pointers; None where it is not known."""
 
     pins: tuple[Pin, ...]
     size_classes: tuple[PinningClass, ...]
     mixed_bytes: int
     parked_bytes: int
-    scanned_bytes: int
+    scanned_bytes: int | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from allocscope.immutable import field, immutable
 from allocscope.model.fields import HEX
+from allocscope.model.lazyfree import LazyMapping
 from allocscope.model.ledger import OutsideRss
 from allocscope.model.libc import Allocator, LibcImage
 from allocscope.model.owners import Claim
@@ -20,6 +21,7 @@ from allocscope.model.process import (
     SmapsRollup,
     Swapping,
 )
+from allocscope.model.situation import Contention
 
 
 @immutable
@@ -39,6 +41,16 @@ class Ownership:
 
     claims: tuple[Claim, ...]
     tmpfs_devices: tuple[str, ...]
+
+
+@immutable
+class LazyPages:
+    """What is held by MADV_FREE: ``exact`` and ``mappings`` as in LazyfreeData; ``changed``: the
+    frames showed fewer such pages than smaps had counted just before."""
+
+    exact: bool
+    changed: bool
+    mappings: tuple[LazyMapping, ...]
 
 
 @immutable
@@ -66,7 +78,8 @@ class Facts:
     ``pause_ns``: as in Method, when it was recorded. ``smaps`` is None where it was not read,
     ``environ`` where it could not be. ``with_contents``: whole heap pages are recorded.
     ``ownership`` and ``kernel`` are None in recordings of the first versions, which asked for
-    neither. ``others``: the libraries of further mallocs whose structure is recorded too."""
+    neither, ``contention`` and ``lazyfree`` in those of the next; ``lazyfree`` also where smaps was
+    not read. ``others``: the libraries of further mallocs whose structure is recorded too."""
 
     captured_at: float
     source: str
@@ -86,6 +99,8 @@ class Facts:
     ownership: Ownership | None = None
     kernel: KernelFacts | None = None
     others: tuple[LibcImage, ...] = ()
+    contention: Contention | None = None
+    lazyfree: LazyPages | None = None
 
 
 @immutable

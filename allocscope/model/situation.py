@@ -87,7 +87,8 @@ class Situation:
     malloc settings of the start environment; ``heap`` is what ``arenas`` says; ``pages`` is None
     unless it was asked for, ``huge`` where too little is in huge pages to matter, or memory cannot
     be read; ``cached`` has the largest of the mapped files; ``descriptors`` is None where they may
-    not be looked at."""
+    not be looked at. ``at_most``: nothing tells what was resident (a core), so all counts as
+    resident that can have been, and ``rss_bytes`` is the sum of what heaps of any kind can have."""
 
     process: Process
     allocator: Allocator | None
@@ -109,6 +110,7 @@ class Situation:
     cgroup: CgroupMemory | None = None
     cached: tuple[CachedFile, ...] = ()
     descriptors: DescriptorUse | None = None
+    at_most: bool = False
 
     @property
     def rss_bytes(self) -> int:

@@ -143,12 +143,13 @@ class Applied:
 
 @immutable
 class TrimData:
-    """The answer of ``trim``. ``rss_bytes`` is that of the whole process, before.
+    """The answer of ``trim``. ``rss_bytes`` is that of the whole process, before; None where
+    nothing tells (a core).
     ``free_resident_bytes``: what the arenas hold free and resident; the forecast's ``bytes`` and
     all that ``stays`` add up to it. ``error_bytes``: what was released by ``applied`` (else by
     ``rehearsed``) minus the forecast; None where nothing was run."""
 
-    rss_bytes: int
+    rss_bytes: int | None
     resident_bytes: int
     free_resident_bytes: int
     forecast: TrimForecast

@@ -55,11 +55,12 @@ class LeftAlone:
 
 @immutable
 class TuneData:
-    """The data of ``tune``. ``limit_rule``: how glibc comes to its limit of arenas, None where that
-    is not known. ``without_effect``: what was asked for in vain. ``trimmable_bytes``: what
-    malloc_trim(0) would release now, without any setting."""
+    """The data of ``tune``. ``rss_bytes`` and ``contention`` are None where nothing tells.
+    ``limit_rule``: how glibc comes to its limit of arenas, None where that is not known.
+    ``without_effect``: what was asked for in vain. ``trimmable_bytes``: what malloc_trim(0) would
+    release now, without any setting."""
 
-    rss_bytes: int
+    rss_bytes: int | None
     settings: Settings
     limit_rule: str | None
     contention: Contention | None

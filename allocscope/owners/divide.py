@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
+from allocscope.immutable import replace
 from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import SmapsEntry
 from allocscope.model.walk import Residency
@@ -131,6 +132,18 @@ def _holdings(
             swapped_bytes=swapped,
             huge_bytes=huge,
         )
+
+
+def without_figures(part: Holding) -> Holding:
+    """The same where nothing tells what of it is resident."""
+    return replace(
+        part,
+        resident_bytes=None,
+        private_dirty_bytes=None,
+        lazyfree_bytes=None,
+        swapped_bytes=None,
+        huge_bytes=None,
+    )
 
 
 def by_byte(resident: Resident, start: int, end: int) -> Residency:

@@ -22,7 +22,8 @@ NT_PRSTATUS, NT_PRPSINFO, NT_AUXV, NT_FILE = 1, 3, 6, 0x46494C45
 NT_386_TLS, NT_ARM_TLS = 0x200, 0x401
 
 _NAME_BYTES = 16
-_AT_PAGESZ, _AT_ENTRY = 6, 9
+_AT_PHDR, _AT_PHNUM, _AT_PAGESZ, _AT_BASE, _AT_ENTRY = 3, 5, 6, 7, 9
+_AT_RANDOM, _AT_SYSINFO_EHDR = 25, 33
 _MOST_NOTES = 1 << 20
 _MOST_FILES = 1 << 18
 
@@ -72,7 +73,9 @@ class CoreFileMapping:
 @immutable
 class CoreNotes:
     """``pid`` is 0 and ``comm`` "" where the core does not tell; ``entry``: where the program
-    starts, 0 unknown; ``page_bytes``: 4096 where the core does not tell."""
+    starts; ``page_bytes``: 4096 where the core does not tell. ``base``, ``phdr`` and ``phnum`` as
+    in AuxVector; ``random_bytes_at``: what the kernel put on the main thread's stack;
+    ``vdso_start``: where it mapped its own code. Addresses that are not told are 0."""
 
     pid: int
     comm: str
@@ -80,6 +83,11 @@ class CoreNotes:
     threads: tuple[CoreThread, ...]
     files: tuple[CoreFileMapping, ...]
     page_bytes: int = 4096
+    base: int = 0
+    phdr: int = 0
+    phnum: int = 0
+    random_bytes_at: int = 0
+    vdso_start: int = 0
 
 
 def parse(data: bytes, machine: str = X86_64) -> CoreNotes:
@@ -116,7 +124,19 @@ def parse(data: bytes, machine: str = X86_64) -> CoreNotes:
     threads = tuple(CoreThread(number, pointer) for number, pointer in pointers.items())
     page = vector.get(_AT_PAGESZ, 0)
     page = page if page in (4096, 16384, 65536) else 4096
-    return CoreNotes(max(pid, 0), comm, vector.get(_AT_ENTRY, 0), threads, files, page)
+    return CoreNotes(
+        pid=max(pid, 0),
+        comm=comm,
+        entry=vector.get(_AT_ENTRY, 0),
+        threads=threads,
+        files=files,
+        page_bytes=page,
+        base=vector.get(_AT_BASE, 0),
+        phdr=vector.get(_AT_PHDR, 0),
+        phnum=vector.get(_AT_PHNUM, 0),
+        random_bytes_at=vector.get(_AT_RANDOM, 0),
+        vdso_start=vector.get(_AT_SYSINFO_EHDR, 0),
+    )
 
 
 def _notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:

@@ -16,7 +16,8 @@ from allocscope.errors import BadInput
 from allocscope.model.libc import X86_64, Allocator, LibcImage
 from allocscope.model.owners import HeapKey
 from allocscope.model.process import Mapping, Process, SmapsEntry
-from allocscope.model.recording import Facts, KernelFacts, Ownership, RecordedThread
+from allocscope.model.recording import Facts, KernelFacts, LazyPages, Ownership, RecordedThread
+from allocscope.model.situation import Contention
 from allocscope.parse import maps, plain
 
 SCHEMA = "allocscope/recording"
@@ -26,7 +27,7 @@ _SMAPS = tuple(f.name for f in dataclasses.fields(SmapsEntry) if f.name != "mapp
 
 _OBJECTS = (
     "image", "others", "process", "allocator", "mappings", "smaps", "threads", "ownership",
-    "kernel",
+    "kernel", "contention", "lazyfree",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ def dump(facts: Facts, tool_version: str) -> bytes:
         "smaps": None,
         "ownership": plain.dump(facts.ownership),
         "kernel": plain.dump(facts.kernel),
+        "contention": plain.dump(facts.contention),
+        "lazyfree": plain.dump(facts.lazyfree),
     }
     if facts.smaps is not None:
         rows = [[getattr(entry, name) for name in _SMAPS] for entry in facts.smaps]
@@ -100,6 +103,8 @@ def load(text: bytes) -> Facts:
         ownership=_ownership(found),
         kernel=_later(found, "kernel", KernelFacts),
         others=tuple(map(_image, found.parts("others"))) if "others" in found.names() else (),
+        contention=_later(found, "contention", Contention),
+        lazyfree=_lazyfree(found),
     )
 
 
@@ -110,6 +115,14 @@ def _ownership(found: _Fields) -> Ownership | None:
         if not claim.start < claim.end or claim.key in heaps:
             raise BadInput("the facts of this recording have an impossible claim of memory")
     return owned
+
+
+def _lazyfree(found: _Fields) -> LazyPages | None:
+    pages = _later(found, "lazyfree", LazyPages)
+    for mapping in pages.mappings if pages is not None else ():
+        if not mapping.start < mapping.end:
+            raise BadInput("the facts of this recording have an impossible lazyfree mapping")
+    return pages
 
 
 def _later(found: _Fields, name: str, kind: type[T]) -> T | None:

@@ -109,6 +109,15 @@ def named(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for path in paths for name in _names_of(path)))
 
 
+def mapped_by_name(mappings: Iterable[Mapping]) -> tuple[MappedAllocator, ...]:
+    """The same with their paths, where nothing tells in which order they were searched."""
+    paths = dict.fromkeys(mapping.path for mapping in mappings if mapping.inode)
+    evidence = "the file's name"
+    return tuple(
+        MappedAllocator(name, path, None, evidence) for path in paths for name in _names_of(path)
+    )
+
+
 def _names_of(path: str) -> list[str]:
     file = path.rpartition("/")[2]
     return [name for name, known in _LIBRARIES if file.startswith(known) and ".so" in file]

@@ -11,23 +11,23 @@ from collections.abc import Iterator, Sequence
 from allocscope.errors import BadInput
 from allocscope.model.process import Mapping
 from allocscope.parse import elf
-from allocscope.proc import procfs
-from allocscope.proc.mapped import open_mapped_file
+from allocscope.proc.mapped import OpenFile
 
 
-def modules(pid: int, mappings: Sequence[Mapping], *, libraries: bool) -> Iterator[str]:
-    """The paths of such files, as maps prints them: the program alone, or ``libraries`` too. Raises
+def modules(
+    mappings: Sequence[Mapping], open_file: OpenFile, only: str | None = None
+) -> Iterator[str]:
+    """The paths of such files, as maps prints them; ``only``: that one at most. Raises
     NoSuchProcess, PermissionRefused."""
-    program = procfs.exe(pid).replace("\n", "\\012")
     firsts: dict[str, Mapping] = {}
     for mapping in mappings:
-        if mapping.inode and (libraries or mapping.path == program):
+        if mapping.inode and only in (None, mapping.path):
             firsts.setdefault(mapping.path, mapping)
-    yield from (path for path, mapping in firsts.items() if _of_go(pid, mapping))
+    yield from (path for path, mapping in firsts.items() if _of_go(mapping, open_file))
 
 
-def _of_go(pid: int, first: Mapping) -> bool:
-    file = open_mapped_file(pid, first)
+def _of_go(first: Mapping, open_file: OpenFile) -> bool:
+    file = open_file(first)
     if file is None:
         return False
     with file, contextlib.suppress(BadInput):

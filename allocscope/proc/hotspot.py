@@ -28,7 +28,7 @@ from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory
 from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping
-from allocscope.proc.mapped import open_mapped_file
+from allocscope.proc.mapped import OpenFile
 from allocscope.proc.vm_structs import MissingField, VmStructs
 
 LIBRARY = re.compile(r"/libjvm\.so( \(deleted\))?$")
@@ -159,13 +159,13 @@ class _Machine:
             loader = structs.field(loader, "ClassLoaderData::_next")
 
 
-def claims(pid: int, memory: Memory, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+def claims(memory: Memory, mappings: Sequence[Mapping], open_file: OpenFile) -> Iterator[Claim]:
     """What a HotSpot in the process owns; nothing where there is none, or one for 32 bits. Raises
     NoSuchProcess, PermissionRefused."""
     if memory.abi.word_bytes != WORD:
         return
     first = next((m for m in mappings if not m.offset and LIBRARY.search(m.path)), None)
-    file = None if first is None else open_mapped_file(pid, first)
+    file = None if first is None else open_file(first)
     if first is None or file is None:
         return
     with file, contextlib.suppress(BadInput, MemoryGap):

@@ -17,13 +17,15 @@ refused.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterator
 
 from allocscope.closing import Closing
+from allocscope.errors import BadInput
 from allocscope.model.process import Mapping
-from allocscope.parse import maps
+from allocscope.parse import elf, maps
 
 _DELETED = " (deleted)"
 
@@ -34,7 +36,7 @@ class MappedFile(Closing):
     """A mapped file, open for reading. Close it, or use it in ``with``.
 
     ``how`` says what proves that it is the mapped one: ``path`` (device and inode), ``map_files``,
-    ``inode``.
+    ``inode``, ``build-id``.
     """
 
     def __init__(self, descriptor: int, how: str) -> None:
@@ -57,6 +59,28 @@ class MappedFile(Closing):
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+OpenFile = Callable[[Mapping], MappedFile | None]
+"""Opens the file behind a mapping of one process; None where there is none that may be read."""
+
+
+def opener(pid: int) -> OpenFile:
+    """Of a running process."""
+    return functools.partial(open_mapped_file, pid)
+
+
+def open_by_build_id(path: str, build_id: str) -> MappedFile | None:
+    """The file ``path`` of this machine, where it has that build-id (hex); else None."""
+    descriptor = _open_regular(path)
+    if descriptor is None:
+        return None
+    file = MappedFile(descriptor, "build-id")
+    with contextlib.suppress(BadInput):
+        if elf.build_id(elf.from_file(file.read)) == build_id:
+            return file
+    file.close()
+    return None
 
 
 def open_mapped_file(pid: int, mapping: Mapping) -> MappedFile | None:

@@ -1,8 +1,8 @@
 """Names for addresses in libraries and programs: ``libfoo.so!cache+0x40``.
 
-Strategy: the file behind the mapping is opened exactly (see mapped.py), its symbol tables are read
-with pyelftools (.symtab where there is one, else what it exports), once a file, and the last symbol
-at or below the address names it. pyelftools is imported only when a name is asked for.
+Strategy: the very file behind the mapping is opened (mapped.py), its symbol tables are read with
+pyelftools (.symtab where there is one, else what it exports), once a file, and the last symbol at
+or below the address names it. pyelftools is imported only when a name is asked for.
 
 Rules: everything in the file is hostile: what pyelftools cannot read has no symbols, and the offset
 from the beginning of the library is told instead. An address behind the end of a symbol of known
@@ -19,7 +19,7 @@ from allocscope.errors import BadInput
 from allocscope.immutable import immutable
 from allocscope.model.process import Mapping
 from allocscope.parse import elf
-from allocscope.proc.mapped import MappedFile, open_mapped_file
+from allocscope.proc.mapped import MappedFile, OpenFile
 
 MOST_FILE_BYTES = 1 << 30
 _TABLES = (".symtab", ".dynsym")
@@ -45,8 +45,8 @@ class _Object:
 class Names:
     """Names addresses of one process, as it was when ``mappings`` was read."""
 
-    def __init__(self, pid: int, mappings: Sequence[Mapping]) -> None:
-        self._pid = pid
+    def __init__(self, mappings: Sequence[Mapping], open_file: OpenFile) -> None:
+        self._open_file = open_file
         self._files: dict[str, list[Mapping]] = {}
         for mapping in mappings:
             if mapping.inode:
@@ -72,7 +72,7 @@ class Names:
         mappings = self._files.get(path)
         if not mappings:
             return None
-        file = open_mapped_file(self._pid, mappings[0])
+        file = self._open_file(mappings[0])
         if file is None:
             return None
         with file:

@@ -15,19 +15,19 @@ from allocscope.errors import BadInput
 from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping
 from allocscope.parse import elf
-from allocscope.proc.mapped import open_mapped_file
+from allocscope.proc.mapped import MappedFile, OpenFile
 
 PAGE = 4096
 
 
-def bss_claims(pid: int, mappings: Sequence[Mapping]) -> Iterator[Claim]:
+def bss_claims(mappings: Sequence[Mapping], open_file: OpenFile) -> Iterator[Claim]:
     """Claims for the anonymous rest of every mapped segment. Raises NoSuchProcess,
     PermissionRefused."""
     for mapping, following in itertools.pairwise(mappings):
         joined = mapping.inode and mapping.private and following.start == mapping.end
         if not joined or following.inode or not following.private:
             continue
-        for segment in _segments(pid, mapping):
+        for segment in _segments(open_file(mapping)):
             end = _end_in_memory(mapping, segment)
             if end > mapping.end:
                 yield Claim(
@@ -40,8 +40,7 @@ def bss_claims(pid: int, mappings: Sequence[Mapping]) -> Iterator[Claim]:
                 )
 
 
-def _segments(pid: int, mapping: Mapping) -> Iterable[elf.Segment]:
-    file = open_mapped_file(pid, mapping)
+def _segments(file: MappedFile | None) -> Iterable[elf.Segment]:
     if file is None:
         return ()
     with file, contextlib.suppress(BadInput):

@@ -9,8 +9,10 @@ known, every remedy what it would give back and what it costs.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from allocscope.model.core_explanation import CoreRow
 from allocscope.model.ledger import (
     Cause,
     CauseKey,
@@ -73,7 +75,7 @@ def explain(report: Report[Explanation], look: Look) -> str:
     page.blank()
     _ledger(page, data)
     _outside(page, data)
-    _causes(page, data, live_pid(report))
+    tell_causes(page, data.causes, data.rss_bytes, live_pid(report))
     page.caveats(report.caveats)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -119,7 +121,7 @@ def _ledger(page: Page, data: Explanation) -> None:
         columns.append(Column("lazyfree", tuple(unit.cell(row.lazyfree_bytes) for row in rows)))
     left = page.look.width - sum(column.width + GAP for column in columns)
     if left >= LEAST_EVIDENCE:
-        told = tuple(_short(row, left) for row in rows)
+        told = tuple(short(row, left) for row in rows)
         columns.append(Column("what says so", told, left=True, gives_way=1))
     page.table(fit(columns, page.look.width))
 
@@ -132,7 +134,7 @@ def share(part: int, whole: int) -> str:
     return f"{ratio:.0f} %" if ratio >= 0.5 else "<1 %"
 
 
-def _short(row: LedgerRow, width: int) -> str:
+def short(row: LedgerRow | CoreRow, width: int) -> str:
     """The weightiest evidence, of a path only the file's name."""
     if not row.evidence:
         return ""
@@ -222,16 +224,19 @@ def live_pid(report: Report[Any]) -> int | None:
     return report.process.pid if report.process and report.method.source == "passive" else None
 
 
-def _causes(page: Page, data: Explanation, pid: int | None) -> None:
-    """The causes that matter at length, the others in a line each."""
-    if not data.causes:
+def tell_causes(
+    page: Page, causes: Sequence[Cause], rss_bytes: int, pid: int | None = None
+) -> None:
+    """The causes that matter at length, the others in a line each. ``rss_bytes``: of a core, which
+    does not tell it, what stands for it; ``pid``: as remedy_words."""
+    if not causes:
         return
     page.blank()
     page.heading("Causes")
-    told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
+    told = [cause for cause in causes if matters(cause, rss_bytes)]
     for number, cause in enumerate(told, start=1):
         tell_cause(page, number, cause, pid)
-    smaller = [cause for cause in data.causes if cause not in told]
+    smaller = [cause for cause in causes if cause not in told]
     if smaller:
         page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
     for cause in smaller:
@@ -250,17 +255,20 @@ def _head(cause: Cause, exact: bool) -> str:
 
 
 def amount(cause: Cause, exact: bool = False) -> str:
-    """How much it holds, of RSS or outside of it, and how much of that no other cause counts."""
-    told = f"{size(cause.bytes, exact)}, {_share_of_rss(cause)}"
+    """What a cause holds, of RSS or outside of it, or at most holds where RSS is not known; and how
+    much of that no other cause counts."""
+    ratio = cause.share_of_rss_ratio
+    told = f"{size(cause.bytes, exact)}, {_share_of_rss(cause, ratio or 0)}"
+    if ratio is None:
+        told = f"at most {size(cause.bytes, exact)}"
     if cause.exclusive_bytes < MOSTLY_OWN_RATIO * cause.bytes:
         told += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
     return told
 
 
-def _share_of_rss(cause: Cause) -> str:
+def _share_of_rss(cause: Cause, ratio: float) -> str:
     if cause.key in OUTSIDE:
         return "outside RSS"
-    ratio = cause.share_of_rss_ratio
     return "<1 % of RSS" if 0 < ratio < 0.01 else f"{100 * ratio:.0f} % of RSS"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from allocscope.model.footprint import Footprint, FootprintAnswer, FootprintData
+from allocscope.render import sentences
 from allocscope.render.columns import fit
 from allocscope.render.figures import Cut, Figure, columns, unit_of
 from allocscope.render.page import Look, Page
@@ -37,7 +38,7 @@ def _figures(retained: bool) -> tuple[Figure[Footprint], ...]:
         Figure("process", lambda row: f"{row.pid} {clean(row.comm, 16)}", "name"),
         Figure("footprint", KEYS["footprint"]),
         *kept,
-        Figure("tree", KEYS["tree"], gives_way=3, adds_up=False),
+        Figure("tree", KEYS["tree"], gives_way=3, if_any=True, adds_up=False),
         Figure("RSS", KEYS["rss"], adds_up=False),
         Figure("peak", KEYS["peak"], gives_way=4, adds_up=False),
         Figure("PSS", KEYS["pss"]),
@@ -72,8 +73,14 @@ def footprint(answer: FootprintAnswer, sort: str, retained: bool, look: Look) ->
         page.line(f"{failure.pid}{name}: {clean(failure.message)}", "yellow")
     for caveat in answer.caveats:
         page.line(f"note: {clean(caveat.message)} [{caveat.code}]", "yellow")
-    page.line(f"passive, {duration(answer.elapsed_ns)}, no process was stopped", "dim")
+    page.line(_method(answer), "dim")
     return page.text()
+
+
+def _method(answer: FootprintAnswer) -> str:
+    if answer.method is None or answer.captured_at is None:
+        return f"passive, {duration(answer.elapsed_ns)}, no process was stopped"
+    return f"{sentences.method(answer.method)}; {sentences.as_of(answer.captured_at)}"
 
 
 def headline(data: FootprintData, retained: bool, exact: bool = False) -> str:
@@ -86,7 +93,8 @@ def headline(data: FootprintData, retained: bool, exact: bool = False) -> str:
     who = f"{most.pid} {clean(most.comm, 40)}"
     what = "retains" if retained else "holds"
     if held is None:
-        return f"{who}: how much it {what} is unknown."
+        rss = "" if most.rss_bytes is None else f" of RSS {size(most.rss_bytes, exact)}"
+        return f"{who}: how much{rss} it {what} is unknown."
     if len(data.rows) == 1:
         return f"{who} {what} {size(held, exact)} of RSS {size(most.rss_bytes, exact)}."
     total = getattr(data.totals, f"{name}_bytes")
@@ -116,5 +124,8 @@ def _table(data: FootprintData, sort: str, retained: bool, page: Page) -> None:
         "footprint: anonymous and shared memory, swapped too, and page tables, less lazily freed",
         "dim",
     )
-    page.line("tree: with all descendants · PSS: shared pages divided · USS: without them", "dim")
+    words = ["PSS: shared pages divided", "USS: without them"]
+    if any(row.tree_footprint_bytes is not None for row in data.rows):
+        words.insert(0, "tree: with all descendants")
+    page.items(words, "dim")
     page.blank()

@@ -11,11 +11,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from allocscope.immutable import immutable
+from allocscope.model.heap import ArenasData
 from allocscope.model.history import History
 from allocscope.model.ledger import Cause, Explanation, LedgerRow, Remedy
+from allocscope.model.page_map import PageMap
 from allocscope.model.report import Caveat, Report
 from allocscope.model.situation import Situation
 from allocscope.render import html_heaps, sentences
@@ -45,18 +48,23 @@ def page(
     ``history``: of a recording with several samples."""
     data = report.data
     body = [
-        _head(report, now),
-        _caveats(report.caveats),
+        head(report, data.verdict, _figures(data), now),
+        caveats_section(report.caveats),
         _ledger(data),
         NOTHING if history is None else series_section(history),
-        _causes(data),
-        _map(found),
+        causes_section(data.causes, data.rss_bytes),
+        map_section(found.pages, found.heap),
         html_heaps.arenas_section(found.heap),
         html_heaps.classes_section(found.heap),
         _outside(data),
-        _settings(found),
-        tag("footer", f"allocscope {VERSION}. {_sentence(sentences.method(report.method))}"),
+        settings_section(found.heap),
+        footer(report),
     ]
+    return document(report, body, files)
+
+
+def document(report: Report[Any], body: Iterable[Html], files: PageFiles) -> str:
+    """The page around its sections."""
     title = f"{report.process.comm} (pid {report.process.pid}): where its memory is"
     parts = [
         Html('<meta charset="utf-8">'),
@@ -79,10 +87,15 @@ def page(
     return f"<!DOCTYPE html>\n{whole.source}\n"
 
 
-def _map(found: Situation) -> Html:
-    if found.pages is None or not any(heap.cells for heap in found.pages.heaps):
+def map_section(pages: PageMap | None, heap: ArenasData) -> Html:
+    if pages is None or not any(one.cells for one in pages.heaps):
         return NOTHING
-    return html_heaps.map_section(found.pages, found.heap)
+    return html_heaps.map_section(pages, heap)
+
+
+def footer(report: Report[Any]) -> Html:
+    how = sentences.method(report.method)
+    return tag("footer", f"allocscope {VERSION}. {_sentence(how)}")
 
 
 def _hash(source: str) -> str:
@@ -96,18 +109,17 @@ def _sentence(words: str) -> str:
 # ---- the head ----
 
 
-def _head(report: Report[Explanation], now: float) -> Html:
-    """Of a recording the identity says when it was."""
-    data = report.data
+def head(report: Report[Any], verdict: str, figures: Iterable[tuple[str, str]], now: float) -> Html:
+    """Of a recording the identity says when it was; a core does not tell."""
     facts = [tag("li", fact) for fact in sentences.identity(report)]
-    if report.captured_at is None:
+    if report.captured_at is None and report.method.source != sentences.FROM_CORE:
         facts.append(tag("li", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))))
     return tag(
         "header",
         tag("h1", "Where the memory is"),
-        tag("p", data.verdict, class_="verdict"),
+        tag("p", verdict, class_="verdict"),
         tag("ul", *facts, class_="facts"),
-        tag("dl", *(_figure(name, amount) for name, amount in _figures(data)), class_="figures"),
+        tag("dl", *(_figure(name, told) for name, told in figures), class_="figures"),
     )
 
 
@@ -123,11 +135,11 @@ def _figures(data: Explanation) -> Iterable[tuple[str, str]]:
     yield "drift", signed_size(data.drift_bytes) if data.drift_bytes else "none"
 
 
-def _figure(name: str, amount: str) -> Html:
-    return tag("div", tag("dt", name), tag("dd", amount))
+def _figure(name: str, told: str) -> Html:
+    return tag("div", tag("dt", name), tag("dd", told))
 
 
-def _caveats(caveats: Iterable[Caveat]) -> Html:
+def caveats_section(caveats: Iterable[Caveat]) -> Html:
     told = [
         tag("li", tag("strong", "partial: " if caveat.partial else "note: "), caveat.message)
         for caveat in sorted(caveats, key=lambda c: not c.partial)
@@ -177,8 +189,8 @@ def _ledger_cells(
     ]
     for name in ("swapped_bytes", "lazyfree_bytes"):
         if _any(rows, name):
-            amount = getattr(row, name)
-            cells.append(Cell(unit.cell(amount), -1 if amount is None else amount))
+            told = getattr(row, name)
+            cells.append(Cell(unit.cell(told), -1 if told is None else told))
     return cells
 
 
@@ -215,11 +227,12 @@ def _bar(rows: Iterable[LedgerRow], total: int) -> Html:
 # ---- causes ----
 
 
-def _causes(data: Explanation) -> Html:
-    if not data.causes:
+def causes_section(causes: Sequence[Cause], rss_bytes: int) -> Html:
+    """``rss_bytes``: as for the terminal's (render.explain)."""
+    if not causes:
         return NOTHING
-    told = [cause for cause in data.causes if matters(cause, data.rss_bytes)]
-    smaller = [cause for cause in data.causes if cause not in told]
+    told = [cause for cause in causes if matters(cause, rss_bytes)]
+    smaller = [cause for cause in causes if cause not in told]
     rest = NOTHING
     if smaller:
         rows = [tag("li", f"{cause.title}: {amount(cause)}") for cause in smaller]
@@ -270,8 +283,8 @@ def _outside(data: Explanation) -> Html:
     )
 
 
-def _settings(found: Situation) -> Html:
-    lines = list(sentences.settings_lines(found.heap.settings))
+def settings_section(heap: ArenasData) -> Html:
+    lines = list(sentences.settings_lines(heap.settings))
     headings = [Heading("setting"), Heading("value"), Heading("from")]
     if not any(origin for _, _, origin in lines):
         headings.pop()

@@ -40,8 +40,14 @@ def lazyfree(report: Report[LazyfreeData], look: Look) -> str:
     if data.reclaimed is not None:
         page.line(_reclaimed(data.reclaimed, look.exact_bytes), "green")
     process = report.process
-    threads = plural(process.thread_count, "thread")
-    page.items([f"pid {process.pid} {clean(process.comm)}", clean_path(process.exe, 60), threads])
+    items = [
+        f"pid {process.pid} {clean(process.comm)}",
+        clean_path(process.exe, 60),
+        plural(process.thread_count, "thread"),
+    ]
+    if report.captured_at is not None:
+        items.append(sentences.as_of(report.captured_at))
+    page.items(items)
     if data.mappings:
         _table(data, page)
     for caveat in report.caveats:

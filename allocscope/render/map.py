@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from allocscope.account.ledger import LABELS
-from allocscope.account.mapview import ORDER, sizes_of
+from allocscope.account.mapview import ORDER, sizes_of, weight
 from allocscope.immutable import immutable
 from allocscope.model.mapview import Fill, MapData, MapRow, Sizes
 from allocscope.model.owners import Holding, OwnerKey
@@ -49,7 +49,7 @@ def map_text(report: Report[MapData], look: Look) -> str:
     page.line(_headline(data, look.exact_bytes), "bold")
     page.items(sentences.identity(report), "dim")
     page.blank()
-    unit = unit_for(data.totals.resident_bytes, look.exact_bytes)
+    unit = unit_for(sum(weight(data.totals)), look.exact_bytes)
     if data.parts:
         _raw(page, data.parts, unit)
     else:
@@ -61,12 +61,16 @@ def map_text(report: Report[MapData], look: Look) -> str:
 
 
 def _headline(data: MapData, exact: bool) -> str:
-    largest = max(_by_key(data.rows), key=lambda pair: _sum(pair[1]).resident_bytes, default=None)
-    text = f"RSS {size(data.rss_bytes, exact)} in {plural(data.mapping_count, 'mapping')}"
-    if largest is None or not data.rss_bytes:
+    mappings = plural(data.mapping_count, "mapping")
+    if data.rss_bytes is None:
+        text = f"{size(data.totals.virtual_bytes, exact)} of address space in {mappings}"
+    else:
+        text = f"RSS {size(data.rss_bytes, exact)} in {mappings}"
+    largest = max(_by_key(data.rows), key=lambda pair: weight(_sum(pair[1])), default=None)
+    amount = 0 if largest is None else sum(weight(_sum(largest[1])))
+    if largest is None or not amount:
         return text + "."
-    there = _sum(largest[1]).resident_bytes
-    return f"{text}; the most of it, {size(there, exact)}, is {_label(largest[0])}."
+    return f"{text}; the most of it, {size(amount, exact)}, is {_label(largest[0])}."
 
 
 def _label(key: OwnerKey) -> str:
@@ -137,12 +141,20 @@ def _table(page: Page, lines: Sequence[_Line], unit: Unit, totals: Sizes) -> Non
     def told(name: str) -> bool:
         return any(getattr(line.sizes, name) for line in lines)
 
+    def known(name: str) -> bool:
+        return any(getattr(line.sizes, name) is not None for line in lines)
+
     columns = [
         Column("memory", tuple(line.name for line in lines), "all", left=True),
         Column("virtual", cells("virtual_bytes"), unit.cell(totals.virtual_bytes), 3),
-        Column("resident", cells("resident_bytes"), unit.cell(totals.resident_bytes)),
-        Column("dirty", cells("private_dirty_bytes"), unit.cell(totals.private_dirty_bytes), 2),
     ]
+    for title, name, gives_way in (
+        ("resident", "resident_bytes", 0),
+        ("dirty", "private_dirty_bytes", 2),
+    ):
+        if known(name):
+            foot = unit.cell(getattr(totals, name))
+            columns.append(Column(title, cells(name), foot, gives_way))
     for title, name in (
         ("lazyfree", "lazyfree_bytes"),
         ("swapped", "swapped_bytes"),

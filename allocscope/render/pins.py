@@ -16,6 +16,8 @@ HELD = {
     "fastbin": "parked in a fastbin",
     "tcache-struct": "a thread cache's own structure",
 }
+WHOLE = ("passive", "snapshot")
+"""Sources that have all of a process's memory."""
 KINDS = {
     "vtable": "an object of {name}",
     "string": "text",
@@ -33,14 +35,16 @@ def pins_text(report: Report[PinsData], look: Look) -> str:
     page.items(sentences.identity(report), "dim")
     page.blank()
     for number, pin in enumerate(data.pins, start=1):
-        _pin(page, number, pin)
+        _pin(page, number, pin, report.method.source)
     if data.pins:
         page.blank()
     _classes(page, data)
     page.caveats(report.caveats)
     page.blank()
-    scanned = size(data.scanned_bytes, look.exact_bytes)
-    page.line(f"{sentences.method(report.method)}; {scanned} searched for pointers", "dim")
+    how = sentences.method(report.method)
+    if data.scanned_bytes is not None:
+        how += f"; {size(data.scanned_bytes, look.exact_bytes)} searched for pointers"
+    page.line(how, "dim")
     return page.text()
 
 
@@ -65,9 +69,9 @@ def _heap(pin: Pin) -> str:
     return f"the heap at {pin.heap_start:#x} of arena {pin.arena_index}"
 
 
-def _pin(page: Page, number: int, pin: Pin) -> None:
+def _pin(page: Page, number: int, pin: Pin, source: str) -> None:
     exact = page.look.exact_bytes
-    kind = KINDS[pin.kind.type].format(name=clean(pin.kind.name, 60))
+    kind = "" if pin.kind is None else KINDS[pin.kind.type].format(name=clean(pin.kind.name, 60))
     what = f"{HELD[pin.held_by]}{', ' + kind if kind else ''}"
     page.line(
         f"{number}. chunk {pin.chunk:#x}, {size(pin.size_bytes, exact)}, {what}: the last held "
@@ -81,18 +85,28 @@ def _pin(page: Page, number: int, pin: Pin) -> None:
             f"{size(pin.free_bytes_below, exact)} are free below the {pin.run_count} held chunks "
             f"({size(pin.run_bytes, exact)}) of which it is the last"
         )
-    gain = f"free() of it alone would release {size(pin.released_if_freed_bytes, exact)}"
-    if not pin.released_if_freed_bytes:
-        gain = "free() of it alone would release nothing"
-    page.line(f"   - {below}; {gain}", hanging=5)
+    page.line(f"   - {below}; {_gain(pin.released_if_freed_bytes, exact)}", hanging=5)
     if pin.first_bytes:
         page.line(f"   - begins with {pin.first_bytes}", hanging=5)
-    _told_referrers(page, pin)
+    _told_referrers(page, pin, source)
 
 
-def _told_referrers(page: Page, pin: Pin) -> None:
+def _gain(released_bytes: int | None, exact: bool) -> str:
+    if released_bytes is None:
+        return "free() of it alone would reach that memory"
+    if not released_bytes:
+        return "free() of it alone would release nothing"
+    return f"free() of it alone would release {size(released_bytes, exact)}"
+
+
+def _told_referrers(page: Page, pin: Pin, source: str) -> None:
+    if pin.referrers is None or pin.referrer_count is None:
+        return
     if not pin.referrers:
-        page.line("   - nothing in writable memory points at it: perhaps a leak", hanging=5)
+        nobody = "nothing in writable memory points at it: perhaps a leak"
+        if source not in WHOLE:
+            nobody = "nothing in the memory that was searched points at it"
+        page.line(f"   - {nobody}", hanging=5)
         return
     told = [_referrer(referrer) for referrer in pin.referrers]
     more = pin.referrer_count - len(told)

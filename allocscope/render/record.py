@@ -23,7 +23,10 @@ def record(report: Report[RecordResult], look: Look) -> str:
     page.line(f"{clean(data.path)}: {samples}, {size(data.file_bytes)}{share}.", "bold")
     page.line(f"pid {report.process.pid} {clean(report.process.comm, 40)}", "dim")
     if data.with_contents:
-        page.line("It holds whatever the program stored in its heap.", "yellow")
+        page.line(
+            "It holds whatever the program stored in its heap, its stacks and its variables.",
+            "yellow",
+        )
     for caveat in report.caveats:
         page.line(f"note: {clean(caveat.message)} [{clean(caveat.code)}]", "yellow")
     page.line(sentences.method(report.method), "dim")

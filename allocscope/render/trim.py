@@ -45,7 +45,7 @@ def trim(report: Report[TrimData], look: Look) -> str:
         page.line(line)
     _caveats(page, report.caveats)
     page.blank()
-    if data.rehearsed is None and data.applied is None and data.forecast.bytes:
+    if report.method.source == "passive" and data.forecast.bytes:
         pid = report.process.pid
         page.line(f"allocscope trim {pid} --rehearse tries it in a frozen copy, --apply does it.")
     page.line(sentences.method(report.method), "dim")
@@ -84,18 +84,16 @@ def headline(data: TrimData, exact: bool = False, served_by: str = "glibc") -> s
         measured = data.rehearsed.bytes, data.rehearsed.duration_ns
         return f"In a copy of the process {_gave_back(call, data, *measured, exact)}"
     going, free = data.forecast.bytes, data.free_resident_bytes
-    rss = f"of RSS {size(data.rss_bytes, exact)}"
+    rss = "" if data.rss_bytes is None else f" of RSS {size(data.rss_bytes, exact)}"
+    own = f"{size(going, exact)}{rss}" if going else f"nothing{rss}"
     if served_by != "glibc":
-        own = size(going, exact) if going else "nothing"
-        return (
-            f"{call} would give back {own} {rss}: here {clean(served_by)} serves malloc, not glibc."
-        )
+        return f"{call} would give back {own}: here {clean(served_by)} serves malloc, not glibc."
     if not free:
-        return f"{call} would give back nothing {rss}: glibc holds nothing that is free."
+        return f"{call} would give back nothing{rss}: glibc holds nothing that is free."
     if not going:
-        return f"{call} would give back nothing {rss}: {size(free, exact)} are free, but must stay."
+        return f"{call} would give back nothing{rss}: {size(free, exact)} are free, but must stay."
     stay = f"; {size(free - going, exact)} are free and would stay" if free > going else ""
-    return f"{call} would give back {size(going, exact)} {rss}{stay}."
+    return f"{call} would give back {own}{stay}."
 
 
 def _gave_back(

@@ -35,7 +35,7 @@ def tune(report: Report[TuneData], look: Look) -> str:
     page.items(sentences.identity(report), "dim")
     _settings(page, data)
     _arenas(page, data)
-    _suggestions(page, data)
+    _suggestions(page, data, now=" now" if report.method.source == "passive" else "")
     page.caveats(report.caveats)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -51,6 +51,8 @@ def headline(report: Report[TuneData]) -> str:
         return f"{who}: {name} serves malloc, which these settings of glibc do not concern."
     names = ", ".join(f"{one.key}={one.value}" for one in data.suggestions)
     said = f"worth a try: {names}" if names else "no setting is worth a try"
+    if not names and report.method.source == sentences.FROM_CORE:
+        said = "what a core tells shows no setting that is worth a try"
     if data.without_effect:
         count = len(data.without_effect)
         said += f"; {plural(count, 'setting')} {'has' if count == 1 else 'have'} no effect"
@@ -104,7 +106,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %"
 
 
-def _suggestions(page: Page, data: TuneData) -> None:
+def _suggestions(page: Page, data: TuneData, now: str) -> None:
     exact = page.look.exact_bytes
     page.blank()
     if data.suggestions:
@@ -122,9 +124,9 @@ def _suggestions(page: Page, data: TuneData) -> None:
     for left in data.left_alone:
         page.line(f"   - {left.key}: {clean(left.reason)}", hanging=5)
     if data.trimmable_bytes:
-        now = size(data.trimmable_bytes, exact)
+        going = size(data.trimmable_bytes, exact)
         page.blank()
-        page.line(f"Without any setting malloc_trim(0) would release {now} now.")
+        page.line(f"Without any setting malloc_trim(0) would release {going}{now}.")
 
 
 def _suggestion(page: Page, number: int, suggestion: Suggestion) -> None:

@@ -15,6 +15,14 @@ from unit.mallocs import furnished
 
 from allocscope.app.arenas_file import arenas_of_file
 from allocscope.app.diff import DiffOptions, diff
+from allocscope.app.footprint_file import footprint_of_file
+from allocscope.app.lazyfree_file import lazyfree_of_file
+from allocscope.app.map_file import map_of_file
+from allocscope.app.pins_file import pins_of_file
+from allocscope.app.pins_search import PinsOptions
+from allocscope.app.trim import TrimOptions
+from allocscope.app.trim_file import trim_of_file
+from allocscope.app.tune_file import tune_of_file
 from allocscope.errors import AllocscopeError
 from allocscope.files.container import Reader, Writer
 
@@ -53,7 +61,19 @@ def outcome(sections: Sections, whole: Sections) -> None:
         with contextlib.suppress(AllocscopeError):
             arenas_of_file(path, sample=None, deadline_s=60)
         with contextlib.suppress(AllocscopeError):
+            pins_of_file(path, PinsOptions(deadline_s=60), sample=None, exe=None)
+        with contextlib.suppress(AllocscopeError):
             diff(path, other, DiffOptions(None, None, exact=False, deadline_s=60))
+        with contextlib.suppress(AllocscopeError):
+            map_of_file(path, raw=True, sample=None, exe=None, deadline_s=60)
+        with contextlib.suppress(AllocscopeError):
+            tune_of_file(path, sample=None, exe=None, deadline_s=60)
+        with contextlib.suppress(AllocscopeError):
+            trim_of_file(path, TrimOptions(deadline_s=60), sample=None, exe=None)
+        with contextlib.suppress(AllocscopeError):
+            lazyfree_of_file(path, sample=None)
+        with contextlib.suppress(AllocscopeError):
+            footprint_of_file(path, sample=None, retained=True)
 
 
 @settings(FUZZ)

@@ -16,7 +16,8 @@ from live.programs import READY_SECONDS
 from allocscope import observe
 from allocscope.app.explain import ExplainOptions, explain
 from allocscope.app.map import map_process
-from allocscope.app.pins import PinsOptions, pins
+from allocscope.app.pins import pins
+from allocscope.app.pins_search import PinsOptions
 from allocscope.lab.child import child
 from allocscope.parse import elf, symbols
 from glibcs import fetch, programs

@@ -19,7 +19,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import targets
 from live.cli import assert_refused, command
-from live.core_files import gdbs_core
 from live.pages import kernel_says
 from live.programs import speaking, thread_states, wait_until
 from live.recordings import rewritten
@@ -248,13 +247,8 @@ def test_the_command_takes_files(running: Running, tmp_path: Path) -> None:
     told = answer("explain", str(path))
     assert told["method"]["source"] == "recording"
     done = command("explain", str(target.pid), "--sample", "1")
-    assert_refused(done, 2, "is a running process: --sample is for files", "Leave it out")
+    assert_refused(done, 2, "--sample and --exe are for files", "Leave them out")
     assert_refused(command("explain", str(path), "--sample", "2"), 2, "no sample 2", "It has 1")
-
-
-def test_a_core_is_sent_to_arenas(running: Running, tmp_path: Path) -> None:
-    core = gdbs_core(running("healthy", scale=0.1).pid, tmp_path)
-    assert_refused(command("explain", str(core)), 9, "is a core file", "arenas")
 
 
 # ---- over time ----

@@ -214,7 +214,7 @@ def test_those_that_may_not_be_read_keep_what_everybody_sees(parent: int) -> Non
 
 
 def test_wrong_usage() -> None:
-    for words in ([], ["--all", "1"], ["x"], ["1", "--sort", "retained"]):
+    for words in ([], ["--all", "1"], ["--tree", "x"], ["1", "--sort", "retained"]):
         assert command("footprint", *words).returncode == 2, words
     assert command("footprint", "--name", "no such process here").returncode == 3
 

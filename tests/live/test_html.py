@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from live.browser import Tab, browser, skip_without_browser
 from live.cli import command
+from live.core_files import gdbs_core
 from live.programs import READY_SECONDS
 from oracle import locate, trim, walk
 from oracle.layout import layout_for
@@ -209,6 +210,20 @@ def test_the_map_is_drawn(
     trimmable = "39 184 138" if dark else "26 154 115"  # --trimmable in the style sheet
     assert trimmable in colours
     assert quiet.evaluate("document.querySelector('.told').textContent") == ""
+
+
+def test_the_page_of_a_core(running: Running, quiet: Tab, tmp_path: Path) -> None:
+    core, path = gdbs_core(running("scattered", seed=2).pid, tmp_path), tmp_path / "page.html"
+    done = command("explain", str(core), "--html", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    quiet.open(path, width=1200)
+    assert quiet.evaluate("document.documentElement.scrollWidth") == 1200
+    assert int(quiet.evaluate(f"{CANVAS}.dataset.pages")) > 1000
+    said = quiet.evaluate("document.body.innerText")
+    assert "a core does not tell what was resident" in said
+    assert "at most" in said
+    assert "of RSS" not in said
+    assert " UTC" not in said  # when it was read is not when it was
 
 
 def test_zooming_telling_and_going_back(running: Running, quiet: Tab, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from live.pages import kernel_says
 from live.programs import READY_SECONDS
 from live.test_contract import answer
 
-from allocscope.app.pins import PinsOptions, pins
+from allocscope.app.pins import pins
+from allocscope.app.pins_search import PinsOptions
 from allocscope.lab.child import Child, child
 from allocscope.lab.fixture import RunningFixture
 

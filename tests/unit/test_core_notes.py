@@ -75,3 +75,17 @@ def test_notes_of_another_machine_mean_nothing() -> None:
     data = prstatus(90, 336, 32, ("<Q", 112 + 21 * 8, 0x7F00_0000_0740)) + segments(0x1000)
     data += note(core_notes.NT_ARM_TLS, struct.pack("<Q", 5), LINUX)
     assert core_notes.parse(data).threads == (CoreThread(90, 0x7F00_0000_0740),)
+
+
+def test_what_the_kernel_told_the_program() -> None:
+    pairs = {3: 0x400040, 5: 13, 7: 0x7F00_0000_0000, 9: 0x401000, 25: 0x7FFE_1000_0123}
+    pairs |= {33: 0x7FFE_2000_0000, 0: 0}
+    words = [word for pair in pairs.items() for word in pair]
+    found = core_notes.parse(note(core_notes.NT_AUXV, struct.pack(f"<{len(words)}Q", *words)))
+    assert (found.phdr, found.phnum, found.base, found.entry) == (
+        0x400040,
+        13,
+        0x7F00_0000_0000,
+        0x401000,
+    )
+    assert (found.random_bytes_at, found.vdso_start) == (0x7FFE_1000_0123, 0x7FFE_2000_0000)

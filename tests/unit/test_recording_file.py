@@ -292,7 +292,7 @@ def test_missing_facts_are_bad_input() -> None:
             facts_text.load(json.dumps(rest).encode())
 
 
-LATER = ("ownership", "kernel", "others")
+LATER = ("ownership", "kernel", "others", "contention", "lazyfree")
 """What the first versions did not write."""
 
 

@@ -267,4 +267,4 @@ def test_the_json_keeps_its_schema(monkeypatch: pytest.MonkeyPatch, capfd: Any) 
     told = json.loads(capfd.readouterr().out)
     validate(told, "tune")
     assert [one["key"] for one in told["data"]["suggestions"]] == ["arena_max"]
-    assert run(["tune", "a-file"]) == 2
+    assert run(["tune", "a-file"]) == 9
