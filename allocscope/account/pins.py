@@ -1,15 +1,14 @@
 """What holds free memory hostage: the highest held chunk of each heap, and size classes.
 
 ``free`` gives memory back only from the end of a heap, and only where everything up to there is
-free: so the highest chunk that is held decides. The rule is free()'s own (_int_free in malloc.c,
-heap_trim in arena.c): a chunk of at least 64 KiB after merging, a top of at least the trim
-threshold, and top_pad stays.
+free: so the highest chunk that is held decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
+from allocscope.account.heap_end import Sizes, can_shrink, released_by_free
 from allocscope.glibc.abi import Abi
 from allocscope.glibc.pieces import Piece
 from allocscope.glibc.reading import HeapReading
@@ -18,14 +17,8 @@ from allocscope.model.fields import HEX
 from allocscope.model.pins import HeldBy, PinningClass
 from allocscope.model.walk import Pins
 
-TRIM_ATTEMPT_BYTES = 65536
-"""FASTBIN_CONSOLIDATION_THRESHOLD, ATTEMPT_TRIMMING_THRESHOLD from 2.43 on."""
-
 HELD: dict[int, HeldBy] = {1: "live", 2: "tcache", 3: "fastbin", 4: "tcache-struct"}
 """By as_pins.last_kind (probes/include/pins.h)."""
-
-Sizes = Callable[[int, int], int]
-"""Resident bytes of ``[start, end)``, whole pages."""
 
 
 @immutable
@@ -73,10 +66,9 @@ def _end(
 ) -> HeapEnd:
     alone = pins.run_count == 1
     new_top = pins.below_start if alone else pins.last
-    at_break = index or piece.end == brk_end
     released: int | None = 0
-    if piece.holds_top and at_break:
-        released = _released(reading, abi, new_top, piece.end, resident)
+    if can_shrink(index, piece, brk_end):
+        released = released_by_free(reading.par, abi, new_top, piece.end, resident)
     return HeapEnd(
         arena_index=index,
         heap_start=piece.start,
@@ -88,20 +80,6 @@ def _end(
         free_bytes_below=pins.run_start - pins.below_start,
         released_if_freed_bytes=released,
     )
-
-
-def _released(
-    reading: HeapReading, abi: Abi, top: int, end: int, resident: Sizes | None
-) -> int | None:
-    """What free() hands back once top begins at ``top``."""
-    size, par = end - top, reading.par
-    if size < max(TRIM_ATTEMPT_BYTES, par.trim_threshold):
-        return 0
-    unit = par.thp_pagesize or abi.page_bytes
-    extra = (size - abi.min_chunk_bytes - 1 - par.top_pad) // unit * unit
-    if extra <= 0:
-        return 0
-    return None if resident is None else resident(end - extra, end)
 
 
 def pinning_classes(reading: HeapReading) -> tuple[PinningClass, ...]:

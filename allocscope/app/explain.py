@@ -38,6 +38,7 @@ from allocscope.proc.memory import ProcessMemory
 from allocscope.proc.mounts import tmpfs_devices
 from allocscope.proc.outside import outside_rss
 from allocscope.proc.swaps import swapping
+from allocscope.units import size
 
 MOST_ROUNDS = 3
 
@@ -217,7 +218,7 @@ def drift_caveats(found: Ledger, rounds: int) -> tuple[Caveat, ...]:
         return ()
     each = f", in each of {rounds} readings" if rounds > 1 else ""
     text = (
-        f"{found.drift_bytes} bytes of RSS came or went between the kernel's count and this one"
-        f"{each}."
+        f"{size(abs(found.drift_bytes))} of RSS came or went between the kernel's count and this "
+        f"one{each}."
     )
     return (Caveat("drift", text, partial=account.too_much_drift(found)),)

@@ -11,11 +11,11 @@ from allocscope.app.target import OtherMalloc, Target, find_malloc, libc_of, oth
 from allocscope.glibc.locate import Located
 from allocscope.glibc.mmapped import PAGE, joined
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
-from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, read_heap
+from allocscope.glibc.reading import MAX_ROUNDS, HeapReading, Subject, cached_ends, read_heap
 from allocscope.glibc.validate import ArenaReading
 from allocscope.immutable import immutable, replace
 from allocscope.model.damage import Damage
-from allocscope.model.heap import ArenasData, Figures, Mmapped
+from allocscope.model.heap import ArenasData, Figures, Mmapped, ParkedEnd
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.process import SmapsEntry, Stillness
 from allocscope.model.report import Caveat
@@ -47,6 +47,7 @@ class HeapAnswer:
     hugetlb_bytes: int = 0
     others: tuple[OtherMalloc, ...] = ()
     damage: tuple[Damage, ...] = ()
+    parked_ends: tuple[ParkedEnd, ...] = ()
 
     @property
     def consistency(self) -> str:
@@ -136,6 +137,7 @@ def read(
         _hugetlb_bytes(memory, target, reading),
         others,
         _damage(memory, reading) if sort != FROZEN or found is not None else (),
+        _parked_ends(memory, subject.brk_end, reading),
     )
 
 
@@ -151,6 +153,22 @@ def _hugetlb_bytes(memory: NativeMemory, target: Target, reading: HeapReading) -
         memory.residency(low, high).resident_bytes
         for low, high in target.hugetlb_spans
         if any(start < high and low < end for start, end in ours)
+    )
+
+
+def _parked_ends(memory: NativeMemory, brk_end: int, reading: HeapReading) -> tuple[ParkedEnd, ...]:
+    ends = cached_ends(reading)
+    if not ends:
+        return ()
+    from allocscope.account.parked_ends import parked_ends
+
+    return parked_ends(
+        reading,
+        ends,
+        memory.abi,
+        brk_end,
+        lambda start, end: memory.residency(start, end).resident_bytes,
+        lambda chunks: reading.parked.details(memory, chunks),
     )
 
 
@@ -198,6 +216,7 @@ def present(
         page_holders=account.page_holders(classes),
         largest_free=account.largest_free(reading),
         damage=answer.damage,
+        parked_ends=answer.parked_ends,
     )
 
 

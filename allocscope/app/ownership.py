@@ -19,11 +19,13 @@ from allocscope.model.owners import Claim, Holding
 from allocscope.model.process import AuxVector, Mapping, SmapsEntry
 from allocscope.model.report import Caveat
 from allocscope.native.memory import NativeMemory
-from allocscope.owners.allocators import allocator_claims, go_recognisers, recognisers
+from allocscope.owners import go as owners_go
+from allocscope.owners.allocators import allocator_claims, recognisers
 from allocscope.owners.divide import disjoint, divide
 from allocscope.owners.heap import heap_claims
 from allocscope.owners.loader import loader_claims
 from allocscope.owners.mapped import files_of
+from allocscope.owners.recogniser import data_of, words_of
 from allocscope.owners.runtimes import runtime_claims
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 from allocscope.proc import allocators, go, hotspot, mounts, procfs
@@ -110,10 +112,22 @@ def claims_beside(
     claims += hotspot.claims(memory, mappings, known.open_file)
     readable = [(m.start, m.end) for m in wanted if m.anonymous and m.readable]
     claims += runtime_claims(memory, unclaimed(readable, claims))
-    is_go = go.is_go(known.program, mappings, known.open_file)
-    in_go = go_recognisers(memory, mappings, known.program if is_go else None)
-    claims += allocator_claims(memory, mappings, unclaimed(spans, claims), in_go)
+    claims += _go_claims(known, memory, mappings, unclaimed(spans, claims))
     return claims[len(heaps) :]
+
+
+def _go_claims(
+    known: Beside, memory: NativeMemory, mappings: Sequence[Mapping], spans: Sequence[Span]
+) -> Iterable[Claim]:
+    """By the variables of the program, or, where it looks as if there were a heap of Go, of a
+    library that Go's linker made."""
+    if memory.abi.word_bytes != WORD or not spans:
+        return
+    libraries = any(owners_go.is_hinted(start) for start, _ in spans)
+    only = None if libraries else known.program
+    for path in go.modules(mappings, known.open_file, only):
+        variables = dict(words_of(memory, data_of(mappings, path)))
+        yield from owners_go.claims(memory, variables, spans)
 
 
 def _auxv(pid: int) -> AuxVector | None:

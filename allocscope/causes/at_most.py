@@ -21,6 +21,7 @@ from allocscope.model.situation import ArenaResidence, Situation
 from allocscope.units import size
 
 RULES: tuple[Rule, ...] = (
+    parked.parked_top,
     spread.arena_spread,
     retained.top_pinned,
     settings.raised_thresholds,

@@ -18,6 +18,10 @@ from allocscope.units import plural, size
 
 LARGE_PART_RATIO = 0.25
 GLIBC = frozenset({"glibc", "unknown"})
+TELLING = frozenset({"jemalloc", "mimalloc", "tcmalloc"})
+OWN_STATISTICS = (
+    "`allocscope ask PID --what runtime` has it print its own statistics, in a copy of the process"
+)
 
 
 def is_large(situation: Situation, total: int) -> bool:
@@ -88,14 +92,22 @@ def other_allocator(situation: Situation) -> Finding | None:
     unexplained = situation.ledger.resident("unexplained")
     if serving is not None and serving.name not in GLIBC and unexplained > own:
         return _serving(situation, serving.name, own, unexplained)
+    holdings = holdings_of(situation, "other-allocator")
+    owners = sorted({holding.owner for holding in holdings})
+    whose = owners[0] if len(owners) == 1 else "allocators other than glibc's"
+    remedy = advice("own-statistics", "ask that allocator for its own statistics", "none")
+    if not TELLING.isdisjoint(owners):
+        remedy = advice(
+            "own-statistics", OWN_STATISTICS, "the process stands still while it is copied"
+        )
     return elsewhere(
         situation,
         "other-allocator",
         "other-allocator",
         "The heap of another allocator",
-        "in the heap of another allocator than glibc's",
-        (advice("own-statistics", "ask that allocator for its own statistics", "none"),),
-        holdings_of(situation, "other-allocator"),
+        f"in the heap of {whose}",
+        (remedy,),
+        holdings,
     )
 
 
@@ -160,7 +172,7 @@ def _in_cache(situation: Situation, found: Sequence[Holding]) -> tuple[str, ...]
 
 
 def shared_memory(situation: Situation) -> Finding | None:
-    return elsewhere(
+    finding = elsewhere(
         situation,
         "shared-memory",
         "shared-memory",
@@ -169,3 +181,8 @@ def shared_memory(situation: Situation) -> Finding | None:
         (advice("count-pss", "compare PSS (`allocscope footprint`), which shares it out", "none"),),
         holdings_of(situation, "shared-memory"),
     )
+    fair = None if situation.rollup is None else situation.rollup.pss_shmem_bytes
+    if finding is None or fair is None:
+        return finding
+    told = f"shared out among all who map it, the part of this process is {size(fair)} (Pss_Shmem)"
+    return replace(finding, evidence=(*finding.evidence, told))

@@ -29,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     pages.lazyfree_held,
     pages.thp_inflation,
     retained.locked_free,
+    parked.parked_top,
     spread.arena_spread,
     retained.top_pinned,
     settings.raised_thresholds,

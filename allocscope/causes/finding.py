@@ -51,6 +51,17 @@ def of_row(key: LedgerKey, size: int) -> tuple[tuple[Cell, int], ...]:
     return (((key, None), size),) if size else ()
 
 
+def up_to(takes: Iterable[tuple[Cell, int]], most: int) -> tuple[tuple[Cell, int], ...]:
+    """The first of these cells, ``most`` bytes of them."""
+    kept = []
+    for cell, wanted in takes:
+        taken = min(wanted, most)
+        most -= taken
+        if taken:
+            kept.append((cell, taken))
+    return tuple(kept)
+
+
 def share(part: int, whole: int) -> str:
     """``part`` of ``whole`` in per cent."""
     return f"{100 * part / whole:.0f} %" if whole else "nothing"

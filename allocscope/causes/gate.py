@@ -37,7 +37,8 @@ UNTOLD: dict[LimitKey, str] = {
 _RETAINING: frozenset[CauseKey] = frozenset(
     {
         "untrimmed-free", "scattered-live", "top-pinned", "arena-spread", "thread-top",
-        "tcache-hoard", "fastbin-hoard", "raised-thresholds", "thp-inflation", "locked-free",
+        "tcache-hoard", "parked-top", "fastbin-hoard", "raised-thresholds", "thp-inflation",
+        "locked-free",
     }
 )  # fmt: skip
 _NO_FOOTPRINT: frozenset[CauseKey] = frozenset(

@@ -3,7 +3,7 @@ swap."""
 
 from __future__ import annotations
 
-from allocscope.causes.finding import MOST_NAMED, Cell, Finding, heaviest, share
+from allocscope.causes.finding import MOST_NAMED, Cell, Finding, heaviest, share, up_to
 from allocscope.causes.remedies import advice
 from allocscope.model.ledger import LedgerKey, Remedy
 from allocscope.model.situation import HugeUse, Situation
@@ -113,7 +113,7 @@ def _zero_cells(situation: Situation, huge: HugeUse) -> tuple[tuple[Cell, int], 
             wanted.append((("glibc-free-whole-pages", arena.index), arena.whole_pages_bytes))
             wanted.append((("glibc-top", arena.index), arena.top_bytes))
         wanted += [(("glibc-live", arena.index), arena.live_bytes) for arena in arenas]
-        cells += _up_to(wanted, zeros)
+        cells += up_to(wanted, zeros)
     return tuple(cells)
 
 
@@ -134,7 +134,7 @@ def fork_sharing(situation: Situation) -> Finding | None:
         key="fork-sharing",
         title="Pages shared with relatives since fork, counted in each of them",
         bytes=shared,
-        takes=_up_to(takes, shared),
+        takes=up_to(takes, shared),
         confidence="measured",
         headline=f"{size(shared)} are shared copy-on-write with relatives and counted in each",
         evidence=(
@@ -143,16 +143,6 @@ def fork_sharing(situation: Situation) -> Finding | None:
         ),
         remedies=(advice("count-pss", "sum PSS, not RSS, over the family of processes", "none"),),
     )
-
-
-def _up_to(takes: list[tuple[Cell, int]], most: int) -> tuple[tuple[Cell, int], ...]:
-    kept = []
-    for cell, wanted in takes:
-        taken = min(wanted, most)
-        most -= taken
-        if taken:
-            kept.append((cell, taken))
-    return tuple(kept)
 
 
 def swapped_out(situation: Situation) -> Finding | None:

@@ -48,6 +48,17 @@ def no_tcache(gain_bytes: int) -> Remedy:
     )
 
 
+def smaller_tcache(tcache_count: int, gain_bytes: int) -> Remedy:
+    each = "each malloc and free takes" if not tcache_count else "malloc and free more often take"
+    return Remedy(
+        key="tcache-count",
+        action=f"start it with GLIBC_TUNABLES=glibc.malloc.tcache_count={tcache_count}",
+        gain_bytes=gain_bytes,
+        gain_is="forecast",
+        cost=f"{each} the arena's lock; a restart",
+    )
+
+
 def fixed_thresholds(gain_bytes: int | None) -> Remedy:
     return Remedy(
         key="thresholds",

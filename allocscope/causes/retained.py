@@ -21,8 +21,9 @@ def top_pinned(situation: Situation) -> Finding | None:
     main = main_residence(situation)
     if main is None or not main.resident_bytes:
         return None
-    held = main.whole_pages_bytes
-    if held < MOSTLY_FREE_RATIO * main.resident_bytes or held < main.top_bytes:
+    parked = sum(end.held_bytes for end in situation.heap.parked_ends if end.arena_index == 0)
+    held = max(0, main.whole_pages_bytes - parked)  # what lies above the last live chunk
+    if not held or held < MOSTLY_FREE_RATIO * main.resident_bytes or held < main.top_bytes:
         return None
     arena = situation.heap.arenas[0]
     word = "in all" if situation.at_most else "resident"

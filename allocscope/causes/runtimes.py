@@ -28,7 +28,8 @@ class Runtime:
 
 RUNTIMES = {
     "CPython": Runtime(
-        "sys._debugmallocstats(), tracemalloc or memray; gc.collect() for cycles",
+        "`allocscope ask PID --what runtime` (sys._debugmallocstats() in a copy); tracemalloc or "
+        "memray; gc.collect() for cycles",
         "CPython gives an arena back only when nothing in it is in use",
     ),
     "V8": Runtime(
@@ -72,7 +73,7 @@ def runtime_heap(situation: Situation) -> Finding | None:
         "runtime-heap",
         "runtime-heap",
         "The heap of a language runtime, outside of malloc",
-        "in the runtime's own heap, which its garbage collector decides about",
+        f"in the heap of {' and '.join(names) or 'a language runtime'}, outside of malloc",
         tuple(_tools(name) for name in names),
         found,
     )

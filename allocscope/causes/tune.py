@@ -10,15 +10,16 @@ RSS, or below 4 MiB.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from allocscope.account.parked_ends import OLD_TCACHE_COUNT
 from allocscope.causes.finding import share
-from allocscope.causes.parked import OLD_TCACHE_COUNT
+from allocscope.causes.parked import enough, what_keeps
 from allocscope.causes.settings import DEFAULT_BYTES, asked_in_vain
 from allocscope.causes.spread import reusable
 from allocscope.causes.start import limit_rule, start_with
 from allocscope.immutable import immutable
-from allocscope.model.heap import Arena, ArenasData, Setting
+from allocscope.model.heap import Arena, ArenasData, ParkedEnd, Setting
 from allocscope.model.situation import ArenaResidence, Contention, Situation
 from allocscope.model.tune import ArenaUse, LeftAlone, SettingKey, Suggestion, TuneData
 from allocscope.units import MIB, plural, size
@@ -273,22 +274,22 @@ def _tcache_count(case: Case) -> Suggestion | LeftAlone:
     setting = heap.settings.tcache_count
     if not isinstance(setting.value, int) or not setting.value:
         return LeftAlone("tcache_count", "there are no thread caches")
-    concerned = sum(arena.tcache_bytes for arena in case.residence)
-    if not case.worth(concerned):
-        return LeftAlone("tcache_count", f"thread caches hold no more than {size(concerned)}")
+    parked = sum(arena.tcache_bytes for arena in case.residence)
+    held = sum(end.held_bytes for end in heap.parked_ends)
+    if not case.worth(parked + held):
+        return LeftAlone("tcache_count", f"thread caches hold no more than {size(parked + held)}")
     value = OLD_TCACHE_COUNT if setting.value > OLD_TCACHE_COUNT else 0
-    caches = sum(thread.tcache_count > 0 for thread in heap.threads)
+    if held > parked:
+        value, _ = enough(heap.parked_ends)
     return Suggestion(
         key="tcache_count",
         value=value,
-        concerned_bytes=concerned,
-        estimate=f"{size(concerned)} are parked in {plural(caches, 'thread cache')}, where neither "
-        "other threads nor malloc_trim reach them. Without caches they would be in bins, and be "
-        "used again or trimmed"
-        + (f"; with {value} for each size about {value} of {setting.value} stay" if value else ""),
+        concerned_bytes=parked + held,
+        estimate=_estimate(heap, parked, held, setting.value, value),
         rests_on=(
             f"tcache_count is {setting.value} ({setting.origin})",
             f"{plural(heap.totals.tcache_count, 'chunk')} in caches",
+            *_at_ends(heap.parked_ends, held),
         ),
         cost="malloc and free take the arena's lock more often"
         + ("" if value else ", with 0 each time")
@@ -297,6 +298,27 @@ def _tcache_count(case: Case) -> Suggestion | LeftAlone:
         command=case.command("tcache_count", value),
         in_program=None,
     )
+
+
+def _estimate(heap: ArenasData, parked: int, held: int, now: int, value: int) -> str:
+    if held > parked:
+        return (
+            f"{size(held)} at the ends of heaps would have been given back by free(), but for what "
+            "thread caches have there"
+        )
+    caches = sum(thread.tcache_count > 0 for thread in heap.threads)
+    return (
+        f"{size(parked)} are parked in {plural(caches, 'thread cache')}, where neither other "
+        "threads nor malloc_trim reach them. Without caches they would be in bins, and be used "
+        "again or trimmed"
+        + (f"; with {value} for each size about {value} of {now} stay" if value else "")
+    )
+
+
+def _at_ends(ends: Sequence[ParkedEnd], held: int) -> tuple[str, ...]:
+    if not held:
+        return ()
+    return (f"{what_keeps(ends)} are all that keeps {size(held)} at the ends of heaps",)
 
 
 RULES: tuple[Callable[[Case], Suggestion | LeftAlone], ...] = (

@@ -81,7 +81,9 @@ class TcacheLayout:
     ``counts_free_slots``: the counters tell what is still free in a bin, not what it holds.
     ``key_is_address``: the second word of a parked chunk is the address of this struct.
     ``chunk_sizes``: sizes of the chunk that the struct itself lies in; each may be 16 larger, where
-    the rest of the free chunk that served it was too small to stay one."""
+    the rest of the free chunk that served it was too small to stay one.
+    ``made_at_first_free``: not when its thread first allocates, and never where tcache_count is
+    0."""
 
     name: str
     abi: Abi
@@ -91,6 +93,7 @@ class TcacheLayout:
     counts_free_slots: bool
     key_is_address: bool
     since: str
+    made_at_first_free: bool = False
 
     @property
     def entries(self) -> int:
@@ -181,6 +184,7 @@ class TcacheStruct:
     counts_free_slots: bool
     key_is_address: bool
     since: str
+    made_at_first_free: bool = False
 
 
 def _up(value: int, unit: int) -> int:
@@ -251,7 +255,7 @@ TCACHE_2 = TcacheStruct("T2", 64, 1, 1, False, True, "4b246928bd (2.29): key is 
 TCACHE_3 = TcacheStruct("T3", 64, 2, 1, False, True, "1f50f2ad85 (2.30): 16-bit counts")
 TCACHE_4 = TcacheStruct("T4", 64, 2, 1, False, False, "fc859c3048 (2.34): random key")
 TCACHE_5 = TcacheStruct("T5", 76, 2, 1, True, False, "7e10e30e64 (2.42): num_slots, large bins")
-TCACHE_6 = TcacheStruct("T6", 76, 2, 2, True, False, "0b9210bd76 (2.43): 16 per bin")
+TCACHE_6 = TcacheStruct("T6", 76, 2, 2, True, False, "0b9210bd76 (2.43): 16 per bin", True)
 
 
 # ---- the same for a machine ----
@@ -311,6 +315,7 @@ def tcache_layout(struct: TcacheStruct, abi: Abi) -> TcacheLayout:
         counts_free_slots=struct.counts_free_slots,
         key_is_address=struct.key_is_address,
         since=struct.since,
+        made_at_first_free=struct.made_at_first_free,
     )
 
 

@@ -30,6 +30,16 @@ Followed = tuple[Sequence[int], bool]
 
 
 @immutable
+class ParkedChunk:
+    """A chunk in a tcache: whose, how large, and how many are behind it in its list. Lists grow at
+    their heads, so those came before it."""
+
+    tid: int
+    size_bytes: int
+    place: int
+
+
+@immutable
 class Parked:
     """What lies in tcaches: addresses of the parked chunks and of the tcaches' own, each sorted.
     ``broken``: lists that did not end as they should. ``lists``: thread, number of the bin, and the
@@ -43,6 +53,21 @@ class Parked:
     def of(self, tid: int) -> Iterable[int]:
         """One thread's parked chunks."""
         return (chunk for owner, _, chunks in self.lists if owner == tid for chunk in chunks)
+
+    def details(self, memory: Memory, wanted: frozenset[int]) -> dict[int, ParkedChunk]:
+        """What is known of these chunks."""
+        abi = memory.abi
+        found = [
+            (chunk, tid, place)
+            for tid, _, chunks in (self.lists if wanted else ())
+            for place, chunk in enumerate(reversed(chunks))
+            if chunk in wanted
+        ]
+        words = memory.read_each([c + abi.word_bytes for c, *_ in found], abi.word_bytes)
+        return {
+            chunk: ParkedChunk(tid, int.from_bytes(word or b"", "little") & ~CHUNK_FLAGS, place)
+            for (chunk, tid, place), word in zip(found, words, strict=True)
+        }
 
     def sizes(self, memory: Memory) -> dict[int, tuple[int, int]]:
         """How many chunks each thread has parked, and their bytes. Chunks in one of the first

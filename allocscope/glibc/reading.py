@@ -112,6 +112,44 @@ class HeapReading:
 
 
 @immutable
+class CachedEnd:
+    """The end of an arena's last row where all that is in use belongs to thread caches: ``chunks``
+    parked in them and ``structs``, caches' own chunks, from the end of the last chunk that is held
+    otherwise to top."""
+
+    arena_index: int
+    piece: Piece
+    held_to: int
+    chunks: Sequence[int]
+    structs: Sequence[int]
+
+
+def cached_ends(reading: HeapReading) -> list[CachedEnd]:
+    """One for each arena that ends so, and would have a top beyond the trim threshold if it did
+    not. Caches' own chunks count only where they are made late (from 2.43 on): others are where
+    they are with any tcache_count."""
+    layout, parked, found = reading.layout.tcache, reading.parked, []
+    for arena in reading.arenas:
+        for piece in arena.pieces:
+            if layout is None or not piece.holds_top or piece.tally.unread_bytes:
+                continue
+            first = piece.start + piece.header_bytes + piece.alignment_bytes
+            held_to = max(first, piece.tally.last_live + piece.tally.last_live_bytes)
+            top = arena.state.top
+            structs = _between(parked.structs, held_to, top)
+            if structs and not layout.made_at_first_free:
+                held_to, structs = structs[-1] + min(layout.chunk_sizes), ()
+            chunks = _between(parked.chunks, held_to, top)
+            if (chunks or structs) and piece.end - held_to >= reading.par.trim_threshold:
+                found.append(CachedEnd(arena.index, piece, held_to, chunks, structs))
+    return found
+
+
+def _between(ascending: Sequence[int], start: int, end: int) -> Sequence[int]:
+    return ascending[bisect_left(ascending, start) : bisect_left(ascending, end)]
+
+
+@immutable
 class _Round:
     """What one round has in common for all arenas, read at its beginning."""
 

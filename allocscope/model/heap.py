@@ -165,6 +165,43 @@ class LargeFree:
 
 
 @immutable
+class ParkedBy:
+    """A thread, how many of the chunks its tcache has, and whether the tcache itself is there."""
+
+    tid: int
+    chunk_count: int
+    tcache_itself: bool
+
+
+@immutable
+class TcacheGain:
+    """Resident bytes that free() would have given back with another tcache_count, a forecast."""
+
+    tcache_count: int
+    released_bytes: int
+
+
+@immutable
+class ParkedEnd:
+    """The end of an arena's last heap that nothing live keeps from shrinking, only chunks parked in
+    thread caches, or caches themselves. ``chunk``: the highest of both; ``threads``: whose they
+    are. ``gains``: the first one is for a tcache_count of 0."""
+
+    arena_index: int
+    chunk: int = field(metadata=HEX)
+    parked_count: int
+    parked_bytes: int
+    tcache_struct_count: int
+    threads: tuple[ParkedBy, ...]
+    gains: tuple[TcacheGain, ...]
+
+    @property
+    def held_bytes(self) -> int:
+        """Resident bytes that free() would have given back without caches."""
+        return self.gains[0].released_bytes
+
+
+@immutable
 class ThreadCache:
     """A thread, the arena it is attached to, and what its tcache holds (chunk sizes)."""
 
@@ -214,7 +251,7 @@ class ArenasData:
     tell (RSS, page states) is None; its resident bytes are those of the pages that it holds, but
     for pages of zeros. ``page_holders`` and ``largest_free`` name the first
     few, by falling ``pages_held`` and ``size_bytes``. ``damage``: where a heap that stood still
-    contradicts itself."""
+    contradicts itself. ``parked_ends``: by falling ``held_bytes``."""
 
     rss_bytes: int | None
     arenas: tuple[Arena, ...]
@@ -227,3 +264,4 @@ class ArenasData:
     page_holders: tuple[PageHolder, ...] = ()
     largest_free: tuple[LargeFree, ...] = ()
     damage: tuple[Damage, ...] = ()
+    parked_ends: tuple[ParkedEnd, ...] = ()

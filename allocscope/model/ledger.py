@@ -45,6 +45,7 @@ CauseKey = Literal[
     "locked-free",
     "scattered-live",
     "top-pinned",
+    "parked-top",
     "arena-spread",
     "thread-top",
     "tcache-hoard",

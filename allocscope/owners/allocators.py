@@ -22,7 +22,7 @@ from allocscope.model.libc import MappedAllocator
 from allocscope.model.owners import Claim
 from allocscope.model.process import Mapping
 from allocscope.owners.mimalloc import Mimalloc
-from allocscope.owners.page_maps import Go, Jemalloc, Tcmalloc
+from allocscope.owners.page_maps import Jemalloc, Tcmalloc
 from allocscope.owners.recogniser import WORD, Recogniser, data_of
 
 UNKNOWN = Owner("unknown", "")
@@ -53,7 +53,7 @@ def _claim(memory: Memory, mapping: Mapping, known: Sequence[Recogniser]) -> Cla
     for allocator in known:
         evidence = allocator.evidence(memory, mapping)
         if evidence:
-            return Claim(mapping.start, mapping.end, allocator.key, allocator.name, evidence)
+            return Claim(mapping.start, mapping.end, "other-allocator", allocator.name, evidence)
     return None
 
 
@@ -76,14 +76,3 @@ def recognisers(
         for found in mapped
         if found.name in _KINDS
     ]
-
-
-def go_recognisers(
-    memory: Memory, mappings: Sequence[Mapping], program: str | None
-) -> list[Recogniser]:
-    """One, where Go's linker made the ``program`` (its path), a 64-bit one. It starts from the
-    program's own variables, so it needs no other memory than theirs, and finds heaps that do not
-    lie where owners.go expects them (Go 1.26 on)."""
-    if program is None or memory.abi.word_bytes != WORD:
-        return []
-    return [Go(memory, data_of(mappings, program))]

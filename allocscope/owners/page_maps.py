@@ -1,4 +1,4 @@
-"""Allocators that keep a map of all pages: jemalloc, gperftools' tcmalloc, the Go runtime.
+"""Allocators that keep a map of all pages: jemalloc, gperftools' tcmalloc.
 
 Strategy: each has a table in its own data, an entry of which points to a leaf, and a leaf's entry
 leads to what is known of a page: a descriptor, in which the page's address stands. Followed from a
@@ -8,8 +8,7 @@ any pointer in the allocator's data may be the entry, until one of them leads ba
 Rule: without the way back nothing is claimed.
 
 Source: jemalloc 5.3, rtree.h, edata.h, emap.h; gperftools 2.7 to 2.16, pagemap.h
-(TCMalloc_PageMap2), page_heap.h, span.h; Go 1.12 to 1.25, runtime/mheap.go (arenas, heapArena,
-mspan).
+(TCMalloc_PageMap2), page_heap.h, span.h.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import struct
 
 from allocscope.glibc.protocols import Memory
 from allocscope.model.process import Mapping
-from allocscope.owners import go
 from allocscope.owners.recogniser import PAGE, WORD, Recogniser
 
 _EDGES_TRIED = 32
@@ -33,7 +31,6 @@ class PageMap(Recogniser):
     page_bits = 12
     leaf_bits = 18
     align = WORD
-    offset = 0
     _root: int | None = None
 
     def keeps(self, word: int) -> bool:
@@ -49,7 +46,7 @@ class PageMap(Recogniser):
 
     def evidence(self, memory: Memory, mapping: Mapping) -> str:
         for page in _pages(memory, mapping):
-            number = (page + self.offset) >> self.page_bits
+            number = page >> self.page_bits
             leaves = self._leaves(number >> self.leaf_bits)
             place = WORD * (number & ((1 << self.leaf_bits) - 1))
             entries = memory.read_each([leaf + place for _, leaf in leaves], WORD)
@@ -111,37 +108,6 @@ class Tcmalloc(PageMap):
         return (
             f"its page map at {root:#x} leads from page {page:#x} to the span at {descriptor:#x}, "
             "which includes that page"
-        )
-
-
-class Go(PageMap):
-    """Arenas of 64 MiB, for each of which the runtime's table has a pointer to a heapArena; that
-    has, behind bitmaps whose size depends on the release, a pointer to a span for each page of 8
-    KiB. A span has the address of its first page and how many there are."""
-
-    name = "Go heap"
-    key = "runtime-heap"
-    page_bits = 26
-    leaf_bits = 22
-    align = PAGE
-    offset = go.BEFORE_ZERO
-
-    def descriptor(self, memory: Memory, entry: int, page: int) -> int:
-        place = page % go.ARENA // go.GO_PAGE * WORD
-        for spans in go.PAGE_WORDS_AT:
-            span = _word(memory, entry + spans + place)
-            [data] = memory.read_each([span], go.SPAN.size) if span else [None]
-            if data is None:
-                continue
-            start, count = go.SPAN.unpack(data)
-            if start % go.GO_PAGE == 0 and start <= page < start + count * go.GO_PAGE:
-                return span
-        return 0
-
-    def story(self, root: int, page: int, descriptor: int) -> str:
-        return (
-            f"the runtime's table of arenas at {root:#x} leads from page {page:#x} to the span at "
-            f"{descriptor:#x}, which includes that page"
         )
 
 

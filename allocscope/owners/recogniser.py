@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 from allocscope.glibc.protocols import Memory
-from allocscope.model.owners import RowKey
 from allocscope.model.process import Mapping
 
 PAGE = 4096
@@ -19,14 +18,12 @@ _MOST_DATA_BYTES = 16 << 20
 
 
 class Recogniser:
-    """Knows the structures of one allocator, or runtime, in one process. ``name``: whose memory it
-    finds; ``key``: the ledger's row for that."""
+    """Knows the structures of one allocator in one process. ``name``: whose memory it finds."""
 
     name = ""
-    key: RowKey = "other-allocator"
 
     def __init__(self, memory: Memory, data: Sequence[Mapping]) -> None:
-        found = _words(memory, data)
+        found = words_of(memory, data)
         self._words = {address: word for address, word in found if self.keeps(word)}
 
     def keeps(self, word: int) -> bool:
@@ -49,7 +46,7 @@ def data_of(mappings: Sequence[Mapping], path: str) -> list[Mapping]:
     return data
 
 
-def _words(memory: Memory, data: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+def words_of(memory: Memory, data: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
     """The words that are not zero, with their addresses."""
     left = _MOST_DATA_BYTES
     for mapping in data:

@@ -3,8 +3,9 @@
 Strategy: a heap page (16 KiB up to Ruby 3.1, 64 KiB from 3.2 on) begins with a pointer to its
 ``struct heap_page``, which begins with the size and the number of the page's slots, and which
 points back to the first slot (gc.c). Blocks of the transient heap (transient_heap.c, 2.6 to 3.2)
-lie 32 KiB apart and each points to another. An unused stack of the fiber pool says at the start of
-its last page where it begins and how long it is (cont.c, struct fiber_pool_vacancy).
+lie 32 KiB apart and point to each other, nearly all of them. An unused stack of the fiber pool says
+at the start of its last page where it begins and how long it is (cont.c, struct
+fiber_pool_vacancy).
 
 Rules: pointers must lead there and back; one page alone is none.
 """
@@ -24,6 +25,9 @@ SMALLEST_SLOT = 40
 FEWEST_PAGES = 2
 BLOCK_BYTES = 1 << 15
 FEWEST_BLOCKS = 8
+LINKED_RATIO = 0.9
+"""All blocks are put into lists at the start, so nearly each of them is pointed to (1,022 of 1,024
+in Ruby 3.1); in a large heap of another runtime a few words will look like it by chance."""
 PAGE = 4096
 VACANCY = struct.Struct("<4Q")
 Span = tuple[int, int]
@@ -97,7 +101,7 @@ def _transient(memory: Memory, span: Span) -> Iterator[Claim]:
     words = memory.read_each([place + 8 for place in places], 8)
     inside = {int.from_bytes(word, "little") for word in words if word is not None}
     linked = [place for place in places if place in inside]
-    if len(linked) >= FEWEST_BLOCKS:
+    if len(linked) >= max(FEWEST_BLOCKS, LINKED_RATIO * len(places)):
         evidence = f"{len(linked)} blocks of {BLOCK_BYTES} bytes that point to each other"
         end = min(max(places) + BLOCK_BYTES, span[1])
         yield Claim(min(places), end, "runtime-heap", "Ruby transient heap", evidence)

@@ -1,4 +1,4 @@
-"""Heaps of language runtimes: every recogniser that looks into unclaimed memory, in turn."""
+"""Heaps of language runtimes: every recogniser that looks into unclaimed memory alone, in turn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from allocscope.glibc.layouts import WORD
 from allocscope.glibc.protocols import Memory
 from allocscope.model.owners import Claim
-from allocscope.owners import cpython, go, ruby, v8
+from allocscope.owners import cpython, dotnet, ruby, v8
 
-RECOGNISERS = (v8.claims, cpython.claims, ruby.claims, go.claims)
+RECOGNISERS = (v8.claims, cpython.claims, dotnet.claims, ruby.claims)
 
 
 def runtime_claims(memory: Memory, spans: Sequence[tuple[int, int]]) -> Iterator[Claim]:

@@ -13,7 +13,7 @@ from allocscope.model.gate import GateData, LimitKey, Verdict
 from allocscope.model.report import Report
 from allocscope.render import sentences
 from allocscope.render.columns import Column, fit
-from allocscope.render.explain import remedy_words, tell_cause
+from allocscope.render.explain import live_pid, remedy_words, tell_cause
 from allocscope.render.page import Look, Page
 from allocscope.render.text import clean, plural, size
 
@@ -30,7 +30,7 @@ def check(report: Report[GateData], look: Look) -> str:
     for verdict in exceeded:
         page.blank()
         _exceeded(page, verdict, told)
-    _causes(page, exceeded)
+    _causes(page, exceeded, live_pid(report))
     page.caveats(report.caveats)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -84,7 +84,7 @@ def _exceeded(page: Page, verdict: Verdict, told: set[str]) -> None:
     told.update(lines)
 
 
-def _causes(page: Page, exceeded: Sequence[Verdict]) -> None:
+def _causes(page: Page, exceeded: Sequence[Verdict], pid: int | None) -> None:
     """Each once, by falling weight."""
     by_key = {cause.key: cause for verdict in exceeded for cause in verdict.causes}
     if not by_key:
@@ -94,7 +94,7 @@ def _causes(page: Page, exceeded: Sequence[Verdict]) -> None:
     first = {verdict.causes[0].key for verdict in exceeded if verdict.causes}
     ranked = sorted(by_key.values(), key=lambda cause: -cause.exclusive_bytes)
     for number, cause in enumerate((c for c in ranked if c.key in first), start=1):
-        tell_cause(page, number, cause)
+        tell_cause(page, number, cause, pid)
     others = [cause for cause in ranked if cause.key not in first]
     if others:
         page.line("Smaller, or of less weight here (--json tells all of them):")

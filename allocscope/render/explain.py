@@ -8,11 +8,14 @@ known, every remedy what it would give back and what it costs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from allocscope.model.core_explanation import CoreRow
 from allocscope.model.ledger import (
     Cause,
+    CauseKey,
     Explanation,
     LedgerKey,
     LedgerRow,
@@ -53,7 +56,11 @@ WELL_KNOWN = {
     "inferred": "inferred from what was measured",
     "hint": "a hint, not a measurement",
 }
+OUTSIDE: frozenset[CauseKey] = frozenset({"kernel-memory", "swapped-out", "tmpfs-held"})
+"""Causes whose bytes no RSS counts."""
 LEAST_EVIDENCE = 20
+MOSTLY_OWN_RATIO = 0.95
+"""What others count too is told below this share."""
 LEAST_STALL = 0.01
 """Pressure below this share of time is not worth a line."""
 
@@ -68,7 +75,7 @@ def explain(report: Report[Explanation], look: Look) -> str:
     page.blank()
     _ledger(page, data)
     _outside(page, data)
-    tell_causes(page, data.causes, data.rss_bytes)
+    tell_causes(page, data.causes, data.rss_bytes, live_pid(report))
     page.caveats(report.caveats)
     page.blank()
     page.line(sentences.method(report.method), "dim")
@@ -212,16 +219,23 @@ def _pressure(pressure: Pressure | None) -> list[str]:
 # ---- causes ----
 
 
-def tell_causes(page: Page, causes: Sequence[Cause], rss_bytes: int) -> None:
+def live_pid(report: Report[Any]) -> int | None:
+    """The process that a remedy can be applied to now; None for one that is only recorded."""
+    return report.process.pid if report.process and report.method.source == "passive" else None
+
+
+def tell_causes(
+    page: Page, causes: Sequence[Cause], rss_bytes: int, pid: int | None = None
+) -> None:
     """The causes that matter at length, the others in a line each. ``rss_bytes``: of a core, which
-    does not tell it, what stands for it."""
+    does not tell it, what stands for it; ``pid``: as remedy_words."""
     if not causes:
         return
     page.blank()
     page.heading("Causes")
     told = [cause for cause in causes if matters(cause, rss_bytes)]
     for number, cause in enumerate(told, start=1):
-        tell_cause(page, number, cause)
+        tell_cause(page, number, cause, pid)
     smaller = [cause for cause in causes if cause not in told]
     if smaller:
         page.line("Smaller, not worth a remedy by themselves (--json tells all of them):")
@@ -237,23 +251,29 @@ def matters(cause: Cause, rss_bytes: int) -> bool:
 
 
 def _head(cause: Cause, exact: bool) -> str:
-    if not cause.bytes:
-        return cause.title
-    head = f"{cause.title}: {amount(cause, exact)}"
-    if cause.exclusive_bytes != cause.bytes:
-        head += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
-    return head
+    return f"{cause.title}: {amount(cause, exact)}" if cause.bytes else cause.title
 
 
 def amount(cause: Cause, exact: bool = False) -> str:
-    """What a cause holds, or at most held where RSS is not known."""
-    if cause.share_of_rss_ratio is None:
-        return f"at most {size(cause.bytes, exact)}"
-    return f"{size(cause.bytes, exact)}, {100 * cause.share_of_rss_ratio:.0f} % of RSS"
+    """What a cause holds, of RSS or outside of it, or at most holds where RSS is not known; and how
+    much of that no other cause counts."""
+    ratio = cause.share_of_rss_ratio
+    told = f"{size(cause.bytes, exact)}, {_share_of_rss(cause, ratio or 0)}"
+    if ratio is None:
+        told = f"at most {size(cause.bytes, exact)}"
+    if cause.exclusive_bytes < MOSTLY_OWN_RATIO * cause.bytes:
+        told += f" ({size(cause.exclusive_bytes, exact)} not counted under another cause)"
+    return told
 
 
-def tell_cause(page: Page, number: int, cause: Cause) -> None:
-    """One cause at length: what it holds, its evidence, its remedies."""
+def _share_of_rss(cause: Cause, ratio: float) -> str:
+    if cause.key in OUTSIDE:
+        return "outside RSS"
+    return "<1 % of RSS" if 0 < ratio < 0.01 else f"{100 * ratio:.0f} % of RSS"
+
+
+def tell_cause(page: Page, number: int, cause: Cause, pid: int | None) -> None:
+    """One cause at length: what it holds, its evidence, its remedies. ``pid``: as remedy_words."""
     exact = page.look.exact_bytes
     page.line(f"{number}. {_head(cause, exact)}", "bold", hanging=3)
     for text in cause.evidence:
@@ -261,12 +281,16 @@ def tell_cause(page: Page, number: int, cause: Cause) -> None:
     if cause.confidence != "measured":
         page.line(f"   - {WELL_KNOWN[cause.confidence]}", hanging=5)
     for remedy in cause.remedies:
-        page.line(f"   > {remedy_words(remedy, exact)}", hanging=5)
+        page.line(f"   > {remedy_words(remedy, exact, pid)}", hanging=5)
 
 
-def remedy_words(remedy: Remedy, exact: bool) -> str:
-    """What to do, what it gives back, what it costs."""
+def remedy_words(remedy: Remedy, exact: bool, pid: int | None = None) -> str:
+    """What to do, what it gives back, what it costs. ``pid``: takes the place of PID in commands,
+    so that they can be copied."""
+    action = clean(remedy.action)
+    if pid is not None:
+        action = re.sub(r"\bPID\b", str(pid), action)
     gain = "Gain: unknown"
     if remedy.gain_bytes is not None:
         gain = f"Gain: {size(remedy.gain_bytes, exact)} ({remedy.gain_is})"
-    return f"{clean(remedy.action)}. {gain}; cost: {clean(remedy.cost)}."
+    return f"{action}. {gain}; cost: {clean(remedy.cost)}."

@@ -235,22 +235,15 @@ def causes_section(causes: Sequence[Cause], rss_bytes: int) -> Html:
     smaller = [cause for cause in causes if cause not in told]
     rest = NOTHING
     if smaller:
-        rows = [tag("li", f"{cause.title}: {_amount(cause)}") for cause in smaller]
+        rows = [tag("li", f"{cause.title}: {amount(cause)}") for cause in smaller]
         rest = tag("details", tag("summary", "Smaller ones"), tag("ul", *rows))
     return tag("section", tag("h2", "Causes"), *(_cause(cause) for cause in told), rest)
-
-
-def _amount(cause: Cause) -> str:
-    told = amount(cause)
-    if cause.exclusive_bytes != cause.bytes:
-        told += f" ({size(cause.exclusive_bytes)} not counted under another cause)"
-    return told
 
 
 def _cause(cause: Cause) -> Html:
     head: list[Part] = [cause.title]
     if cause.bytes:
-        head.append(tag("span", _amount(cause), class_="amount"))
+        head.append(tag("span", amount(cause), class_="amount"))
     evidence = [tag("li", prose(said)) for said in cause.evidence]
     if cause.confidence != "measured":
         evidence.append(tag("li", WELL_KNOWN[cause.confidence]))

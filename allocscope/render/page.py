@@ -7,6 +7,7 @@ Foreign text reaches rich only as Text, never as markup.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 
 from rich.cells import cell_len
@@ -19,6 +20,10 @@ from allocscope.render.columns import Fitted
 from allocscope.render.text import clean
 
 SEPARATOR = " · "
+_WITH_UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGT]iB|bytes?|ns|µs|ms|s)(?![\w]))")
+_JOINED = "\ue000"
+"""Stands for a blank at which no line is broken while lines are made (a private-use character: rich
+breaks at a no-break space)."""
 
 
 @immutable
@@ -56,16 +61,13 @@ class Page:
         )
 
     def line(self, text: str, style: str = "", hanging: int = 0) -> None:
-        """One paragraph, wrapped at words; following lines are indented by ``hanging``."""
-        if not hanging:
-            self._console.print(Text(text, style=style))
-            return
-        head, rest = text[:hanging], text[hanging:]
-        body = Text(rest, style=style).wrap(self._console, self.look.width - hanging)
-        for number, part in enumerate(body):
-            part.rstrip()
+        """One paragraph, wrapped at words, but not between a number and its unit; following lines
+        are indented by ``hanging``."""
+        head, rest = text[:hanging], _WITH_UNIT.sub(_JOINED, text[hanging:])
+        for number, part in enumerate(Text(rest).wrap(self._console, self.look.width - hanging)):
             start = head if number == 0 else " " * hanging
-            self._console.print(Text(start, style=style) + part)
+            told = start + part.plain.replace(_JOINED, " ").rstrip()
+            self._console.print(Text(told, style=style))
 
     def blank(self) -> None:
         self._console.print()

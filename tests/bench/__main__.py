@@ -24,6 +24,7 @@ BENCHMARKS = (
     "pins",
     "footprint",
     "explain",
+    "page",
     "forecast",
     "apply",
     "large",

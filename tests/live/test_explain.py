@@ -27,6 +27,7 @@ FIRST_CAUSE = {
     "fastbin-hoard": "fastbin-hoard",
     "healthy": "healthy",
     "lazyfree": "lazyfree-held",
+    "parked-top": "parked-top",
     "pinned-top": "top-pinned",
     "scattered": "scattered-live",
     "tcache-hoard": "tcache-hoard",
@@ -94,7 +95,9 @@ def test_the_rows_of_malloc_are_the_fixtures_own_arithmetic(name: str, running: 
     assert resident(data, "glibc-mmapped") >= told("mmapped_written_bytes")
 
 
-@pytest.mark.parametrize("name", ["arena-spread", "fastbin-hoard", "pinned-top", "scattered"])
+@pytest.mark.parametrize(
+    "name", ["arena-spread", "fastbin-hoard", "parked-top", "pinned-top", "scattered"]
+)
 def test_a_trim_releases_what_the_remedy_forecasts(name: str, running: Running) -> None:
     target = running(name, seed=7)
     data = explained(target.pid).data

@@ -26,6 +26,7 @@ CORES = [gdbs_core, kernels_core]
 STILL = [name for name in fixture.names() if name != "busy"]
 FIRST = {
     "scattered": "scattered-live",
+    "parked-top": "parked-top",
     "pinned-top": "top-pinned",
     "arena-spread": "arena-spread",
     "tcache-hoard": "tcache-hoard",

@@ -79,7 +79,8 @@ def test_a_recording_has_the_pins_of_its_process(
     assert without(full, "referrer_count", "referrers") == without(alive, *data[1:])
     for before, after in zip(alive.pins, full.pins, strict=True):
         assert before.referrers is not None and after.referrers is not None
-        assert set(after.referrers) <= set(before.referrers)  # but for what it holds no contents of
+        if before.held_by == "live":  # a parked chunk's list may lead through what is not held
+            assert set(after.referrers) <= set(before.referrers)
 
 
 @pytest.mark.parametrize("core", CORES)

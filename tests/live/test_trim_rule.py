@@ -15,7 +15,7 @@ from allocscope.lab import fixture
 from allocscope.lab.fixture import RunningFixture
 
 RESTING = [name for name in fixture.names() if name != "busy"]
-GIVES_BACK = {"arena-spread", "fastbin-hoard", "pinned-top", "scattered"}
+GIVES_BACK = {"arena-spread", "fastbin-hoard", "parked-top", "pinned-top", "scattered"}
 
 
 def oracle_arenas(pid: int) -> list[walk.Sums]:

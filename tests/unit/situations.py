@@ -8,7 +8,7 @@ from typing import Any
 from unit import reports
 
 from allocscope.account.ledger import LABELS
-from allocscope.model.heap import Setting
+from allocscope.model.heap import ParkedBy, ParkedEnd, Setting, TcacheGain
 from allocscope.model.ledger import Ledger, LedgerKey, LedgerRow
 from allocscope.model.owners import Holding
 from allocscope.model.process import Mapping, SmapsEntry
@@ -59,6 +59,15 @@ def smaps(*, lazyfree: int = 0, swap: int = 0, dirty: int = 0) -> SmapsEntry:
     return SmapsEntry(mapping, rss, dirty, lazyfree, lazyfree, swap, rss, 0, 0)
 
 
+def parked_end(index: int, held: int, *, with_7: int | None = None) -> ParkedEnd:
+    """7 chunks of thread 4712 hold ``held`` MiB; ``with_7``: what a tcache_count of 7 gives."""
+    gains = [TcacheGain(0, held * MIB)]
+    if with_7 is not None:
+        gains.append(TcacheGain(7, with_7 * MIB))
+    by = (ParkedBy(4712, 7, False),)
+    return ParkedEnd(index, 0x7F00_0000_1000, 7, 7056, 0, by, tuple(gains))
+
+
 def setting(value: int, origin: str = "default", **more: Any) -> Setting:
     return Setting(value, origin, "seen", **more)
 
@@ -68,6 +77,7 @@ def situation(
     holdings: tuple[Holding, ...] = (),
     settings: Any = SETTINGS,
     huge_bytes: int = 0,
+    parked_ends: tuple[ParkedEnd, ...] = (),
     **changes: Any,
 ) -> Situation:
     """The rows of the ledger are the sums of ``arenas`` and ``holdings``."""
@@ -102,7 +112,8 @@ def situation(
         )
         for one in arenas
     ]
-    heap = dataclasses.replace(reports.report(made).data, settings=settings)
+    heap = reports.report(made).data
+    heap = dataclasses.replace(heap, settings=settings, parked_ends=parked_ends)
     return Situation(
         **{
             "process": reports.process(comm="server"),

@@ -5,9 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from unit.situations import MIB, SETTINGS, arena, holding, setting, situation, smaps
+from unit.situations import (
+    MIB,
+    SETTINGS,
+    arena,
+    holding,
+    parked_end,
+    setting,
+    situation,
+    smaps,
+)
 
 from allocscope.causes.explanation import RULES, explain
+from allocscope.model.heap import ParkedBy
 from allocscope.model.ledger import CauseKey, OutsideRss
 from allocscope.model.libc import Allocator
 from allocscope.model.owners import Holding
@@ -68,6 +78,7 @@ SHOWS: list[tuple[CauseKey, Situation]] = [
     ("arena-spread", situation(arena(0, live=1), *SPREAD)),
     ("thread-top", situation(arena(0, live=1), arena(1, live=30, top=25))),
     ("tcache-hoard", situation(arena(0, live=20, tcache=30))),
+    ("parked-top", situation(arena(0, whole_pages=40), parked_ends=(parked_end(0, 40),))),
     ("fastbin-hoard", situation(arena(0, live=20, fastbin=30))),
     ("raised-thresholds", situation(arena(0, live=20, top=40), settings=RAISED)),
     ("setting-without-effect", situation(arena(0, live=20), settings=IN_VAIN)),
@@ -157,6 +168,37 @@ def test_what_the_greater_default_of_thread_caches_came_to(count: int, lines: in
         assert "tcache_count=7 full caches would hold 18.0 MiB less" in evidence[2]
 
 
+@pytest.mark.parametrize(("with_7", "value", "gain"), [(40, 7, 40), (10, 0, 44), (None, 0, 44)])
+def test_the_greatest_fill_that_gives_nearly_all_back_is_recommended(
+    with_7: int | None, value: int, gain: int
+) -> None:
+    made = situation(
+        arena(0, whole_pages=30),
+        arena(1, whole_pages=20),
+        parked_ends=(parked_end(0, 24, with_7=with_7), parked_end(1, 20, with_7=0)),
+    )
+    trim, fewer = explain(made).causes[0].remedies
+    assert trim.key == "trim"
+    assert fewer.action.endswith(f"tcache_count={value}")
+    assert fewer.gain_bytes == gain * MIB
+
+
+def test_a_cache_itself_may_be_what_keeps_the_end_of_a_heap() -> None:
+    end = dataclasses.replace(
+        parked_end(0, 40, with_7=0),
+        parked_count=0,
+        parked_bytes=0,
+        tcache_struct_count=1,
+        threads=(ParkedBy(4712, 0, True), ParkedBy(-1, 2, False)),
+    )
+    first = explain(situation(arena(0, whole_pages=40), parked_ends=(end,))).causes[0]
+    assert "nothing is in use but 1 thread cache that lies there" in first.evidence[0]
+    assert first.evidence[1] == (
+        "whose they are: a thread that is not known: 2 chunks, thread 4712 (worker-1): its cache"
+    )
+    assert [remedy.key for remedy in first.remedies] == ["trim", "tcache-count", "free-early"]
+
+
 def test_of_mapped_files_it_is_told_what_has_to_be_written_and_what_is_locked() -> None:
     made = situation(
         holdings=(holding("file-shared", 30, path="/data", mapping_index=0),),
@@ -177,6 +219,8 @@ MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ("top-pinned", situation(arena(0, live=60, whole_pages=10))),
     ("top-pinned", situation(arena(0, live=1, whole_pages=20, top=70))),
     ("top-pinned", situation(arena(0, live=10), arena(1, live=1, whole_pages=60))),
+    ("top-pinned", situation(arena(0, live=1, whole_pages=50), parked_ends=(parked_end(0, 50),))),
+    ("parked-top", situation(arena(0, live=1, whole_pages=50, tcache=5))),
     ("arena-spread", situation(arena(0, live=1), *SPREAD[:3])),
     ("arena-spread", situation(*(arena(i, live=9, whole_pages=1) for i in range(9)))),
     ("thread-top", situation(arena(0, live=10, top=30))),

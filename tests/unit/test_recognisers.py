@@ -8,9 +8,10 @@ import pytest
 from unit.heaps import Image
 
 from allocscope.model.owners import Claim
-from allocscope.model.process import AuxVector
-from allocscope.owners import cpython, go, ruby, v8
+from allocscope.model.process import AuxVector, Mapping
+from allocscope.owners import cpython, dotnet, go, ruby, v8
 from allocscope.owners.loader import link_maps, loader_claims
+from allocscope.owners.recogniser import words_of
 from allocscope.owners.stacks import ended_stacks, stack_claims, thread_stacks
 
 PAGE = 4096
@@ -233,46 +234,112 @@ def test_a_chunk_alone_or_of_another_heap_is_none() -> None:
 
 ARENA = 64 << 20
 GO_HEAP = 0xC0_0000_0000
+VARIABLE, TABLE, DESCRIPTION, SPAN = BASE + 64, ELSEWHERE, BASE + (48 << 20), BASE + (44 << 20)
 
 
-def go_heap(image: Image, *, page_words_at: int, start: int = GO_HEAP) -> None:
-    """The table's entries of two arenas, of which the first has a span at its start."""
-    table, description = BASE, BASE + (48 << 20)
-    first = table + (GO_HEAP + (1 << 47)) // ARENA * 8
-    image.words(first, description, description + (4 << 20))
-    span = BASE + (44 << 20)
-    image.words(description + page_words_at, span)
-    image.words(description + (4 << 20), 0)
-    image.words(span, 0, 0, 0, start, 4)
+def go_heap(
+    image: Image, heap: int, *, page_words_at: int, start: int = 0, page_count: int = 4
+) -> None:
+    """The table's entries of two arenas; a span that begins ``start`` bytes behind the first page
+    that is there, the fourth of the first arena."""
+    image.words(VARIABLE - 64, TABLE + 8, 0, 0, 0, 0, 0, 0, 0, TABLE)
+    image.words(TABLE + (heap + (1 << 47)) // ARENA * 8, DESCRIPTION, DESCRIPTION + (4 << 20))
+    image.words(DESCRIPTION + page_words_at + 3 * 8, SPAN)
+    image.words(SPAN, 0, 0, 0, heap + 3 * 8192 + start, page_count)
+    image.words(heap + 3 * 8192, 1)
 
 
-def claims_of_go(image: Image) -> list[Claim]:
-    spans = [(GO_HEAP, GO_HEAP + ARENA + (8 << 20)), (BASE, BASE + (64 << 20))]
+def claims_of_go(image: Image, heap: int) -> list[Claim]:
+    spans = [(BASE + ARENA, BASE + ARENA + PAGE), (heap, heap + ARENA + (8 << 20))]
     with image.memory() as memory:
-        return list(go.claims(memory, spans))
+        variables = dict(words_of(memory, [Mapping(BASE, BASE + PAGE, "rw-p", 0, "00:00", 0, "")]))
+        return list(go.claims(memory, variables, spans))
 
 
+@pytest.mark.parametrize("heap", [GO_HEAP, 0x2A_4C00_0000])
 @pytest.mark.parametrize("page_words_at", [0, 0x104000, 0x200000])
-def test_arenas_that_the_runtimes_table_leads_to_are_gos(page_words_at: int) -> None:
+def test_arenas_that_the_runtimes_table_leads_to_are_gos(page_words_at: int, heap: int) -> None:
+    """Wherever the heap lies: from Go 1.26 on that is anywhere."""
     image = Image()
-    go_heap(image, page_words_at=page_words_at)
-    heap = [claim for claim in claims_of_go(image) if claim.owner == "Go heap"]
-    assert [(claim.start - GO_HEAP, claim.end - GO_HEAP) for claim in heap] == [
+    go_heap(image, heap, page_words_at=page_words_at)
+    own = [claim for claim in claims_of_go(image, heap) if claim.owner == "Go heap"]
+    assert [(claim.start - heap, claim.end - heap) for claim in own] == [
         (0, ARENA),
         (ARENA, ARENA + (8 << 20)),
     ]
-    assert f"table at {BASE:#x}" in heap[0].evidence
-    [one, other] = [claim for claim in claims_of_go(image) if claim not in heap]
-    assert one.start == BASE + (48 << 20)
-    assert one.end == one.start + page_words_at + (64 << 10)
+    assert f"arenas at {VARIABLE:#x}" in own[0].evidence
+    [one, other] = [claim for claim in claims_of_go(image, heap) if claim not in own]
+    assert (one.start, one.end) == (DESCRIPTION, DESCRIPTION + page_words_at + (64 << 10))
     assert other.start == one.start + (4 << 20)
 
 
-@pytest.mark.parametrize("wrong", [{"page_words_at": 0x100}, {"start": GO_HEAP + 8192}])
-def test_a_way_that_does_not_lead_back_is_none_of_gos(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("start", "page_count", "known"),
+    [(0, 1, True), (-8192, 2, True), (8192, 1, False), (0, 0, False), (-4096, 2, False)],
+)
+def test_the_way_must_lead_back_to_the_page(start: int, page_count: int, known: bool) -> None:
     image = Image()
-    go_heap(image, **{"page_words_at": 0, **wrong})
-    assert claims_of_go(image) == []
+    go_heap(image, GO_HEAP, page_words_at=0, start=start, page_count=page_count)
+    assert bool(claims_of_go(image, GO_HEAP)) == known
+
+
+def test_words_for_pages_at_another_place_are_none_of_gos() -> None:
+    image = Image()
+    go_heap(image, GO_HEAP, page_words_at=0x100)
+    assert claims_of_go(image, GO_HEAP) == []
+
+
+# ---- .NET ----
+
+
+def segment(image: Image, start: int, there_to: int, to: int, **wrong: int) -> None:
+    """As .NET Core 3.1 has it; offsets from BASE."""
+    fields = {
+        "allocated": BASE + start + 0x5000, "committed": BASE + there_to,
+        "reserved": BASE + to, "used": BASE + start + 0x4FF8, "objects": BASE + start + PAGE,
+        "flags": 8, "next": 0,
+    } | wrong  # fmt: skip
+    image.words(BASE + start, *fields.values())
+
+
+def claims_of_dotnet(image: Image, end: int) -> list[Claim]:
+    with image.memory() as memory:
+        return list(dotnet.claims(memory, [(BASE, BASE + end)]))
+
+
+def test_a_segment_that_ends_where_its_mapping_does_is_dotnets() -> None:
+    image = Image()
+    segment(image, 0, 0x10000, 0x80000)
+    [claim] = claims_of_dotnet(image, 0x10000)
+    assert (claim.key, claim.owner, spans_of([claim])) == (
+        "runtime-heap", ".NET heap", [(0, 0x10000)]
+    )  # fmt: skip
+
+
+def test_segments_that_lie_behind_each_other_are_both_found() -> None:
+    image = Image()
+    segment(image, 0, 0x10000, 0x10000)
+    segment(image, 0x10000, 0x18000, 0x80000)
+    assert spans_of(claims_of_dotnet(image, 0x18000)) == [(0, 0x10000), (0x10000, 0x18000)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"committed": BASE + 0x11000},
+        {"committed": BASE + 0xF000},
+        {"reserved": BASE + 0x8000},
+        {"allocated": BASE + 0x10008},
+        {"used": BASE},
+        {"objects": BASE},
+        {"flags": 1 << 16},
+        {"next": 8},
+    ],
+)
+def test_words_that_do_not_fit_are_no_segment(wrong: dict[str, int]) -> None:
+    image = Image()
+    segment(image, 0, 0x10000, 0x80000, **wrong)
+    assert claims_of_dotnet(image, 0x10000) == []
 
 
 # ---- Ruby ----
@@ -316,6 +383,15 @@ def test_blocks_that_lead_to_each_other_are_the_transient_heap() -> None:
     [claim] = claims_of_ruby(image, (BASE, BASE + (1 << 25)))
     assert spans_of([claim]) == [(0, blocks << 15)]
     assert claim.owner == "Ruby transient heap"
+
+
+def test_a_few_words_in_a_large_heap_that_look_like_blocks_are_none() -> None:
+    """A heap of .NET had them."""
+    image = Image()
+    image.touch(BASE, BASE + (80 << 15))
+    for number in range(1, 20):
+        image.words(BASE + number * (1 << 15), 0xFFFF0000, BASE + (number - 1) * (1 << 15))
+    assert claims_of_ruby(image, (BASE, BASE + (1 << 25))) == []
 
 
 def test_a_fibers_unused_stack_says_where_it_begins() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from rich.cells import cell_len
@@ -11,7 +12,7 @@ from unit.situations import MIB, arena, holding, situation
 
 from allocscope.causes.explanation import explain as explained
 from allocscope.model.ledger import Explanation, OutsideRss
-from allocscope.model.report import Caveat, Report
+from allocscope.model.report import Caveat, Method, Report
 from allocscope.render.bar import stacked
 from allocscope.render.explain import explain
 from allocscope.render.page import Look
@@ -58,9 +59,22 @@ def test_what_matters_is_told_at_length_and_the_rest_in_a_line() -> None:
         "\n1. Live chunks scattered over pages that are otherwise free: 50.0 MiB, 58 % of RSS\n"
         in text
     )
-    assert "   > `allocscope pins PID` names" in text
+    assert "   > `allocscope pins 4711` names" in text
     assert "\n   - Free chunks parked in thread caches: 2.0 MiB, 2 % of RSS\n" in text
+    assert "\n   - Memory of the kernel on behalf of the process: 1.0 MiB, outside RSS\n" in text
     assert "glibc.malloc.tcache_count=0" not in text
+
+
+def test_commands_name_the_process_only_where_it_can_still_be_meant() -> None:
+    recorded = dataclasses.replace(report(), method=Method("recording", 0, 0, "validated"))
+    assert "`allocscope pins PID` names" in explain(recorded, Look(140))
+
+
+@pytest.mark.parametrize("width", range(40, 140, 7))
+def test_no_number_is_parted_from_its_unit(width: int) -> None:
+    lines = shown(width).splitlines()
+    parted = [line for line in lines if re.match(r" *(%|[KMGT]iB|ms)(\W|$)", line)]
+    assert parted == []
 
 
 def test_the_limit_of_a_container_is_shown_with_what_is_left() -> None:

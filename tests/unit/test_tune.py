@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 from unit import reports
-from unit.situations import MIB, SETTINGS, arena, setting, situation
+from unit.situations import MIB, SETTINGS, arena, parked_end, setting, situation
 from unit.test_render_json import validate
 
 from allocscope.app import tune as app
@@ -157,6 +157,13 @@ def test_caches_of_the_older_size_can_only_go() -> None:
         "there are no thread caches"
     )
     assert "hold no more than" in left("tcache_count", situation(arena(0, live=9)))
+
+
+def test_what_parked_chunks_keep_at_the_ends_of_heaps_counts_too() -> None:
+    made = situation(arena(0, live=9, tcache=1), settings=SIXTEEN, parked_ends=(parked_end(0, 30),))
+    found = suggested("tcache_count", made)
+    assert (found.value, found.concerned_bytes) == (0, 31 * MIB)
+    assert "are all that keeps 30.0 MiB at the ends" in found.rests_on[-1]
 
 
 # ---- what has no effect ----

@@ -89,14 +89,15 @@ def _fetch(address: tuple[str, int], path: str) -> bytes:
 
 
 @contextlib.contextmanager
-def java_threads(directory: Path) -> Iterator[int]:
+def java_threads(directory: Path, *options: str) -> Iterator[int]:
     """A Java program whose 20 threads compressed and inflated, which allocates from malloc, and
-    then parked."""
+    then parked. ``options``: for the machine."""
     java, javac = installed("java"), installed("javac")
     subprocess.run(
         [javac, "-d", str(directory), str(HERE / "Threads.java")], check=True, timeout=READY_SECONDS
     )
-    with speaking([java, "-Xmx128m", "-cp", str(directory), "Threads", str(THREADS)]) as pid:
+    command = [java, "-Xmx128m", *options, "-cp", str(directory), "Threads", str(THREADS)]
+    with speaking(command) as pid:
         yield pid
 
 

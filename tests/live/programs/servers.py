@@ -43,16 +43,17 @@ def memcached(directory: Path) -> Iterator[int]:
     listening = directory / "socket"
     user = ["-u", "root"] if os.geteuid() == 0 else []
     command = [installed("memcached"), *user, "-s", str(listening), "-t", "4"]
-    with child(command, ends_at_eof=False) as server:
-        wait_until("memcached listens", listening.exists)
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(READY_SECONDS)
-            connection.connect(str(listening))
-            for number in range(3000):
-                value = b"v" * (number % 900 + 1)
-                connection.sendall(b"set k%d 0 0 %d\r\n%s\r\n" % (number, len(value), value))
-                assert connection.recv(100) == b"STORED\r\n"
-            yield server.pid
+    with (
+        child(command, ends_at_eof=False) as server,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.settimeout(READY_SECONDS)
+        wait_until("memcached listens", lambda: connection.connect_ex(str(listening)) == 0)
+        for number in range(3000):
+            value = b"v" * (number % 900 + 1)
+            connection.sendall(b"set k%d 0 0 %d\r\n%s\r\n" % (number, len(value), value))
+            assert connection.recv(100) == b"STORED\r\n"
+        yield server.pid
 
 
 @contextlib.contextmanager
@@ -80,15 +81,15 @@ def nginx(directory: Path) -> Iterator[int]:
         yield worker
 
 
-@contextlib.contextmanager
-def postgres(directory: Path) -> Iterator[int]:
-    """A PostgreSQL in single-user mode that filled a table and waits for the next command."""
+def _cluster(directory: Path) -> tuple[list[str], Path]:
+    """A new database cluster: how its program starts (it refuses to run as root), and where it
+    is."""
     homes = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not homes:
         raise NotInstalled("postgres not installed")
     data = directory / "data"
     owner: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:
         owner = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         owner += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         os.chown(directory, 65534, 65534)
@@ -98,8 +99,28 @@ def postgres(directory: Path) -> Iterator[int]:
         stdout=subprocess.DEVNULL,
         timeout=READY_SECONDS,
     )
-    command = [*owner, str(homes[-1] / "postgres"), "--single", "-D", str(data), "postgres"]
-    with child(command) as server:
+    return [*owner, str(homes[-1] / "postgres")], data
+
+
+@contextlib.contextmanager
+def fresh_postgres(directory: Path) -> Iterator[int]:
+    """The first process of a PostgreSQL server, up and without any work."""
+    program, data = _cluster(directory)
+    command = [*program, "-D", str(data), "-k", str(directory), "-c", "listen_addresses="]
+    status = data / "postmaster.pid"  # its last line says how far it is
+    with child(command, ends_at_eof=False) as server:
+        wait_until(
+            "postgres is ready",
+            lambda: status.exists() and status.read_text().rstrip().endswith("ready"),
+        )
+        yield server.pid
+
+
+@contextlib.contextmanager
+def postgres(directory: Path) -> Iterator[int]:
+    """A PostgreSQL in single-user mode that filled a table and waits for the next command."""
+    program, data = _cluster(directory)
+    with child([*program, "--single", "-D", str(data), "postgres"]) as server:
         server.send(
             b"create table t as select i, repeat('x', i % 500) s from generate_series(1, 20000) i\n"
             b"select count(*) n from (select s, count(*) from t group by s) g\n"
