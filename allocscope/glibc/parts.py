@@ -6,8 +6,9 @@ begin. Those nearest to equal parts become the seams.
 
 Rules: the sum of the parts is what one walk over all would have found. So a seam is a free chunk
 whose neighbours, in memory and in its list, agree that it is one, that follows no fastbin chunk
-(with which malloc_trim would join it), and in which a page begins (so that no page has live chunks
-of both parts). The walk itself proves the choice: where a part but the last does not arrive at its
+(with which malloc_trim would join it; where they are not known yet, what the parts keep of chunks
+in doubt is joined at the seam), and in which a page begins (so that no page has live chunks of both
+parts). The walk itself proves the choice: where a part but the last does not arrive at its
 seam, the row is walked again, in one.
 """
 
@@ -49,7 +50,7 @@ _OWN = {
     "before_resident_bytes",
     "beyond_resident_bytes",
 }
-_OWN |= {"pages", "classes", "largest", "words", "cells", "pins"}
+_OWN |= {"pages", "classes", "largest", "words", "cells", "pins", "doubts"}
 
 
 def walk(memory: Memory, walker: Walker, region: Region) -> Tally:
@@ -179,6 +180,7 @@ def _cut(region: Region, seams: Sequence[int], page: int) -> list[Region]:
                 fastbin=_within(region.fastbin, first, limit),
                 tcache_struct=_within(region.tcache_struct, first, limit),
                 known=_within(region.known, first, limit),
+                joins=first != region.first,
             )
         )
     return parts
@@ -222,6 +224,25 @@ def joined(tallies: Sequence[Tally], shared: Sequence[Residency]) -> Tally:
         words=_words(tallies),
         cells=None,
         pins=None,
+        doubts=tuple(kept for tally in tallies for kept in tally.doubts),
+    )
+
+
+def settled(tally: Tally, found: Tally) -> Tally:
+    """The sums of a row together with those of its chunks in doubt."""
+    sums = {
+        name: (getattr(tally, name) + getattr(found, name)) & _MASK64
+        for name in names_of(Tally)
+        if name not in _OWN
+    }
+    last = max(tally, found, key=lambda part: part.last_live)
+    return replace(
+        tally,
+        **sums,
+        last_live=last.last_live,
+        last_live_bytes=last.last_live_bytes,
+        classes=add_classes((tally, found)),
+        doubts=(),
     )
 
 

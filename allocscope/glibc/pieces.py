@@ -18,7 +18,7 @@ from allocscope.glibc.par import ParValues
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.states import ArenaState, HeapInfo, heap_of
 from allocscope.immutable import immutable, replace
-from allocscope.model.walk import STOP_FENCEPOST, Region, Residency, Tally
+from allocscope.model.walk import STOP_FENCEPOST, FastLists, Region, Residency, Tally
 
 MAX_PIECES = 4096
 
@@ -74,6 +74,8 @@ class Surroundings:
     """May rows and heaps be walked side by side? Not where their headers are kept, in one place."""
     pins: bool = False
     """Whether to look for what holds free memory."""
+    in_doubt: FastLists | None = None
+    """Where it is not known yet which chunks are in fastbins: which may be."""
 
     @property
     def heap_max_bytes(self) -> int:
@@ -145,6 +147,7 @@ def _walk(
         known=inside.known,
         locked=around.trim.locked,
         pins=around.pins,
+        in_doubt=around.in_doubt,
     )
     if not around.in_parts:
         return around.walker.walk(region)

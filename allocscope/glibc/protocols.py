@@ -57,8 +57,17 @@ class Memory(Protocol):
 class Walker(Protocol):
     """The native walk (probes/), over the same memory."""
 
+    @property
+    def keeps_doubts(self) -> bool:
+        """Can it walk rows of which it is not known which chunks are in fastbins?"""
+
     def walk(self, region: Region) -> Tally:
         """Walks one row of chunks."""
+
+    def settle(self, tallies: Sequence[Tally], heads: Sequence[int]) -> list[Tally] | None:
+        """Follows an arena's fastbins from their heads among the chunks in doubt of all its rows:
+        what these chunks add to each row's sums. None where a list leads to any other chunk, or in
+        a circle, or where they were too many to be kept."""
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
         """Does a row of plausible chunks lead from ``address`` exactly to one of ``known``, to

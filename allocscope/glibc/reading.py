@@ -6,7 +6,6 @@ again, in rounds, as long as that gains anything and there is time; what still d
 
 from __future__ import annotations
 
-import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
@@ -24,7 +23,7 @@ from allocscope.glibc.marks import (
 )
 from allocscope.glibc.mmapped import find_mmapped
 from allocscope.glibc.par import ParValues, parse_par
-from allocscope.glibc.pieces import PLAIN_TRIM, Surroundings, Trim, thread_pieces
+from allocscope.glibc.pieces import PLAIN_TRIM, Piece, Surroundings, Trim, thread_pieces
 from allocscope.glibc.protocols import Memory, Walker
 from allocscope.glibc.shapes import NOTHING, Shaped, find_by_shape
 from allocscope.glibc.states import ArenaState, HeapInfo, InvalidHeap, read_heaps, read_ring
@@ -46,8 +45,9 @@ SIDE_BY_SIDE_BYTES = 4 << 20
 """Smaller arenas are read one after the other: two threads would rather wait for Python's lock."""
 FEW = 256
 BYTES_FOR_A_LINK = 1 << 16
-"""Fastbins longer than FEW, or than one link for so many bytes of their arena, are followed through
-the arena's headers, kept from one reading: then a link costs no system call. A system call takes
+"""Fastbins longer than FEW are not followed link by link: the arena is walked in doubt. Where that
+does not lead to an answer, those longer than one link for so many bytes of the arena are followed
+through its headers, kept from one reading: then a link costs no system call. A system call takes
 three microseconds for one link of each list; keeping takes as long as there are many chunks."""
 
 
@@ -229,29 +229,46 @@ class _Reader:
         around = replace(now.around, memory=memory, walker=walker)
         heaps: tuple[HeapInfo, ...] = ()
         problems: tuple[str, ...] = ()
-        pieces = []
+        pieces: list[Piece] = []
         try:
             if index:
                 heaps = tuple(read_heaps(memory, arena, around.heap_max_bytes))
-            few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
-            fast, whole = fast_chunks(memory, arena, now.safe_linking, few, walker)
-            with contextlib.ExitStack() as stack:
-                if not whole:
-                    rows = rows_of(around, arena, heaps)
-                    stack.enter_context(memory.keeping(rows, arena.top))
-                    around = replace(around, in_parts=False)
-                    fast, whole = fast_chunks(memory, arena, now.safe_linking)
-                known = known_chunks(arena, self.layout.state)
-                marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
-                if index:
-                    pieces = thread_pieces(around, arena, heaps, marks)
-                else:
-                    pieces = main_pieces(around, arena, marks)
+            pieces, whole = self._pieces(around, now, arena, heaps)
             if not whole:
                 problems = ("a fastbin does not end as it should",)
         except (InvalidHeap, MemoryGap) as error:
             problems = (str(error),)
         return ArenaReading(index, arena, heaps, tuple(pieces), False, problems)
+
+    def _pieces(
+        self, around: Surroundings, now: _Round, arena: ArenaState, heaps: Sequence[HeapInfo]
+    ) -> tuple[list[Piece], bool]:
+        """The arena's rows, and whether its fastbins end as they should."""
+        memory, walker, mangled = around.memory, around.walker, now.safe_linking
+        known = known_chunks(arena, self.layout.state)
+        rows = rows_of(around, arena, heaps)
+
+        def walk(around: Surroundings, fast: Sequence[int] = ()) -> list[Piece]:
+            marks = Marks(now.parked.chunks, fast, now.parked.structs, known)
+            if arena.address == self.subject.located.main_arena:
+                return main_pieces(around, arena, marks)
+            return thread_pieces(around, arena, heaps, marks)
+
+        few = max(FEW, arena.system_bytes // BYTES_FOR_A_LINK)
+        in_doubt = mangled and walker.keeps_doubts and not (around.pins or around.trim.locked)
+        fast, whole = fast_chunks(memory, arena, mangled, FEW if in_doubt else few, walker)
+        if in_doubt and not whole:
+            from allocscope.glibc.doubts import walked_in_doubt
+
+            pieces = walked_in_doubt(around, arena, rows, walk)
+            if pieces is not None:
+                return pieces, True
+            fast, whole = fast_chunks(memory, arena, mangled, few, walker)
+        if whole:
+            return walk(around, fast), True
+        with memory.keeping(rows, arena.top):
+            fast, whole = fast_chunks(memory, arena, mangled)
+            return walk(replace(around, in_parts=False), fast), whole
 
     def read_each(
         self, now: _Round, arenas: Sequence[tuple[int, ArenaState]]

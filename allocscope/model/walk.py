@@ -20,6 +20,16 @@ class Residency:
 
 
 @immutable
+class FastLists:
+    """Which chunks in use may be in an arena's fastbins: those of ``sizes`` (in bytes; others of
+    the same size class with them), whose mangled link leads into ``[low, high)`` or is the last."""
+
+    sizes: tuple[int, ...]
+    low: int = field(metadata=HEX)
+    high: int = field(metadata=HEX)
+
+
+@immutable
 class Region:
     """One contiguous row of chunks to walk; the meaning of each field is in probes/include/walk.h.
     Address lists are sorted."""
@@ -40,6 +50,11 @@ class Region:
     hugetlb: bool = False
     pins: bool = False
     """Whether to look for what holds free memory (probes/include/pins.h): slower."""
+    in_doubt: FastLists | None = None
+    """Where the chunks in fastbins are not known beforehand: the walk keeps those that may be
+    (probes/include/doubts.h). Not together with ``locked``, ``pins``, words and cells."""
+    joins: bool = False
+    """Does the chunk before ``first`` belong to the same row?"""
 
 
 STOP_LIMIT, STOP_TOP, STOP_FENCEPOST, STOP_DAMAGE, STOP_DEADLINE, STOP_BROKEN_TOP = range(6)
@@ -154,6 +169,9 @@ class Tally:
     words: Words | None = field(default=None, compare=False, repr=False)
     cells: bytes | None = field(default=None, compare=False, repr=False)
     pins: Pins | None = field(default=None, compare=False, repr=False)
+    doubts: tuple[object, ...] = field(default=(), compare=False, repr=False)
+    """What the walks of the row's parts keep of chunks in doubt, for Walker.settle: these chunks
+    are in none of the sums."""
 
     @property
     def row_resident_bytes(self) -> int:

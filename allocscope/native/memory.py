@@ -263,6 +263,8 @@ class NativeMemory(Closing):
         pages = -(-region.map_end // page) - region.start // page
         cells = ffi.new("uint8_t[]", max(pages, 0)) if self.maps_pages else None
         native.cells = cells or ffi.NULL
+        native.joins = region.joins
+        doubts = _doubts_of(region, native)
         tally = ffi.new("as_tally *")
         classes = ffi.new("as_class[]", lib.AS_CLASSES)
         if region.pins:
@@ -273,7 +275,7 @@ class NativeMemory(Closing):
         if not self.keeps_words:
             self._check(lib.as_walk(self._source, native, tally, classes), "walking the heap")
             told = None if cells is None else bytes(ffi.buffer(cells))
-            return _tally(tally, classes, self._abi, cells=told)
+            return _tally(tally, classes, self._abi, cells=told, doubts=doubts)
         words = ffi.new("as_words *")
         try:
             code = lib.as_walk_words(self._source, native, words, tally, classes)
@@ -281,6 +283,24 @@ class NativeMemory(Closing):
             return _tally(tally, classes, self._abi, _words(words))
         finally:
             lib.as_words_free(words)
+
+    @property
+    def keeps_doubts(self) -> bool:
+        return not (self.keeps_words or self.maps_pages)
+
+    def settle(self, tallies: Sequence[Tally], heads: Sequence[int]) -> list[Tally] | None:
+        kept = [kept for tally in tallies for kept in tally.doubts]
+        whole = ffi.new("int *")
+        code = lib.as_doubts_follow(kept, len(kept), list(heads), len(heads), whole)
+        self._check(code, "following free lists")
+        return [self._settled(tally) for tally in tallies] if whole[0] else None
+
+    def _settled(self, tally: Tally) -> Tally:
+        found = ffi.new("as_tally *")
+        classes = ffi.new("as_class[]", lib.AS_CLASSES)
+        code = lib.as_doubts_settle(list(tally.doubts), len(tally.doubts), found, classes)
+        self._check(code, "counting free chunks")
+        return _tally(found, classes, self._abi)
 
     def chain_reaches(self, address: int, limit: int, known: Sequence[int]) -> bool:
         reaches = ffi.new("int *")
@@ -323,6 +343,21 @@ def _marks_of(region: Region) -> tuple[Sequence[int], ...]:
     return region.tcache, region.fastbin, region.tcache_struct, region.known, region.locked
 
 
+def _doubts_of(region: Region, native: Any) -> tuple[object, ...]:
+    """A log for the walk to keep chunks in doubt in; it lives as long as it is held."""
+    lists = region.in_doubt
+    if lists is None:
+        return ()
+    log = lib.as_doubts_open()
+    if not log:
+        raise failure(errno.ENOMEM, "the heap", "walking")
+    native.fast_classes = sum({1 << lib.as_class_of(size) for size in lists.sizes})
+    native.links_low, native.links_high = lists.low, lists.high
+    kept = ffi.gc(log, lib.as_doubts_close)
+    native.doubts = kept
+    return (kept,)
+
+
 def _pins(native: Any, abi: Abi) -> Pins:
     classes = [
         Pinning(
@@ -347,7 +382,7 @@ def _words(native: Any) -> Words:
 
 
 _CLASS_FIELDS = names_of(SizeClass)[2:]  # behind its bounds; as_class has the same names
-_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells", "pins"})
+_OWN_FIELDS = frozenset({"pages", "classes", "largest", "words", "cells", "pins", "doubts"})
 _FREE_CHUNK = struct.Struct("<3Q")
 _TALLY_FIELDS = tuple(name for name in names_of(Tally) if name not in _OWN_FIELDS)
 
@@ -373,6 +408,7 @@ def _tally(
     *,
     cells: bytes | None = None,
     pins: Pins | None = None,
+    doubts: tuple[object, ...] = (),
 ) -> Tally:
     rows = []
     size = ffi.sizeof("as_class")
@@ -397,4 +433,5 @@ def _tally(
         words=words,
         cells=cells,
         pins=pins,
+        doubts=doubts,
     )

@@ -7,6 +7,8 @@
 
 #include "source.h"
 
+typedef struct as_doubts as_doubts;
+
 /* One contiguous row of chunks, and what is known about it beforehand. All arrays are sorted ascending. */
 typedef struct as_region {
     uint64_t start;      /* page states are counted over [start, map_end) */
@@ -25,6 +27,12 @@ typedef struct as_region {
     const uint64_t *fastbin;     size_t fastbin_count;   /* chunks in fastbins */
     const uint64_t *tcache_struct; size_t tcache_struct_count; /* the tcaches' own chunks */
     const uint64_t *known;       size_t known_count;     /* chunks known from bins, to go on at after damage */
+    /* Where doubts is there, it is not known which chunks are in fastbins (fastbin is empty, and so is locked): chunks that may be are
+     * written down and not counted, see doubts.h. Of a class n: where bit n of fast_classes is set. Their links lead to
+     * [links_low, links_high). */
+    as_doubts *doubts;
+    uint64_t fast_classes, links_low, links_high;
+    uint64_t joins;          /* the chunk before first belongs to this row of chunks too */
     uint8_t *cells;          /* one for each page of [start, map_end), to be filled in: an AS_CELL_; NULL: not wanted */
 } as_region;
 

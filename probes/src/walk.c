@@ -2,8 +2,13 @@
  * header has been read. Facts: glibc malloc/malloc.c (chunk layout, mtrim, systrim), malloc/arena.c (heap ends). */
 #define _GNU_SOURCE
 #include "walk.h"
+#include "classes_private.h"
 #include "deadline.h"
+#include "doubts_private.h"
 #include "headers.h"
+#include "held.h"
+#include "largest.h"
+#include "marks.h"
 #include "page_map.h"
 #include "pins_private.h"
 #include "sorted.h"
@@ -16,24 +21,6 @@
 
 enum { PREV_INUSE = 1, FLAG_BITS = 7 };
 
-/* A sorted list of addresses that the walk passes by. */
-typedef struct marks {
-    const uint64_t *at, *end;
-    uint64_t missed;
-} marks;
-
-static inline int marked(marks *m, uint64_t address)
-{
-    while (m->at < m->end && *m->at < address) {
-        m->at++;
-        m->missed++;
-    }
-    if (m->at == m->end || *m->at != address)
-        return 0;
-    m->at++;
-    return 1;
-}
-
 typedef struct walker {
     const as_region *region;
     as_shape shape;
@@ -43,69 +30,18 @@ typedef struct walker {
     window window;
     size_t chunk_hint, class_hint;
     marks tcache, fastbin, structs;
+    uint64_t next_mark; /* the first chunk that one of them tells of */
     trimming trim;
     as_words *words; /* where to keep what is looked at; NULL: nowhere */
     page_map pages;  /* filled in where region->cells is there */
+    as_doubts *log;  /* where chunks in doubt are written down; NULL: there is no doubt */
     pin_watch pins;
     /* the chunk held back; size 0: none */
     uint64_t chunk, size, fd, bk;
     int links_read;
 } walker;
 
-uint64_t as_hash(uint64_t x)
-{
-    x += 0x9e3779b97f4a7c15ull;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
-
-enum { EXACT_CLASSES = 66, EXACT_MAX = 1040 };
-
-size_t as_class_of(uint64_t size)
-{
-    if (size <= EXACT_MAX)
-        return size / 16;
-    unsigned log = 63 - (unsigned)__builtin_clzll(size);
-    size_t index = EXACT_CLASSES + (log - 10) * 8 + ((size >> (log - 3)) & 7);
-    return index < AS_CLASSES ? index : AS_CLASSES - 1;
-}
-
-uint64_t as_class_min(size_t index)
-{
-    if (index < EXACT_CLASSES)
-        return index * 16;
-    if (index == EXACT_CLASSES)
-        return EXACT_MAX + 16;
-    size_t step = index - EXACT_CLASSES;
-    return (8ull + step % 8) << (step / 8 + 7);
-}
-
 /* ---- one chunk ---- */
-
-/* Keeps the largest free chunks; of equals the first. */
-static void note_free(as_tally *t, uint64_t chunk, uint64_t size, uint64_t resident)
-{
-    as_free_chunk *table = t->largest;
-    size_t place = AS_LARGEST - 1;
-    if (size <= table[place].size)
-        return;
-    for (; place > 0 && table[place - 1].size < size; place--)
-        table[place] = table[place - 1];
-    table[place] = (as_free_chunk){chunk, size, resident};
-}
-
-static void count_live_pages(walker *w, as_class *class, uint64_t start, uint64_t end)
-{
-    uint64_t page = w->region->page_size;
-    uint64_t first = start & ~(page - 1), last = round_up(end, page);
-    if (first < class->last_page)
-        first = class->last_page;
-    if (first < last) {
-        class->pages_held += runs_resident(&w->runs, &w->class_hint, first, last) / page;
-        class->last_page = last;
-    }
-}
 
 /* ---- keeping words (see words.h) ---- */
 
@@ -162,6 +98,63 @@ SELDOM static void tell_pins(walker *w, uint64_t chunk, uint64_t size, int kind)
         pins_held(&w->pins, chunk, size, kind);
 }
 
+/* ---- rows of free chunks ---- */
+
+static uint64_t page_of(const walker *w, uint64_t address)
+{
+    return address & ~(w->region->page_size - 1);
+}
+
+/* The row that the walk is in ends at something that stays. What was written down of one is closed when it is counted. */
+static inline void end_row(walker *w)
+{
+    if (w->log && w->log->in_row)
+        w->log->in_row = 0;
+    else
+        row_close(&w->trim);
+}
+
+static inline void free_in_row(walker *w, uint64_t start, uint64_t end, int fast)
+{
+    if (w->log && w->log->in_row)
+        doubts_add(w->log, DOUBT_FREE, start, end);
+    else
+        row_extend(&w->trim, start, end, fast);
+}
+
+static void top_meets_row(walker *w, uint64_t top, uint64_t end)
+{
+    if (w->log && w->log->in_row)
+        doubts_add(w->log, DOUBT_TOP, top, end);
+    else
+        row_meets_top(&w->trim, top, end);
+}
+
+/* Is the chunk in use in a fastbin? That is not known yet: from here on the row is written down, and what of it came before. */
+static inline int take_doubt(walker *w, size_t index, uint64_t chunk, uint64_t size)
+{
+    uint64_t next;
+    if (!doubts_allow(w->log, chunk, index, w->fd, &next) || !w->links_read)
+        return 0;
+    if (!w->region->merge_fastbins) {
+        end_row(w);
+    } else if (!w->log->in_row) {
+        if (w->trim.row.start)
+            doubts_add(w->log, DOUBT_FREE, w->trim.row.start, chunk);
+        w->trim.row.start = 0;
+        w->log->in_row = 1;
+    }
+    doubts_add_chunk(w->log, chunk, size, next, w->classes[index].last_page > page_of(w, chunk));
+    return 1;
+}
+
+static uint64_t first_mark(const walker *w)
+{
+    uint64_t tcache = mark_ahead(&w->tcache), fastbin = mark_ahead(&w->fastbin), structs = mark_ahead(&w->structs);
+    uint64_t first = tcache < fastbin ? tcache : fastbin;
+    return first < structs ? first : structs;
+}
+
 /* The chunk held back is whole now: what is it? */
 static void settle(walker *w, int in_use)
 {
@@ -172,20 +165,27 @@ static void settle(walker *w, int in_use)
     w->size = 0;
     if (size == as_header(w->shape)) {
         take_fencepost(w, chunk, size);
-        row_close(&w->trim);
+        end_row(w);
         return;
     }
     uint64_t there = resident(w, chunk, chunk + size);
-    as_class *class = &w->classes[as_class_of(size)];
-    int parked = marked(&w->tcache, chunk);
-    int fast = marked(&w->fastbin, chunk);
-    int structure = marked(&w->structs, chunk);
+    size_t index = class_of(size);
+    as_class *class = &w->classes[index];
+    int parked = 0, fast = 0, structure = 0;
+    if (chunk >= w->next_mark) {
+        parked = marked(&w->tcache, chunk);
+        fast = marked(&w->fastbin, chunk);
+        structure = marked(&w->structs, chunk);
+        w->next_mark = first_mark(w);
+    }
     if (w->region->cells)
         map_chunk(w, chunk, size, in_use && !parked && !fast);
     if (w->pins.pins)
         tell_pins(w, chunk, size, kind_of(w, in_use, parked, fast, structure));
     if (in_use && !parked && !fast) {
-        row_close(&w->trim);
+        if (w->log && !structure && take_doubt(w, index, chunk, size))
+            return;
+        end_row(w);
         if (structure) {
             t->tcache_struct_bytes += size;
             t->tcache_struct_resident_bytes += there;
@@ -198,13 +198,16 @@ static void settle(walker *w, int in_use)
         t->live_count++;
         class->live_bytes += size;
         class->live_count++;
-        count_live_pages(w, class, chunk, chunk + size);
+        hold_pages(&w->runs, &w->class_hint, class, page_of(w, chunk), round_up(chunk + size, w->region->page_size),
+                   w->region->page_size);
+        if (w->log)
+            doubts_meet_live(w->log, chunk, index);
         return;
     }
     if (w->words)
         keep_links(w, parked || fast ? 1 : 2);
     if (parked) {
-        row_close(&w->trim);
+        end_row(w);
         t->tcache_bytes += size;
         t->tcache_count++;
         t->tcache_resident_bytes += there;
@@ -220,9 +223,9 @@ static void settle(walker *w, int in_use)
         class->fastbin_bytes += size;
         class->fastbin_count++;
         if (w->region->merge_fastbins)
-            row_extend(&w->trim, chunk, chunk + size, 1);
+            free_in_row(w, chunk, chunk + size, 1);
         else
-            row_close(&w->trim);
+            end_row(w);
         return;
     }
     note_free(t, chunk, size, there);
@@ -231,10 +234,10 @@ static void settle(walker *w, int in_use)
     t->bin_resident_bytes += there;
     class->bin_bytes += size;
     class->bin_count++;
-    t->bin_node_hash += as_hash(chunk);
-    t->bin_fd_hash += as_hash(w->fd);
-    t->bin_bk_hash += as_hash(w->bk);
-    row_extend(&w->trim, chunk, chunk + size, 0);
+    t->bin_node_hash += hash_of(chunk);
+    t->bin_fd_hash += hash_of(w->fd);
+    t->bin_bk_hash += hash_of(w->bk);
+    free_in_row(w, chunk, chunk + size, 0);
 }
 
 /* ---- going on after damage ---- */
@@ -276,7 +279,7 @@ static uint64_t skip_damage(walker *w, uint64_t at)
         t->before_damage = w->size ? w->chunk : 0;
     }
     settle(w, 1);
-    row_close(&w->trim);
+    end_row(w);
     uint64_t next = next_known(w->region, at);
     leave_unread(w, at, next == UINT64_MAX ? w->region->limit : next);
     return next == UINT64_MAX ? stop(w, at, AS_STOP_DAMAGE) : next;
@@ -285,7 +288,7 @@ static uint64_t skip_damage(walker *w, uint64_t at)
 static void meet_top(walker *w, uint64_t at, uint64_t size)
 {
     const as_region *g = w->region;
-    row_meets_top(&w->trim, at, g->limit);
+    top_meets_row(w, at, g->limit);
     w->tally->top_bytes = g->limit - at;
     w->tally->top_resident_bytes = resident(w, at, g->limit);
     if (g->cells)
@@ -310,6 +313,7 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     const uint64_t min_size = as_min_chunk(s), fencepost = as_header(s), beyond_fencepost = fencepost + as_slack(s);
     uint64_t prev_size = as_word(s, bytes, 0), size_word = as_word(s, bytes, 1);
     uint64_t size = size_word & ~(uint64_t)FLAG_BITS;
+    __builtin_prefetch((const void *)((uintptr_t)bytes + size)); /* the next header, while this chunk is counted */
     int previous_in_use = size_word & PREV_INUSE;
     int after_fencepost = w->size == fencepost;
 
@@ -328,13 +332,13 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
             w->size = 0;
         }
         settle(w, previous_in_use);
-        row_close(&w->trim);
+        end_row(w);
         take_fencepost(w, at, beyond_fencepost);
         uint64_t reason = at + beyond_fencepost == g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST;
         return stop(w, at + beyond_fencepost, reason);
     }
-    int on_page_border = (at + beyond_fencepost) % g->page_size == 0; /* elsewhere old top was too small, and is a third one */
-    if (size == fencepost && after_fencepost && on_page_border) {
+    /* elsewhere than at the end of a page, old top was too small, and is a third one */
+    if (size == fencepost && after_fencepost && page_of(w, at + beyond_fencepost) == at + beyond_fencepost) {
         settle(w, previous_in_use);
         take_fencepost(w, at, beyond_fencepost);
         return stop(w, at + beyond_fencepost, at + beyond_fencepost >= g->limit ? AS_STOP_LIMIT : AS_STOP_FENCEPOST);
@@ -353,7 +357,7 @@ static ALWAYS_INLINE uint64_t step(walker *w, as_shape s, uint64_t at, const uns
     w->links_read = link_there;
     if (at + size == g->limit) {
         settle(w, 1);
-        row_close(&w->trim);
+        end_row(w);
         return stop(w, g->limit, AS_STOP_LIMIT);
     }
     return at + size;
@@ -411,11 +415,6 @@ static int walk_chunks(walker *w)
     return w->shape.word == 8 ? walk_shaped(w, AS_SHAPE_64) : walk_shaped(w, w->shape);
 }
 
-static marks marks_of(const uint64_t *list, size_t count)
-{
-    return (marks){list, list + count, 0};
-}
-
 /* The resident bytes on both sides of what was walked. What was left unread is no side. */
 static void count_sides(walker *w)
 {
@@ -427,14 +426,17 @@ static void count_sides(walker *w)
     t->beyond_resident_bytes = resident(w, behind, round_up(g->map_end, g->page_size));
 }
 
-/* Marks below where the walk stopped that it never came by: such a chunk lies inside another one. What lies beyond
- * belongs to the next row. */
-static uint64_t never_met(const marks *m, uint64_t stopped_at)
+/* Behind a seam the row may have begun in doubt already. */
+static as_doubts *begin_doubts(const walker *w)
 {
-    uint64_t count = m->missed;
-    for (const uint64_t *at = m->at; at < m->end && *at < stopped_at; at++)
-        count++;
-    return count;
+    as_doubts *log = w->region->doubts;
+    log->region = *w->region;
+    log->region.tcache = log->region.fastbin = log->region.tcache_struct = log->region.known = log->region.locked = NULL;
+    log->region.locked_count = 0;
+    log->region.doubts = NULL;
+    log->shape = w->shape;
+    log->in_row = w->region->joins != 0;
+    return log;
 }
 
 static int walk(as_source *source, const as_region *region, as_words *words, as_pins *pins, as_tally *tally,
@@ -450,6 +452,7 @@ static int walk(as_source *source, const as_region *region, as_words *words, as_
     w.tcache = marks_of(region->tcache, region->tcache_count);
     w.fastbin = marks_of(region->fastbin, region->fastbin_count);
     w.structs = marks_of(region->tcache_struct, region->tcache_struct_count);
+    w.next_mark = first_mark(&w);
     int error = runs_load(source, region->start, region->map_end, &w.runs);
     if (error)
         return error;
@@ -458,6 +461,8 @@ static int walk(as_source *source, const as_region *region, as_words *words, as_
         w.runs.runs[i].flags |= AS_HUGETLB;
     as_add_residency(w.runs.runs, w.runs.count, &tally->pages);
     error = window_open(&w.window, source, &w.runs, region->limit);
+    if (!error && region->doubts)
+        w.log = begin_doubts(&w);
     if (!error)
         error = walk_chunks(&w);
     if (pins)
@@ -468,7 +473,10 @@ static int walk(as_source *source, const as_region *region, as_words *words, as_
     if (region->cells)
         page_map_close(&w.pages, &w.runs);
     window_close(&w.window);
-    runs_free(&w.runs);
+    if (w.log)
+        w.log->runs = w.runs; /* kept for when it is counted */
+    else
+        runs_free(&w.runs);
     return !error && words ? words->error : error;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +11,9 @@ from unit import rows
 from unit.heaps import PAGE, PRESENT, Image, figures
 
 from allocscope.errors import AllocscopeError
+from allocscope.glibc import parts
 from allocscope.glibc.abi import NARROW, NARROW_TO_2_25, WIDE, Abi
-from allocscope.model.walk import Region
+from allocscope.model.walk import FastLists, Region
 
 AT = 0x7F3300000000
 PAGES = 6
@@ -86,6 +88,31 @@ def test_walking_anything(image: Image, region: Region, abi: Abi) -> None:
     resident = tally.bin_resident_bytes + tally.fastbin_resident_bytes + tally.top_resident_bytes
     assert tally.trimmable_bytes <= resident
     assert tally.pinned_bytes <= tally.bin_resident_bytes + tally.fastbin_resident_bytes
+
+
+@settings(FUZZ)
+@given(images(), regions(), st.lists(PLACES, max_size=4), ABIS)
+def test_walking_anything_in_doubt(
+    image: Image, region: Region, heads: list[int], abi: Abi
+) -> None:
+    """Without lists nothing is in a fastbin; with lists what a walk finds that was told of them."""
+    sizes = tuple(range(abi.min_chunk_bytes, 11 * abi.header_bytes, abi.header_bytes))
+    plain = dataclasses.replace(region, fastbin=(), locked=())
+    doubtful = dataclasses.replace(plain, in_doubt=FastLists(sizes, AT, END))
+    with image.memory() as memory:
+        memory.abi = abi
+        memory.maps_pages = False
+        without = memory.walk(doubtful)
+        [nothing] = memory.settle([without], []) or []
+        assert parts.settled(without, nothing) == memory.walk(plain)
+        tally = memory.walk(doubtful)
+        found = memory.settle([tally], heads)
+        if found is not None and not tally.damage_count:
+            lists = memory.chase(heads, link_offset=abi.header_bytes, mangled=True, limit=10_000)
+            assert all(whole for _, whole in lists)
+            fast = sorted(chunk for elements, _ in lists for chunk in elements)
+            told = memory.walk(dataclasses.replace(plain, fastbin=fast))
+            assert parts.settled(tally, found[0]) == told
 
 
 @settings(FUZZ)

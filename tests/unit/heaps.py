@@ -266,7 +266,7 @@ def _all_figures(
 def figures(tally: Tally) -> dict[str, Any]:
     """A tally as a dict, to compare with :func:`expected`."""
     found = dataclasses.asdict(tally)
-    del found["words"], found["pins"]
+    del found["words"], found["pins"], found["doubts"]
     found["classes"] = list(found["classes"])
     found["largest"] = list(found["largest"])
     return found
