@@ -27,9 +27,10 @@ from allocscope.proc import procfs
 
 ALONE = Caveat(
     "glibc-alone",
-    "None of the known malloc layouts fits this process: the figures are what glibc's malloc_info "
-    "says, in address space. Unknown: what of it is resident, trimmable or pinned; live bytes "
-    "apart from thread caches and overheads; chunk sizes, heaps, threads and settings. "
+    "Malloc's own structures could not be read (no known layout fits, or they are swapped out): "
+    "the figures are what glibc's malloc_info says, in address space. Unknown: what of it is "
+    "resident, trimmable or pinned; live bytes apart from thread caches and overheads; chunk "
+    "sizes, heaps, threads and settings. "
     "`doctor PID --layout` prints what a new row of the layout table needs.",
     partial=True,
 )

@@ -18,6 +18,7 @@ from allocscope.model.libc import X86_64, Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import PAGE_BYTES, robust_lists
+from allocscope.units import size
 
 MALLOC_DEBUG = "libc_malloc_debug"
 """A library of glibc's with a malloc of its own, which serves the program when it is preloaded and
@@ -180,6 +181,9 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
         page_bytes=PAGE_BYTES,
     )
     if found is None:
+        away = _swapped(memory, target.images)
+        if away:
+            raise _swapped_out(target.process, away)
         seen = ", ".join(
             f"{image.banner or 'glibc ' + (image.version or 'of unknown version')} ({image.path})"
             for image in target.images
@@ -193,6 +197,23 @@ def find_malloc(memory: Memory, target: Target) -> tuple[Located, LibcImage]:
             "again.",
         )
     return found
+
+
+def _swapped(memory: Memory, images: Sequence[LibcImage]) -> int:
+    """Bytes of the C libraries' variables that are on a swap device."""
+    variables = [m for image in images for m in image.mappings if "w" in m.perms]
+    return sum(memory.residency(m.start, m.end).swapped_bytes for m in variables)
+
+
+def _swapped_out(process: Process, away_bytes: int) -> UnknownLayout:
+    return UnknownLayout(
+        f"process {process.pid} ({process.comm}) has {size(away_bytes)} of its C library's "
+        "variables swapped out, malloc's among them; they are not read, because that would swap "
+        "them in",
+        f"`allocscope map {process.pid}` and `allocscope footprint {process.pid}` tell what is "
+        f"swapped out; `allocscope arenas {process.pid} --ask-glibc` lets glibc answer in a frozen "
+        "copy, which swaps in for itself. Once the process has allocated again, it can be read.",
+    )
 
 
 def libc_of(image: LibcImage, layout: str | None, safe_linking: bool | None) -> Libc:
