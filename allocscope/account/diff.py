@@ -9,10 +9,9 @@ and one of the two is the cause alone where it outweighs the other OUTWEIGHS tim
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, names_of
 from allocscope.model.diff import (
     ArenaGrowth,
     Change,
@@ -133,12 +132,12 @@ def growth(before: Figures | None, after: Figures | None) -> Growth:
         return change(getattr(before, name, 0), getattr(after, name, 0))
 
     swapped = [0 if figures is None else figures.swapped_bytes for figures in (before, after)]
-    names = [f.name for f in dataclasses.fields(Growth) if f.name != "swapped_bytes"]
+    names = [name for name in names_of(Growth) if name != "swapped_bytes"]
     return Growth(**{name: of(name) for name in names}, swapped_bytes=_change(*swapped))
 
 
 def _weight(grown: Growth) -> int:
-    changes: list[Change | None] = [getattr(grown, f.name) for f in dataclasses.fields(grown)]
+    changes: list[Change | None] = [getattr(grown, name) for name in names_of(type(grown))]
     return max(abs(figure.change) for figure in changes if figure is not None)
 
 

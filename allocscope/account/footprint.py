@@ -14,10 +14,9 @@ Source: proc_pid_smaps(5), proc_pid_status(5).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from allocscope.immutable import names_of
+from allocscope.immutable import names_of, replace
 from allocscope.model.footprint import Footprint, Totals
 from allocscope.model.process import ProcessStatus, SmapsRollup
 
@@ -29,7 +28,7 @@ UNKNOWN = Totals(**dict.fromkeys(SUMMED))
 def row(pid: int, status: ProcessStatus, rollup: SmapsRollup | None) -> Footprint:
     """One process. Without ``rollup`` (not allowed to be read) only what status tells."""
     if rollup is None:
-        return dataclasses.replace(
+        return replace(
             unread(pid, status.comm, status.rss_bytes),
             ppid=status.ppid,
             peak_rss_bytes=status.peak_rss_bytes,
@@ -94,7 +93,7 @@ def with_trees(
     that could be read; ``parents`` says who descends from whom."""
     children = children_of(parents)
     return tuple(
-        dataclasses.replace(
+        replace(
             one,
             tree_footprint_bytes=total(
                 known[pid].footprint_bytes for pid in tree([one.pid], children) if pid in known

@@ -9,7 +9,6 @@ kernel's RSS less all rows, is 0 for a process that stands still and says so whe
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from allocscope.glibc.pieces import Piece
@@ -53,15 +52,22 @@ Sizes = Callable[[int, int], int]
 """Resident bytes of ``[start, end)``, by byte."""
 
 
-@dataclasses.dataclass(slots=True)
 class _Sum:
     """A row while it is added up. What is unknown of one part is unknown of the row."""
 
-    virtual_bytes: int = 0
-    resident_bytes: int = 0
-    lazyfree_bytes: int | None = 0
-    swapped_bytes: int | None = 0
-    evidence: dict[str, int] = dataclasses.field(default_factory=dict)
+    __slots__ = (
+        "evidence",
+        "lazyfree_bytes",
+        "resident_bytes",
+        "swapped_bytes",
+        "virtual_bytes",
+    )
+
+    def __init__(self) -> None:
+        self.virtual_bytes = self.resident_bytes = 0
+        self.lazyfree_bytes: int | None = 0
+        self.swapped_bytes: int | None = 0
+        self.evidence: dict[str, int] = {}
 
     def add(self, virtual: int, resident: int, lazyfree: int | None, swapped: int | None) -> None:
         self.virtual_bytes += virtual

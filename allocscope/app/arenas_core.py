@@ -7,7 +7,6 @@ but for pages of zeros, and that is said; what it does not tell at all is null.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from allocscope.errors import AllocscopeError
 from allocscope.files.core import Core
 from allocscope.glibc.pieces import Trim
 from allocscope.glibc.threads import ThreadHead, find_tcbs
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.heap import ArenasData, Figures
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.proc import allocators
@@ -121,20 +120,17 @@ def _without_page_states(data: ArenasData) -> ArenasData:
     """What a core cannot tell becomes unknown."""
 
     def unknown(figures: Figures) -> Figures:
-        return dataclasses.replace(figures, swapped_bytes=None, huge_bytes=None)
+        return replace(figures, swapped_bytes=None, huge_bytes=None)
 
     arenas = tuple(
-        dataclasses.replace(
+        replace(
             arena,
             figures=unknown(arena.figures),
-            heaps=tuple(
-                dataclasses.replace(item, swapped_bytes=None, huge_bytes=None)
-                for item in arena.heaps
-            ),
+            heaps=tuple(replace(item, swapped_bytes=None, huge_bytes=None) for item in arena.heaps),
         )
         for arena in data.arenas
     )
-    return dataclasses.replace(data, arenas=arenas, totals=unknown(data.totals))
+    return replace(data, arenas=arenas, totals=unknown(data.totals))
 
 
 def _page_caveats(core: Core) -> Iterable[Caveat]:

@@ -7,7 +7,6 @@ the process itself may not.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 from allocscope.act import ask_live, symbols, vet
@@ -18,6 +17,7 @@ from allocscope.app.target import Target, find_malloc, libc_of, look
 from allocscope.errors import NoGlibcHeap, Unsafe, WrongUsage
 from allocscope.glibc.locate import Located
 from allocscope.glibc.states import read_ring
+from allocscope.immutable import replace
 from allocscope.model.glibc_says import Answer, What
 from allocscope.model.libc import Libc, LibcImage
 from allocscope.model.report import Caveat, Method, Report
@@ -51,7 +51,7 @@ def ask(
         libc=libc,
         allocator=None,
         method=Method(answer.source, answer.pause_ns, elapsed_ns, "frozen"),
-        data=dataclasses.replace(answer, elapsed_ns=elapsed_ns),
+        data=replace(answer, elapsed_ns=elapsed_ns),
         caveats=caveats,
     )
 
@@ -81,7 +81,7 @@ def _ask_copy(
                 said = glibc_says.ask_others(gdb, snapshot, where, arenas, others)
             else:
                 said = glibc_says.ask(gdb, snapshot, where, arenas, what)
-        answer = dataclasses.replace(said, pause_ns=pause_ns)
+        answer = replace(said, pause_ns=pause_ns)
         return answer, _libc(image, located), () if located else (glibc_says.LOCKS_UNKNOWN,)
     raise frozen_heap.always_torn(pid)
 
@@ -103,7 +103,7 @@ def _arenas_of_copy(
 ) -> tuple[Located | None, LibcImage, tuple[int, ...], bool]:
     """The malloc of the copy, its arenas' addresses, and whether one has a list that glibc could
     not follow. An operation is under way where a lock is held; a single thread takes none."""
-    copied = dataclasses.replace(target, mappings=procfs.mappings(snapshot.pid))
+    copied = replace(target, mappings=procfs.mappings(snapshot.pid))
     with ProcessMemory(snapshot.pid) as memory:
         try:
             located, image = find_malloc(memory, copied)

@@ -7,7 +7,6 @@ at the same time, and again, a few times, as long as they do not agree to the by
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 
 from allocscope.account import ledger as account
@@ -23,7 +22,7 @@ from allocscope.causes import explanation
 from allocscope.errors import MissingPart
 from allocscope.glibc.pieces import Trim
 from allocscope.glibc.reading import MAX_ROUNDS
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.ledger import Explanation, Ledger, healthy_bytes
 from allocscope.model.owners import Holding
 from allocscope.model.process import SmapsEntry, SmapsRollup
@@ -158,7 +157,7 @@ def _best_round(memory: ProcessMemory, target: Target, trim: Trim, deadline_ns: 
     for _ in range(MOST_ROUNDS - 1):
         if not best.ledger.drift_bytes or time.monotonic_ns() > deadline_ns:
             break
-        again = dataclasses.replace(target, mappings=procfs.mappings(target.process.pid))
+        again = replace(target, mappings=procfs.mappings(target.process.pid))
         found = _round(memory, again, trim, deadline_ns, max_rounds=1)
         if abs(found.ledger.drift_bytes) < abs(best.ledger.drift_bytes):
             best = found

@@ -8,13 +8,12 @@ costs a process what smaps costs it: about 10 ms per resident GiB, in which it c
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from allocscope.account import footprint as account
 from allocscope.errors import AllocscopeError, NoSuchProcess, PermissionRefused
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.model.failure import Failure
 from allocscope.model.footprint import Footprint, FootprintAnswer, FootprintData
 from allocscope.model.report import Caveat
@@ -149,7 +148,7 @@ def _with_retained(
             late.add(row.pid)
             yield row
             continue
-        yield dataclasses.replace(row, retained_bytes=retained.bytes_of(row.pid))
+        yield replace(row, retained_bytes=retained.bytes_of(row.pid))
     progress(len(rows), len(rows))
 
 

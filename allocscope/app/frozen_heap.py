@@ -7,7 +7,6 @@ half changed, for glibc could not follow it: then another snapshot is taken.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterable
 
 from allocscope.act.snapshot import Snapshot, frozen
@@ -19,7 +18,7 @@ from allocscope.glibc.lists import closed
 from allocscope.glibc.pieces import PLAIN_TRIM, Trim
 from allocscope.glibc.protocols import Memory
 from allocscope.glibc.states import ArenaState
-from allocscope.immutable import immutable
+from allocscope.immutable import immutable, replace
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
 
@@ -50,7 +49,7 @@ def read_copy(
 ) -> heap.HeapAnswer:
     """Reads the heap of the frozen copy. What only the process itself has (threads, environment)
     comes from ``target``."""
-    copied = dataclasses.replace(target, mappings=procfs.mappings(snapshot.pid))
+    copied = replace(target, mappings=procfs.mappings(snapshot.pid))
     return heap.read(memory, copied, sort=heap.FROZEN, deadline_ns=deadline_ns, trim=trim)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 from allocscope.act import reclaim as act
 from allocscope.app import lazyfree
+from allocscope.immutable import replace
 from allocscope.model.lazyfree import LazyfreeData, Reclaimed
 from allocscope.model.report import Caveat, Report
 from allocscope.proc import procfs
@@ -37,9 +37,9 @@ def reclaim(pid: int) -> Report[LazyfreeData]:
         lazyfree_before_bytes=before.lazyfree_bytes,
         lazyfree_after_bytes=sum(entry.lazyfree_bytes for entry in after),
     )
-    done = dataclasses.replace(reading, data=dataclasses.replace(before, reclaimed=reclaimed))
+    done = replace(reading, data=replace(before, reclaimed=reclaimed))
     answer = lazyfree.report(process, done, started, source="live")
-    return dataclasses.replace(answer, caveats=answer.caveats + _caveats(before, reclaimed))
+    return replace(answer, caveats=answer.caveats + _caveats(before, reclaimed))
 
 
 def _caveats(before: LazyfreeData, reclaimed: Reclaimed) -> tuple[Caveat, ...]:

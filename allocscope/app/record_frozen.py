@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 from allocscope.act.snapshot import frozen
 from allocscope.app import heap
 from allocscope.app.record import Opened, Opener
 from allocscope.app.target import Target
+from allocscope.immutable import replace
 from allocscope.proc import procfs
 from allocscope.proc.memory import ProcessMemory
 
@@ -25,7 +25,7 @@ def snapshot(max_pause_ns: int) -> Opener:
             frozen(pid, max_pause_ns=max_pause_ns, deadline_ns=deadline_ns) as copy,
             ProcessMemory(copy.pid) as memory,
         ):
-            copied = dataclasses.replace(target, mappings=procfs.mappings(copy.pid))
+            copied = replace(target, mappings=procfs.mappings(copy.pid))
             yield Opened(memory, copied, "snapshot", heap.FROZEN, copy.pause_ns)
 
     return opened

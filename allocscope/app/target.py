@@ -18,7 +18,6 @@ from allocscope.model.libc import X86_64, Libc, LibcImage
 from allocscope.model.process import Mapping, Process
 from allocscope.proc import cgroups, cpus, libc, procfs
 from allocscope.proc.memory import PAGE_BYTES, robust_lists
-from allocscope.units import size
 
 MALLOC_DEBUG = "libc_malloc_debug"
 """A library of glibc's with a malloc of its own, which serves the program when it is preloaded and
@@ -206,6 +205,8 @@ def _swapped(memory: Memory, images: Sequence[LibcImage]) -> int:
 
 
 def _swapped_out(process: Process, away_bytes: int) -> UnknownLayout:
+    from allocscope.units import size
+
     return UnknownLayout(
         f"process {process.pid} ({process.comm}) has {size(away_bytes)} of its C library's "
         "variables swapped out, malloc's among them; they are not read, because that would swap "

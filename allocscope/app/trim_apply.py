@@ -8,7 +8,6 @@ figures, and a caveat says so.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from allocscope.app.target import Target, find_malloc
 from allocscope.app.trim import Foretold, TrimOptions, find, foretell, require_glibc, served_by
 from allocscope.errors import NoSuchProcess, Unsafe
 from allocscope.glibc.reading import HeapReading
+from allocscope.immutable import replace
 from allocscope.model.report import Caveat, Method, Report
 from allocscope.model.trim import Applied, Refaults, TrimData
 from allocscope.proc import life, procfs
@@ -73,7 +73,7 @@ def apply(
             applied, more = trimming.run(watch_s)
             source, pause_ns = "live", applied.pause_ns
             error = applied.released_bytes - data.forecast.bytes
-            data = dataclasses.replace(data, applied=applied, error_bytes=error)
+            data = replace(data, applied=applied, error_bytes=error)
             caveats += more
     return Report(
         process=target.process,

@@ -9,7 +9,6 @@ while it is copied.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 
 from allocscope.account import trim as account
@@ -25,6 +24,7 @@ from allocscope.app.trim import (
     served_by,
 )
 from allocscope.glibc.pieces import Trim
+from allocscope.immutable import replace
 from allocscope.model.report import Method, Report
 from allocscope.model.trim import Rehearsed, TrimData
 from allocscope.proc import procfs
@@ -58,7 +58,7 @@ def rehearse(pid: int, options: TrimOptions, *, max_pause_ns: int) -> Report[Tri
         foretold = judge(taken.answer, target, rss, options.pad_bytes)
         rehearsed = _run(taken, foretold, where[MALLOC_TRIM], trim)
     procfs.same(target.process)
-    data = dataclasses.replace(
+    data = replace(
         foretold.data(),
         rehearsed=rehearsed,
         error_bytes=rehearsed.bytes - foretold.forecast.bytes,

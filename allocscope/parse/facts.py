@@ -7,12 +7,12 @@ range is BadInput. Keys that are not known are passed over, so that a later vers
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, get_args
 
 from allocscope.errors import BadInput
+from allocscope.immutable import names_of
 from allocscope.model.libc import X86_64, Allocator, LibcImage
 from allocscope.model.owners import HeapKey
 from allocscope.model.process import Mapping, Process, SmapsEntry
@@ -23,7 +23,7 @@ from allocscope.parse import maps, plain
 SCHEMA = "allocscope/recording"
 SCHEMA_VERSION = 1
 _WORD_END = 1 << 64
-_SMAPS = tuple(f.name for f in dataclasses.fields(SmapsEntry) if f.name != "mapping")
+_SMAPS = tuple(name for name in names_of(SmapsEntry) if name != "mapping")
 
 _OBJECTS = (
     "image", "others", "process", "allocator", "mappings", "smaps", "threads", "ownership",
@@ -170,7 +170,7 @@ def _environ(found: _Fields) -> dict[str, str] | None:
 
 
 def _plain(value: Any, without: Sequence[str] = ()) -> Object:
-    names = (f.name for f in dataclasses.fields(value) if f.name not in without)
+    names = (name for name in names_of(type(value)) if name not in without)
     return {name: getattr(value, name) for name in names}
 
 
