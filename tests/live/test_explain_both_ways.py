@@ -55,6 +55,18 @@ def first(pid: int) -> Cause:
     return explained(pid).data.causes[0]
 
 
+# ---- memory that is not malloc's ----
+
+
+@pytest.mark.parametrize("flags", ["MAP_SHARED", "MAP_PRIVATE"])
+def test_an_area_is_shared_memory_only_where_it_was_mapped_as_that(flags: str) -> None:
+    code = f"area = mmap.mmap(-1, 40 * MIB, mmap.{flags}); area.write(b'x' * (40 * MIB))"
+    with python(code) as pid:
+        causes = causes_of(pid)
+        assert ("shared-memory" in causes) == (flags == "MAP_SHARED")
+        assert ("other-allocator" in causes) is False
+
+
 # ---- free memory of malloc ----
 
 HOLES = """

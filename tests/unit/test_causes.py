@@ -246,6 +246,17 @@ MUST_NOT: list[tuple[CauseKey, Situation]] = [
     ("swapped-out", situation(arena(0, live=20))),
     ("slab-growth", situation(holdings=slabs(7))),
     ("slab-growth", situation(holdings=slabs(64, filled_ratio=0.5))),
+    ("locked-free", situation(arena(0, live=60, whole_pages=40))),
+    ("tcache-hoard", situation(arena(0, live=20, fastbin=30))),
+    ("fastbin-hoard", situation(arena(0, live=20, tcache=30))),
+    ("other-allocator", situation(holdings=(holding("runtime-heap", 30, "CPython arenas"),))),
+    ("shared-memory", situation(holdings=(holding("file-shared", 30, path="/data"),))),
+    ("tmpfs-held", situation(outside=(OutsideRss("page-tables", 40 * MIB, "VmPTE"),))),
+    ("kernel-memory", situation(outside=(OutsideRss("tmpfs-held", 40 * MIB, "held"),))),
+    (
+        "descriptor-growth",
+        situation(arena(0, live=20), descriptors=DescriptorUse(600, 1024, "", 0, 0)),
+    ),
 ]
 
 
@@ -275,6 +286,7 @@ def test_every_rule_is_shown_by_a_situation() -> None:
     assert len(SHOWS) == len(RULES)
     for rule in RULES:
         assert any(rule(made) is not None for _, made in SHOWS), rule.__name__
+    assert {key for key, _ in MUST_NOT} == {key for key, _ in SHOWS}
 
 
 def test_a_byte_counts_in_one_cause_only() -> None:
