@@ -14,6 +14,7 @@ Source: proc_pid_smaps(5); ``__show_smap`` in fs/proc/task_mmu.c. ``LazyFree`` e
 
 from __future__ import annotations
 
+from io import BytesIO
 from itertools import pairwise
 
 from allocscope.errors import BadInput
@@ -86,16 +87,22 @@ def _rollup(figures: dict[str, int]) -> SmapsRollup:
 
 def _cut(data: bytes) -> list[tuple[bytes, bytes]]:
     """Pairs of a header line and its block of figures, which together are the whole text."""
-    *lines, rest = data.split(b"\n")
-    starts = [i for i, line in enumerate(lines) if not line or line[0] not in _CAPITALS]
-    blocks = [
-        (lines[start], b"\n".join(lines[start + 1 : end]))
-        for start, end in pairwise([*starts, len(lines)])
-    ]
+    starts: list[int] = []
+    at = 0
+    for line in BytesIO(data):
+        if line[0] not in _CAPITALS:
+            starts.append(at)
+        at += len(line)
+    blocks = [_halves(data[start:end]) for start, end in pairwise([*starts, len(data)])]
     whole = all(header and header[0] in _HEX_DIGITS and block for header, block in blocks)
-    if rest or (lines and starts[:1] != [0]) or not whole:
+    if (data and (starts[:1] != [0] or not data.endswith(b"\n"))) or not whole:
         raise BadInput("smaps: the text is cut off, or is not smaps")
     return blocks
+
+
+def _halves(mapping: bytes) -> tuple[bytes, bytes]:
+    header, _, figures = mapping.partition(b"\n")
+    return header, figures
 
 
 def _entry_figures(block: bytes) -> tuple[int, ...]:
