@@ -1,9 +1,9 @@
 """/proc/PID/smaps and /proc/PID/smaps_rollup: the kernel's figures, per mapping and in total.
 
-Strategy: a header line begins with a hex digit, a figure with a capital letter, and a path cannot
-hold a newline (the kernel escapes it); so the first letter of a line tells where a mapping begins.
-The same figures come again and again in a process with very many mappings, so each distinct block
-of lines is read once.
+Strategy: a header line begins with a hex digit, a figure with a capital letter, the first figure of
+each mapping is its size, and a path cannot hold a newline (the kernel escapes it). The same figures
+come again and again in a process with very many mappings, so each distinct block of lines is read
+once.
 
 Rules: sizes are printed in units of 1024 bytes; lines that are not known are passed over; a text
 that ends within a line, or in which a mapping lacks its figures, is an error and no shorter answer.
@@ -14,7 +14,6 @@ Source: proc_pid_smaps(5); ``__show_smap`` in fs/proc/task_mmu.c. ``LazyFree`` e
 
 from __future__ import annotations
 
-from io import BytesIO
 from itertools import pairwise
 
 from allocscope.errors import BadInput
@@ -23,6 +22,8 @@ from allocscope.parse import maps
 
 _HEX_DIGITS = frozenset(b"0123456789abcdef")
 _CAPITALS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_FIRST_FIGURE = b"\nSize:"
+NOT_SMAPS = "smaps: the text is cut off, or is not smaps"
 
 
 def parse(data: bytes) -> tuple[SmapsEntry, ...]:
@@ -46,10 +47,8 @@ def parse(data: bytes) -> tuple[SmapsEntry, ...]:
 def rollup(data: bytes) -> SmapsRollup:
     """The one block of smaps_rollup. Raises BadInput when the text is truncated or is something
     else."""
-    blocks = _cut(data)
-    if len(blocks) != 1:
-        raise BadInput(f"smaps_rollup: one block expected, {len(blocks)} found")
-    return _rollup(_figures(blocks[0][1]))
+    header, _, block = data.partition(b"\n")
+    return _rollup(_figures(_checked(header, block)[1]))
 
 
 def total(data: bytes) -> SmapsRollup:
@@ -87,22 +86,25 @@ def _rollup(figures: dict[str, int]) -> SmapsRollup:
 
 def _cut(data: bytes) -> list[tuple[bytes, bytes]]:
     """Pairs of a header line and its block of figures, which together are the whole text."""
-    starts: list[int] = []
-    at = 0
-    for line in BytesIO(data):
-        if line[0] not in _CAPITALS:
-            starts.append(at)
-        at += len(line)
-    blocks = [_halves(data[start:end]) for start, end in pairwise([*starts, len(data)])]
-    whole = all(header and header[0] in _HEX_DIGITS and block for header, block in blocks)
-    if (data and (starts[:1] != [0] or not data.endswith(b"\n"))) or not whole:
-        raise BadInput("smaps: the text is cut off, or is not smaps")
+    sizes: list[int] = []
+    at = data.find(_FIRST_FIGURE)
+    while at >= 0:
+        sizes.append(at)
+        at = data.find(_FIRST_FIGURE, at + 1)
+    starts = [data.rfind(b"\n", 0, size) + 1 for size in sizes]
+    blocks = [
+        _checked(data[start:size], data[size + 1 : end])
+        for (start, end), size in zip(pairwise([*starts, len(data)]), sizes, strict=True)
+    ]
+    if data and starts[:1] != [0]:
+        raise BadInput(NOT_SMAPS)
     return blocks
 
 
-def _halves(mapping: bytes) -> tuple[bytes, bytes]:
-    header, _, figures = mapping.partition(b"\n")
-    return header, figures
+def _checked(header: bytes, block: bytes) -> tuple[bytes, bytes]:
+    if not header or header[0] not in _HEX_DIGITS or not block.endswith(b"\n"):
+        raise BadInput(NOT_SMAPS)
+    return header, block
 
 
 def _entry_figures(block: bytes) -> tuple[int, ...]:
@@ -124,9 +126,11 @@ def _entry_figures(block: bytes) -> tuple[int, ...]:
 
 def _figures(block: bytes) -> dict[str, int]:
     figures = {}
-    for line in block.split(b"\n"):
+    for line in block.splitlines():
+        if line[:1] and line[0] not in _CAPITALS:  # the header of a mapping without figures
+            raise BadInput(NOT_SMAPS)
         name, _, value = line.partition(b":")
         size, _, unit = value.lstrip(b" ").partition(b" ")
         if unit == b"kB" and size.isdigit():
-            figures[name.decode()] = int(size) * 1024
+            figures[name.decode("ascii", "replace")] = int(size) * 1024
     return figures

@@ -41,6 +41,7 @@ Locked:                0 kB
 """
 SMAPS_OF_4_9 = b"""\
 00400000-00401000 r-xp 00000000 fe:00 12 /bin/x
+Size:                  4 kB
 Rss:                   4 kB
 Pss:                   2 kB
 Shared_Clean:          4 kB
@@ -51,6 +52,7 @@ Swap:                  0 kB
 SwapPss:               0 kB
 VmFlags: rd ex mr
 01000000-01002000 rw-p 00000000 00:00 0 [heap]
+Size:                  8 kB
 Rss:                   8 kB
 Pss:                   8 kB
 Shared_Clean:          0 kB
